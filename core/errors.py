@@ -1,0 +1,32 @@
+"""Errors that a person reads. Each message names the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SteelyardError(Exception):
+    """Anything Steelyard raises on purpose."""
+
+
+class UserError(SteelyardError):
+    """Bad input, found before any engine starts. The command line prints it on one line and exits with 2."""
+
+
+class CannotPlaceError(UserError):
+    """No placement of the fleet can hold the model; the message carries the arithmetic."""
+
+
+class StoreError(UserError):
+    """The results store cannot be reached, read or written."""
+
+
+class EngineDiedError(SteelyardError):
+    """The engine process or actor is gone, or refused to start. A model's failure, never a sample's."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `` — did you mean 'x'?`` for the known name most like ``name``, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" — did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,73 @@
+"""What a cell leaves behind: samples (one per doc of a task) and scores (one per task or group, metric and filter)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One doc of one task, answered and scored.
+
+    Generation fills ``texts`` (one per request, repeats in order); loglikelihood fills ``logprobs`` and ``is_greedy`` (one per
+    choice, in the benchmark's order). ``filtered`` maps filter name → answer after the filter, as text. ``values`` maps
+    ``"metric,filter"`` → this doc's value where that is one number. ``value`` is the primary metric's number, None where the
+    metric only exists over the whole task (perplexity, F1) or the sample failed (``error``).
+    """
+
+    task: str
+    doc_id: int
+    doc: str  # JSON
+    prompt: str
+    choices: tuple[str, ...]  # continuations scored, empty for generation
+    target: str
+    texts: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    is_greedy: tuple[bool, ...] = ()
+    filtered: dict[str, str] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    value: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    truncated: bool = False  # an answer stopped at its length limit, or context was dropped to fit the window
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One aggregate. ``stderr`` is None where no standard error is defined. ``task`` is a group's name where ``group``."""
+
+    task: str
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    docs: int
+    higher_is_better: bool
+    primary: bool  # the one number that stands for the task in a leaderboard
+    group: bool = False
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Everything scoring a cell gives. ``headline`` is the benchmark's own number in the leaderboard."""
+
+    samples: tuple[Sample, ...]
+    scores: tuple[Score, ...]
+    headline: Score
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work and of truth: one checkpoint × one benchmark under settings that fix its outputs.
+
+    ``settings`` is everything hashed into ``fingerprint``, for people to read; what only changes speed (engine, tensor
+    parallel, batch sizes) is not part of it.
+    """
+
+    fingerprint: str  # 64 hex digits
+    model: str  # display name
+    benchmark: str  # label, see core.campaign.benchmark_label
+    settings: dict[str, Any]

@@ -1,0 +1,1 @@
+"""Engines: the only room that knows vLLM and Ray."""

@@ -1,0 +1,67 @@
+"""The one protocol both engines satisfy, and the configuration they open with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from core.request import Request, Response
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Everything an engine needs to load one checkpoint. Plain JSON values, so it crosses processes as is.
+
+    ``model`` is a local directory or a hub id. ``device`` is ``"cuda"`` or ``"cpu"``; ``devices`` are the GPU indices given to a
+    lightweight engine (on a CPU, logical ones). ``gpu_memory_gb`` is the memory of one device in GB (on a CPU, the part of RAM
+    one logical device may use). ``extra`` goes to vLLM's engine arguments untouched and wins over every other field.
+    """
+
+    model: str
+    revision: str | None = None
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    trust_remote_code: bool = False
+    device: str = "cuda"
+    devices: tuple[int, ...] = ()
+    gpu_memory_gb: float | None = None
+    seed: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What came up: facts for the results, not for control flow. ``load_seconds`` is 0 where a live service was found."""
+
+    engine: str  # "lightweight" | "distributed" | a test's own
+    vllm_version: str
+    max_model_len: int
+    dtype: str
+    load_seconds: float
+    reused: bool = False
+    detail: dict[str, Any] = field(default_factory=dict)  # e.g. Ray address, actor name, pid
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded model that answers requests.
+
+    ``run`` may be called from several threads at once; each call yields its own responses as they finish, in any order, one per
+    request. A request that cannot be served (longer than the window, say) is answered with ``error`` set; a dead engine raises
+    `core.errors.EngineDiedError` from every call. Closing an iterator early aborts what it still had in flight.
+    """
+
+    def open(self) -> EngineInfo:
+        """Load the model; blocks until it answers. Raises `core.errors.EngineDiedError` with the cause."""
+        ...
+
+    def run(self, requests: Sequence[Request]) -> Iterator[Response]:
+        """Yield one response per request as each finishes."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine and its memory. Safe to call twice, from another thread, and while ``run`` is under way."""
+        ...

@@ -1,0 +1,1 @@
+"""Prefect tasks: thin steps over core and engines."""
