@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -28,6 +28,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            unknown = [str(key) for key in data if key not in cls.model_fields]
+            if unknown:
+                raise ValueError(", ".join(f"unknown field {key!r}{nearest(key, cls.model_fields)}" for key in unknown))
+        return data
 
 
 def safe_name(text: str) -> str:
@@ -91,7 +100,9 @@ class ModelSpec(_Strict):
         if self.system_prompt is not None and not self.chat_template:
             raise ValueError("system_prompt needs chat_template: true")
         if self.engine == "lightweight" and (self.tensor_parallel or 1) * (self.pipeline_parallel or 1) > 1:
-            raise ValueError("engine 'lightweight' uses one GPU: drop tensor_parallel/pipeline_parallel or use 'distributed'")
+            raise ValueError(
+                "engine 'lightweight' uses one GPU: drop tensor_parallel/pipeline_parallel or use 'distributed'"
+            )
         return self
 
 
@@ -284,9 +295,7 @@ def _lines(error: ValidationError) -> Iterator[str]:
     for item in error.errors(include_url=False):
         where = _where(item["loc"])
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            yield f"{where}: unknown field{nearest(str(item['loc'][-1]), _fields(item['loc'][:-1]))}"
-        elif item["type"] == "missing":
+        if item["type"] == "missing":
             yield f"{where}: missing"
         elif not item["loc"]:
             yield message
@@ -304,14 +313,3 @@ def _where(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.lstrip(".")
-
-
-def _fields(loc: tuple[int | str, ...]) -> list[str]:
-    """Names that are valid at ``loc``."""
-    current: Any = CampaignSpec
-    for part in loc:
-        if isinstance(part, str):
-            current = current.model_fields[part].annotation
-        candidates = [current, *get_args(current), *(a for outer in get_args(current) for a in get_args(outer))]
-        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), current)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

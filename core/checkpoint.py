@@ -10,7 +10,9 @@ class Checkpoint:
     """Facts of one checkpoint at one revision. Sizes in bytes, windows in tokens."""
 
     source: str  # as the user wrote it: hub id, local directory or s3:// URI
-    revision: str  # commit hash of a hub repository, else a content digest ("sha256:…") of config + weight headers/sizes
+    revision: (
+        str  # commit hash of a hub repository, else a content digest ("sha256:…") of config + weight headers/sizes
+    )
     identity: str  # hex digest of everything in the files that changes outputs; part of every cell's fingerprint
     architecture: str  # config.json's architectures[0]
     model_type: str
@@ -23,7 +25,9 @@ class Checkpoint:
     attention_heads: int
     kv_heads: int
     head_dim: int
-    kv_bytes_per_token: int  # at the KV cache's dtype (16-bit unless the weights are float32), summed over all layers, one copy
+    kv_bytes_per_token: (
+        int  # at the KV cache's dtype (16-bit unless the weights are float32), summed over all layers, one copy
+    )
     kv_replicated: bool  # latent attention (MLA): every tensor-parallel rank holds the whole KV cache
     context_window: int
     vocab_size: int

@@ -1,0 +1,68 @@
+"""Identity of work: what fixes a cell's outputs, and the fingerprint made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from core.campaign import ModelSpec
+from core.checkpoint import Checkpoint
+from core.placement import Placement
+from core.sample import Cell
+
+# vLLM arguments that change speed or memory, not outputs.
+SPEED_ONLY = frozenset(
+    {
+        "block_size",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "download_dir",
+        "enable_chunked_prefill",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "load_format",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "max_parallel_loading_workers",
+        "swap_space",
+    }
+)
+
+
+def make_cell(
+    model: ModelSpec,
+    checkpoint: Checkpoint,
+    placement: Placement,
+    benchmark: str,
+    benchmark_settings: Mapping[str, Any],
+) -> Cell:
+    """Build the cell of one model and one loaded benchmark.
+
+    Engine, tensor parallel and the names a person gave are left out of the fingerprint: the same checkpoint under the same
+    settings is the same cell, whoever asks. ``benchmark_settings`` is `core.benchmark.Benchmark.settings`.
+    """
+    settings: dict[str, Any] = {
+        "checkpoint": checkpoint.identity,
+        "dtype": checkpoint.dtype if model.dtype == "auto" else model.dtype,
+        "max_model_len": placement.max_model_len,
+        "chat_template": model.chat_template,
+        "system_prompt": model.system_prompt,
+        "fewshot_as_multiturn": model.chat_template and model.fewshot_as_multiturn,
+        "vllm": {key: value for key, value in sorted(model.vllm.items()) if key not in SPEED_ONLY},
+        "benchmark": dict(benchmark_settings),
+    }
+    if model.trust_remote_code:
+        settings["trust_remote_code"] = True
+    # Kept for people, outside the hash: a revision's name may change while its content does not.
+    described = {**settings, "source": checkpoint.source, "revision": checkpoint.revision}
+    return Cell(fingerprint=fingerprint(settings), model=model.name, benchmark=benchmark, settings=described)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Hash JSON values to 64 hex digits, whatever the order of keys."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,72 @@
+"""Check a spec against the world and say where each model would run. Starts nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.benchmark import check_benchmark
+from core.campaign import CampaignSpec, FleetSpec, ModelSpec
+from core.checkpoint import Checkpoint, read_checkpoint
+from core.errors import UserError
+from core.fleet import resolve_fleet
+from core.placement import Placement, place
+from core.results import open_store
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """One model of the campaign, what it is and where it goes."""
+
+    model: ModelSpec
+    checkpoint: Checkpoint
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A campaign that can run: the fleet and every model's placement."""
+
+    fleet: FleetSpec
+    models: tuple[PlannedModel, ...]
+
+
+def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> PlannedModel:
+    """Read one checkpoint and place it. Raises `core.errors.UserError` naming the model."""
+    try:
+        checkpoint = read_checkpoint(model.model, model.revision, trust_remote_code=model.trust_remote_code)
+        if model.chat_template and not checkpoint.has_chat_template:
+            raise UserError("chat_template: the checkpoint has none; set chat_template: false")
+        placement = place(checkpoint, model, fleet, spec.policy)
+    except UserError as error:
+        raise type(error)(f"model {model.name!r}: {error}") from error
+    return PlannedModel(model, checkpoint, placement)
+
+
+def make_plan(spec: CampaignSpec) -> Plan:
+    """Check benchmarks and place every model.
+
+    Raises `core.errors.UserError` with one line per problem, all of them at once.
+    """
+    fleet = resolve_fleet(spec.fleet)
+    problems: list[str] = []
+    for benchmark in spec.benchmarks:
+        try:
+            check_benchmark(benchmark, allow_unsafe_code=spec.allow_unsafe_code)
+        except UserError as error:
+            problems.append(str(error))
+    planned: list[PlannedModel] = []
+    for model in spec.models:
+        try:
+            planned.append(plan_model(spec, model, fleet))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return Plan(fleet, tuple(planned))
+
+
+def check_campaign(spec: CampaignSpec) -> Plan:
+    """Do everything that can fail before a GPU is held: `make_plan`, and a write to the results store."""
+    plan = make_plan(spec)
+    open_store(spec.results).check()
+    return plan

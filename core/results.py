@@ -1,0 +1,272 @@
+"""The results store: response shards while an engine runs, then samples, scores and, last, the cell's commit record.
+
+Layout under the store's URI (docs/results.md)::
+
+    responses/cell=<fingerprint>/<nonce>-<seq>.parquet           raw responses; deleted once the cell is complete
+    samples/benchmark=<b>/model=<m>/<fingerprint>.parquet        one row per doc of a task
+    scores/benchmark=<b>/model=<m>/<fingerprint>.parquet         one row per task, metric and filter
+    cells/<fingerprint>.json                                     commit record: written last, created once
+    campaigns/<campaign>/<run>.json, …/<run>/<model>.json        which cells a run asked for
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from core.commit import commit_cell, parse_record, read_record, record_path, shards_folder
+from core.errors import StoreError, nearest
+from core.request import Response
+from core.sample import Cell, Scoring
+from core.schema import RESPONSES, SAMPLES, SCORES, decode, responses_of
+from core.shards import ResponseWriter
+from core.storage import Storage, open_storage, path_part
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+LEADERBOARD_COLUMNS = (
+    "campaign",
+    "model",
+    "benchmark",
+    "task",
+    "metric",
+    "filter",
+    "score",
+    "stderr",
+    "docs",
+    "higher_is_better",
+    "engine",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "replicas",
+    "tokens_per_second",  # prompt and completion tokens answered, by the seconds that took
+    "seconds",
+    "reason",
+    "fingerprint",
+)
+
+log = logging.getLogger("steelyard.results")
+
+
+def open_store(uri: str) -> Store:
+    """Return the store at ``s3://bucket/prefix`` or a local directory. Touches nothing; `Store.check` does."""
+    return Store(open_storage(uri))
+
+
+def new_run_id() -> str:
+    """Name one run of a campaign; later runs sort after earlier ones."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+class Store:
+    """Cells and campaigns under one URI. Safe to use from several threads and processes at once.
+
+    Every method raises `core.errors.StoreError` where the storage cannot be reached, read or written.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.uri = storage.uri
+
+    def check(self) -> None:
+        """Write and delete a probe object; a missing local directory is made. Ends within 15 s either way."""
+        self._storage.check()
+
+    # Cells
+
+    def is_complete(self, fingerprint: str) -> bool:
+        """Say whether the cell has its commit record."""
+        return self.commit_record(fingerprint) is not None
+
+    def commit_record(self, fingerprint: str) -> dict[str, Any] | None:
+        """Return the cell's commit record, or None where it is not complete."""
+        return read_record(self._storage, fingerprint)
+
+    def commit_records(self, fingerprints: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Return commit records by fingerprint: of all complete cells, or of those asked for that are complete."""
+        paths = (
+            self._storage.list("cells") if fingerprints is None else [record_path(f) for f in sorted(set(fingerprints))]
+        )
+        found = self._storage.read_many([path for path in paths if path.endswith(".json")])
+        records = [parse_record(self._storage, path, data) for path, data in found.items()]
+        return {record["fingerprint"]: record for record in records}
+
+    def responses(self, fingerprint: str) -> dict[str, Response]:
+        """Return the stored responses of a cell by request id; where two have one id, one without error.
+
+        A file that is no shard of ours is warned about and left alone.
+        """
+        kept: dict[str, Response] = {}
+        for path, data in self._storage.read_many(self._storage.list(shards_folder(fingerprint))).items():
+            try:
+                table = decode(data, RESPONSES)
+            except ValueError as error:
+                log.warning("%s/%s is not used: %s", self.uri, path, error)
+                continue
+            for response in responses_of(table):
+                if response.id not in kept or kept[response.id].error is not None:
+                    kept[response.id] = response
+        return kept
+
+    def writer(self, fingerprint: str, rows: int = 512, seconds: float = 30.0) -> ResponseWriter:
+        """Return a context manager that stores responses in shards of about ``rows``, each at most ``seconds`` late."""
+        return ResponseWriter(self._storage, shards_folder(fingerprint), rows, seconds)
+
+    def commit(self, cell: Cell, scoring: Scoring, metadata: Mapping[str, Any]) -> bool:
+        """Make ``cell`` complete: samples, scores, record, in this order; then its shards go.
+
+        Returns whether the record is this call's. False means that another run completed the cell, and nothing of this
+        call stays. ``metadata`` holds JSON values: where and how long it ran.
+
+        A samples file that is there without a record is adopted where it holds this cell's docs, and its numbers count,
+        not this call's. Any other file under that name, and a scores file that does not follow from the samples, is
+        reported and replaced.
+        """
+        return commit_cell(self._storage, cell, scoring, metadata)
+
+    # Reading
+
+    def samples(self, campaign: str | None = None) -> pd.DataFrame:
+        """Return the samples of complete cells, with ``model`` and ``benchmark`` as the campaign names them.
+
+        Without a campaign: every complete cell, named as when it was computed. Maps come as dicts.
+        """
+        return self._frame("samples", SAMPLES, campaign)
+
+    def scores(self, campaign: str | None = None) -> pd.DataFrame:
+        """Return the scores of complete cells; names as in `samples`."""
+        return self._frame("scores", SCORES, campaign)
+
+    def leaderboard(self, campaign: str | None = None) -> pd.DataFrame:
+        """Return one row per model and benchmark that is complete (`LEADERBOARD_COLUMNS`).
+
+        ``campaign`` names one campaign, whose newest run counts; without it: the newest run of each, and cells no run
+        names. Engine, degrees, speed and reason are those of the run that computed the cell. Raises
+        `core.errors.StoreError` for a campaign that the store does not know.
+        """
+        import pandas as pd
+
+        rows = [_leaderboard_row(*named) for named in self._named_cells(campaign)]
+        frame = pd.DataFrame(rows, columns=list(LEADERBOARD_COLUMNS))
+        return frame.astype(dict.fromkeys(("docs", "tensor_parallel", "pipeline_parallel", "replicas"), "Int64"))
+
+    # Campaigns
+
+    def write_model_run(self, campaign: str, run: str, model: Mapping[str, Any]) -> None:
+        """Store what one model's part of a run asks for, before it is computed: a run that is cut short is still known.
+
+        JSON values; at least ``model`` and ``cells``: benchmark → fingerprint.
+        """
+        path = f"campaigns/{path_part(campaign)}/{path_part(run)}/{path_part(model['model'])}.json"
+        self._storage.put(path, json.dumps({**model, "campaign": campaign, "run": run}, indent=2).encode())
+
+    def write_campaign(self, run: Mapping[str, Any]) -> None:
+        """Store a run's manifest. JSON values; at least ``campaign`` and ``run``; also failures, timings, versions.
+
+        ``models`` lists mappings as in `write_model_run`; what that wrote already need not be repeated.
+        """
+        path = f"campaigns/{path_part(run['campaign'])}/{path_part(run['run'])}.json"
+        self._storage.put(path, json.dumps(dict(run), indent=2).encode())
+
+    def campaigns(self) -> list[dict[str, Any]]:
+        """Return all runs, oldest first: manifests with ``models`` filled. One cut short has its models alone."""
+        runs: dict[tuple[str, str], dict[str, Any]] = {}
+        for path, data in self._storage.read_many(self._storage.list("campaigns")).items():
+            try:
+                content = json.loads(data)
+                run = runs.setdefault((content["run"], content["campaign"]), {"models": {}})
+                models = [content] if "model" in content else content.pop("models", [])
+                run["models"].update((model["model"], model) for model in models)
+                if "model" not in content:
+                    run.update(content)
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("%s/%s is not used: no manifest (%r)", self.uri, path, error)
+        return [
+            {**run, "run": name, "campaign": campaign, "models": list(run["models"].values())}
+            for (name, campaign), run in sorted(runs.items())
+        ]
+
+    def _named_cells(self, campaign: str | None) -> list[tuple[str | None, str, str, dict[str, Any]]]:
+        """List (campaign, model, benchmark, commit record) of the complete cells that `leaderboard` shows."""
+        newest = {run["campaign"]: run for run in self.campaigns()}
+        if campaign is not None:
+            if campaign not in newest:
+                known = f"it knows {', '.join(sorted(newest))}" if newest else "it knows none"
+                raise StoreError(f"results {self.uri!r}: no campaign {campaign!r}{nearest(campaign, newest)}; {known}")
+            newest = {campaign: newest[campaign]}
+        asked = [
+            (name, model["model"], benchmark, fingerprint)
+            for name, run in sorted(newest.items(), key=lambda item: item[1]["run"], reverse=True)
+            for model in run["models"]
+            for benchmark, fingerprint in model["cells"].items()
+        ]
+        records = self.commit_records([entry[3] for entry in asked] if campaign is not None else None)
+        named = {
+            (model, benchmark, fingerprint): (name, model, benchmark, records[fingerprint])
+            for name, model, benchmark, fingerprint in reversed(asked)
+            if fingerprint in records
+        }
+        if campaign is None:
+            in_runs = {fingerprint for _, _, fingerprint in named}
+            for fingerprint, record in records.items():
+                if fingerprint not in in_runs:
+                    named[record["model"], record["benchmark"], fingerprint] = (
+                        None,
+                        record["model"],
+                        record["benchmark"],
+                        record,
+                    )
+        return list(named.values())
+
+    def _frame(self, kind: str, schema: pa.Schema, campaign: str | None) -> pd.DataFrame:
+        import pyarrow as pa
+
+        named = self._named_cells(campaign)
+        entries = {record["fingerprint"]: _entry(record, kind) for *_, record in named}
+        found = self._storage.read_many([entry["path"] for entry in entries.values()])
+        tables = []
+        for _, model, benchmark, record in named:
+            entry = entries[record["fingerprint"]]
+            data = found.get(entry["path"])
+            if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                raise StoreError(
+                    f"results {self.uri!r}: {entry['path']} is not the file its cell was committed with: "
+                    f"delete {record_path(record['fingerprint'])} to have the cell computed again"
+                )
+            table = decode(data, schema).replace_schema_metadata()
+            for name, value in (("model", model), ("benchmark", benchmark)):
+                table = table.add_column(0, name, pa.array([value] * table.num_rows, pa.string()))
+            tables.append(table)
+        if not tables:
+            names = [pa.field("benchmark", pa.string()), pa.field("model", pa.string())]
+            tables = [pa.schema([*names, *schema]).empty_table()]
+        return pa.concat_tables(tables).to_pandas(maps_as_pydicts="strict")
+
+
+def _entry(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return next(entry for entry in record["files"] if entry["path"].startswith(f"{kind}/"))
+
+
+def _leaderboard_row(campaign: str | None, model: str, benchmark: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    headline, metadata = record["headline"], record["metadata"]
+    placement, seconds = metadata.get("placement", {}), metadata.get("seconds")
+    tokens = metadata.get("prompt_tokens", 0) + metadata.get("completion_tokens", 0)
+    return {
+        "campaign": campaign,
+        "model": model,
+        "benchmark": benchmark,
+        "score": headline["value"],
+        **{name: headline[name] for name in ("task", "metric", "filter", "stderr", "docs", "higher_is_better")},
+        "engine": metadata.get("engine"),
+        **{name: placement.get(name) for name in ("tensor_parallel", "pipeline_parallel", "replicas", "reason")},
+        "tokens_per_second": tokens / seconds if tokens and seconds else None,
+        "seconds": seconds,
+        "fingerprint": record["fingerprint"],
+    }

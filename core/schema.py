@@ -1,0 +1,164 @@
+"""Parquet schemas of the results store, and rows to and from `core.sample` and `core.request`.
+
+Every column is documented beside it here and in docs/results.md. ``benchmark`` and ``model`` are no columns of the
+files: they are hive partitions, so that every reader gets them once, from the path.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.request import Generated, Response, Scored
+from core.sample import Cell, Sample, Score
+
+SCHEMA_VERSION = "1"
+VERSION_KEY = b"steelyard.schema"
+TABLE_KEY = b"steelyard.table"
+
+_IDENTITY = [
+    pa.field("fingerprint", pa.string(), nullable=False),  # the cell, 64 hex digits
+    pa.field("checkpoint", pa.string()),  # digest of what fixes the checkpoint's outputs
+    pa.field("revision", pa.string()),  # commit of a hub repository, or a content digest
+    pa.field("dtype", pa.string()),  # type the weights were computed in
+]
+
+SAMPLES = pa.schema(
+    [
+        *_IDENTITY,
+        pa.field("task", pa.string(), nullable=False),  # lm-eval task; a benchmark that is a group has several
+        pa.field("doc_id", pa.int64(), nullable=False),  # position in the task's split
+        pa.field("doc", pa.string()),  # the doc as JSON
+        pa.field("prompt", pa.string()),
+        pa.field("choices", pa.list_(pa.string())),  # continuations scored; empty for generation
+        pa.field("target", pa.string()),
+        pa.field("texts", pa.list_(pa.string())),  # generated answers, repeats in order; empty for loglikelihood
+        pa.field("logprobs", pa.list_(pa.float64())),  # nats, one per choice; empty for generation
+        pa.field("is_greedy", pa.list_(pa.bool_())),  # one per choice
+        pa.field("filtered", pa.map_(pa.string(), pa.string())),  # filter → answer after it
+        pa.field("metrics", pa.map_(pa.string(), pa.float64())),  # "metric,filter" → this doc's number
+        pa.field("value", pa.float64()),  # the primary metric's number; null where it has none per doc
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("cached_tokens", pa.int64()),  # of the prompt's, those read from the prefix cache
+        pa.field("truncated", pa.bool_()),
+        pa.field("error", pa.string()),  # null where the sample was answered
+    ],
+    metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"samples"},
+)
+
+SCORES = pa.schema(
+    [
+        *_IDENTITY,
+        pa.field("task", pa.string(), nullable=False),  # or a group's name
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("filter", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("stderr", pa.float64()),  # null where none is defined
+        pa.field("docs", pa.int64(), nullable=False),
+        pa.field("higher_is_better", pa.bool_(), nullable=False),
+        pa.field("is_primary", pa.bool_(), nullable=False),  # the one number of its task
+        pa.field("is_group", pa.bool_(), nullable=False),
+        pa.field("is_headline", pa.bool_(), nullable=False),  # the one number of the benchmark
+    ],
+    metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"scores"},
+)
+
+RESPONSES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),  # of the request
+        pa.field("kind", pa.string(), nullable=False),  # "generated" or "scored"; the other kind's columns are null
+        pa.field("text", pa.string()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("logprob", pa.float64()),
+        pa.field("is_greedy", pa.bool_()),
+        pa.field("tokens", pa.int64()),
+        pa.field("truncated", pa.int64()),
+        pa.field("prompt_tokens", pa.int64(), nullable=False),
+        pa.field("cached_tokens", pa.int64(), nullable=False),
+        pa.field("error", pa.string()),
+    ],
+    metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"responses"},
+)
+
+_KINDS: dict[str, type[Generated] | type[Scored]] = {"generated": Generated, "scored": Scored}
+_FIELDS = {kind: [field.name for field in fields(cls)] for kind, cls in _KINDS.items()}
+
+
+def encode(table: pa.Table) -> bytes:
+    """Return ``table`` as a Parquet file. The same rows give the same bytes under one version of pyarrow."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def decode(data: bytes, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file of ``schema``; metadata beyond the schema's own is kept.
+
+    Raises `ValueError` where it is no Parquet file, another table, or of another schema version.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"no Parquet file ({error})") from error
+    found = table.schema.metadata or {}
+    if any(found.get(key) != value for key, value in schema.metadata.items()):
+        raise ValueError(f"not {schema.metadata[TABLE_KEY].decode()} of schema version {SCHEMA_VERSION}")
+    if not table.schema.equals(schema, check_metadata=False):
+        raise ValueError("its columns differ from the schema's")
+    return table
+
+
+def samples_table(cell: Cell, samples: Iterable[Sample], metadata: Mapping[bytes, bytes]) -> pa.Table:
+    """Return one row per sample, with ``metadata`` added to the schema's."""
+    identity = _identity(cell)
+    rows = [
+        {
+            **identity,
+            **{name: getattr(sample, name) for name in SAMPLES.names if name not in identity and name != "metrics"},
+            "filtered": list(sample.filtered.items()),
+            "metrics": list(sample.values.items()),
+        }
+        for sample in samples
+    ]
+    return pa.Table.from_pylist(rows, SAMPLES.with_metadata({**SAMPLES.metadata, **metadata}))
+
+
+def scores_table(cell: Cell, scores: Iterable[Score], headline: Score) -> pa.Table:
+    """Return one row per score. The headline is marked, and added where ``scores`` has no row of its name."""
+    identity, head, rows = _identity(cell), score_key(headline), []
+    listed = list(scores)
+    if head not in map(score_key, listed):
+        listed.append(headline)
+    for score in listed:
+        row = asdict(score)
+        row["is_primary"], row["is_group"] = row.pop("primary"), row.pop("group")
+        rows.append({**identity, **row, "is_headline": score_key(score) == head})
+    return pa.Table.from_pylist(rows, SCORES)
+
+
+def score_key(score: Score) -> tuple[str, str, str]:
+    """Name a score within its cell."""
+    return score.task, score.metric, score.filter
+
+
+def responses_table(responses: Iterable[Response]) -> pa.Table:
+    """Return one row per response."""
+    rows = [{"kind": "generated" if isinstance(r, Generated) else "scored", **asdict(r)} for r in responses]
+    return pa.Table.from_pylist(rows, RESPONSES)
+
+
+def responses_of(table: pa.Table) -> list[Response]:
+    """Return the responses of a `RESPONSES` table."""
+    return [_KINDS[row["kind"]](**{name: row[name] for name in _FIELDS[row["kind"]]}) for row in table.to_pylist()]
+
+
+def _identity(cell: Cell) -> dict[str, Any]:
+    optional = {name: cell.settings.get(name) for name in ("checkpoint", "revision", "dtype")}
+    return {"fingerprint": cell.fingerprint, **{k: None if v is None else str(v) for k, v in optional.items()}}

@@ -1,0 +1,88 @@
+"""Responses on their way into the store while an engine still runs."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+from types import TracebackType
+
+from core.errors import StoreError
+from core.request import Response
+from core.schema import encode, responses_table
+from core.storage import Storage
+
+SHARD_NAME = re.compile(r"[0-9a-f]{16}-[0-9]{5,}\.parquet")
+
+log = logging.getLogger("steelyard.results")
+
+
+class ResponseWriter:
+    """Stores responses in shards from a thread of its own, so that the engine never waits for the storage.
+
+    A shard is written once ``rows`` are there or ``seconds`` have passed, and at exit, also when an exception passes.
+    While the storage fails, rows are kept and tried again with the next shard; leaving the block raises
+    `core.errors.StoreError` where rows could not be stored, unless another exception is on its way already.
+    """
+
+    def __init__(self, storage: Storage, folder: str, rows: int, seconds: float) -> None:
+        self._storage, self._folder = storage, folder
+        self._rows, self._seconds = rows, seconds
+        self._nonce = secrets.token_hex(8)
+        self._shards = 0
+        self._waiting: list[Response] = []
+        self._change = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._flush_in_time, name="steelyard-shards", daemon=True)
+
+    def __enter__(self) -> ResponseWriter:
+        self._thread.start()
+        return self
+
+    def add(self, response: Response) -> None:
+        """Take one response; returns at once."""
+        with self._change:
+            self._waiting.append(response)
+            if len(self._waiting) >= self._rows:
+                self._change.notify()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._change:
+            self._closing = True
+            self._change.notify()
+        self._thread.join()
+        try:
+            self._flush()
+        except StoreError as failure:
+            if kind is None:
+                raise
+            log.warning("%d responses are lost: %s", len(self._waiting), failure)
+
+    def _flush_in_time(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closing or len(self._waiting) >= self._rows, self._seconds)
+                if self._closing:
+                    return
+            try:
+                self._flush()
+            except StoreError as failure:
+                log.warning("responses wait for the storage: %s", failure)
+                with self._change:
+                    self._change.wait_for(lambda: self._closing, self._seconds)
+
+    def _flush(self) -> None:
+        """Write what waits as one shard. One thread at a time: the writer's own, then the one that leaves the block."""
+        with self._change:
+            batch = list(self._waiting)
+        if not batch:
+            return
+        self._storage.put_new(
+            f"{self._folder}/{self._nonce}-{self._shards:05d}.parquet", encode(responses_table(batch))
+        )
+        self._shards += 1
+        with self._change:
+            del self._waiting[: len(batch)]

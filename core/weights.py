@@ -1,0 +1,61 @@
+"""Weights on local disk before a GPU is held: hub and s3:// checkpoints are fetched once, directories are used as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from core.checkpoint import Checkpoint
+from core.errors import UserError
+
+
+def cache_dir() -> Path:
+    """Directory for fetched checkpoints: ``STEELYARD_CACHE``, else ``~/.cache/steelyard``."""
+    return Path(os.environ.get("STEELYARD_CACHE", "~/.cache/steelyard")).expanduser()
+
+
+def fetch_weights(checkpoint: Checkpoint) -> Path:
+    """Return a local directory that holds the checkpoint.
+
+    Raises `core.errors.UserError` where the hub does not answer or has no such revision.
+    """
+    source = checkpoint.source
+    if source.startswith("s3://"):
+        return _from_s3(source, cache_dir() / "checkpoints" / checkpoint.identity)
+    if Path(source).is_dir():
+        return Path(source).resolve()
+    return _from_hub(source, checkpoint.revision)
+
+
+def _from_hub(repo: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"weights of {repo!r} at {revision} cannot be fetched: {reason}") from error
+
+
+def _from_s3(uri: str, target: Path) -> Path:
+    """Download next to ``target`` and rename: a directory of that name is always whole."""
+    if target.is_dir():
+        return target
+    import fsspec
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{target.name[:16]}-", dir=target.parent))
+    try:
+        fsspec.filesystem("s3", use_listings_cache=False).get(uri.rstrip("/") + "/", f"{partial}/", recursive=True)
+        partial.rename(target)
+    except OSError:
+        # Another process may have put the same content there first.
+        if not target.is_dir():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target

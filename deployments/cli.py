@@ -1,0 +1,129 @@
+"""``steelyard``: run, plan, results, models, services. Bad input ends with one line and exit code 2."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from core.campaign import FleetSpec, load_spec
+from core.errors import UserError
+
+app = typer.Typer(
+    help="LLM evaluation campaigns: many models × many benchmarks, one specification, one result format.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+services = typer.Typer(help="Models that stay loaded between campaigns.", no_args_is_help=True)
+app.add_typer(services, name="services")
+
+SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 a model failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except UserError as error:
+        print(f"steelyard: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("steelyard: interrupted; what is stored stays, run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signum)
+
+
+@app.command()
+def run(spec_path: SpecPath) -> None:
+    """Run a campaign: what the store already holds is not computed again."""
+    from deployments.console import configure
+    from deployments.launch import run_campaign
+
+    configure()
+    sys.exit(run_campaign(load_spec(spec_path)))
+
+
+@app.command()
+def plan(spec_path: SpecPath) -> None:
+    """Show where each model would run and why. Starts nothing."""
+    from core.plan import make_plan
+    from core.describe import placement_table
+
+    planned = make_plan(load_spec(spec_path))
+    fleet = planned.fleet
+    console = Console()
+    console.print(
+        f"Fleet: {fleet.nodes} × {fleet.gpus} {'GPUs' if fleet.device == 'cuda' else 'logical devices (no GPU)'} "
+        f"of {fleet.gpu_memory_gb:g} GB"
+    )
+    console.print(placement_table(planned))
+
+
+@app.command()
+def results(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")],
+    campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
+    format: Annotated[str, typer.Option(help="table, markdown, csv or json.")] = "table",
+) -> None:
+    """Show the leaderboard of a results store."""
+    from core.results import open_store
+    from deployments.console import print_frame
+
+    if store.endswith((".yaml", ".yml", ".json")):
+        spec = load_spec(store)
+        store, campaign = spec.results, campaign or spec.name
+    print_frame(open_store(store), campaign, format)
+
+
+@app.command()
+def models(
+    sources: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Hub id, directory or s3:// URI.")],
+    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Fleet: machines.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Fleet: GPUs per machine.")] = None,
+    gpu_memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Fleet: GB per GPU.")] = None,
+) -> None:
+    """Show what checkpoints are and where they would run."""
+    from core.checkpoint import read_checkpoint
+    from core.fleet import resolve_fleet
+    from core.describe import checkpoint_table
+
+    given = {"nodes": nodes, "gpus": gpus, "gpu_memory_gb": gpu_memory_gb}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    fleet = resolve_fleet(FleetSpec.model_validate(chosen) if chosen else None)
+    for source in sources:
+        Console().print(checkpoint_table(read_checkpoint(source, revision), fleet))
+
+
+@services.command("list")
+def list_services() -> None:
+    """List local clusters that keep models loaded."""
+    from engines.distributed.cluster import local_clusters
+
+    living = local_clusters()
+    for cluster in living:
+        print(cluster)
+    if not living:
+        print("none")
+
+
+@services.command("stop")
+def stop_services() -> None:
+    """End every local cluster and the models loaded on it."""
+    from engines.distributed.cluster import stop_all
+
+    print(f"stopped {stop_all()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""``make demo``: one real checkpoint on both engines, three kinds of benchmark, results in a real S3.
+
+``python -m deployments.demo`` runs the campaign, ``… rows`` reads its rows back with pandas, ``… serve`` keeps the S3 server up for
+other tools. Everything lives under ``.demo/``; nothing runs on after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from core.errors import UserError
+from deployments.console import configure
+
+DEMO = Path(".demo")
+RESULTS = "s3://steelyard/demo"
+BENCHMARKS = [
+    {"name": "steelyard_facts"},
+    {"name": "steelyard_arithmetic", "limit": 100},
+    {"name": "steelyard_prose"},
+]
+PAIRS = [("float32-lightweight", "float32-distributed"), ("bfloat16-lightweight", "bfloat16-distributed")]
+
+
+def write_spec(checkpoint: Path, padded: Path) -> Path:
+    """Write the demo's campaign: one checkpoint in two types on both engines."""
+    models = [
+        {"model": str(source), "name": f"{dtype}-{engine}", "dtype": dtype, "engine": engine, "max_model_len": 2048, **degree}
+        for dtype in ("float32", "bfloat16")
+        for engine, source, degree in (("lightweight", checkpoint, {}), ("distributed", padded, {"tensor_parallel": 2}))
+    ]
+    spec = {
+        "name": "demo",
+        "models": models,
+        "benchmarks": BENCHMARKS,
+        "fleet": {"nodes": 1, "gpus": 2, "gpu_memory_gb": 5},
+        "policy": {"service_idle_seconds": 0},
+        "results": RESULTS,
+    }
+    path = DEMO / "campaign.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return path
+
+
+@contextmanager
+def storage() -> Iterator[None]:
+    """Run the demo's S3 server, with the standard AWS variables set to reach it."""
+    from deployments.local_s3 import local_s3
+
+    with local_s3(DEMO / "s3") as server:
+        os.environ.update(server.env)
+        server.create_bucket("steelyard")
+        yield
+
+
+def run() -> int:
+    """Run the campaign and compare the engines. Returns the exit code."""
+    started = time.monotonic()
+    print("Steelyard demo: SmolLM2-135M-Instruct on both engines, results in a local S3 server", flush=True)
+    from deployments.demo_model import make_smollm2, pad_heads
+
+    checkpoint = make_smollm2(DEMO)
+    padded = pad_heads(checkpoint, DEMO / "smollm2-135m-padded")
+    spec_path = write_spec(checkpoint.resolve(), padded.resolve())
+    print(f"Campaign: {spec_path}", flush=True)
+    with storage():
+        from core.agreement import agreement
+        from core.campaign import load_spec
+        from core.results import open_store
+        from deployments.launch import run_campaign
+
+        code = run_campaign(load_spec(spec_path))
+        samples = open_store(RESULTS).samples()
+        for pair in PAIRS:
+            for row in agreement(samples, *pair):
+                print(
+                    f"{pair[0]} and {pair[1]} on {row.benchmark}: {row.same_answers:.1%} of {row.docs} answers alike, "
+                    f"|Δ loglikelihood| {row.logprob_p99:.2g} at the 99th percentile, {row.logprob_max:.2g} at most"
+                )
+    print(f"Done in {time.monotonic() - started:.0f} s. Read the rows with pandas: make demo-rows")
+    return code
+
+
+def rows() -> int:
+    """Read the samples with pandas, straight from S3."""
+    import pandas as pd
+
+    if not (DEMO / "s3").is_dir():
+        raise UserError("no demo results here yet: run make demo first")
+    with storage():
+        frame = pd.read_parquet(f"{RESULTS}/samples")
+        print(frame[["benchmark", "model", "doc_id", "prompt", "target", "value"]])
+        print(frame.groupby(["benchmark", "model"], observed=True)["value"].agg(["mean", "count"]))
+    return 0
+
+
+def serve() -> int:
+    """Keep the S3 server up until Ctrl-C, and print how to reach it."""
+    with storage():
+        for key in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            print(f"export {key}={os.environ[key]}")
+        sys.stdout.flush()
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    return 0
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=__doc__)
+    parser.add_argument("step", nargs="?", choices=["run", "rows", "serve"], default="run")
+    step = parser.parse_args().step
+    signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))
+    configure()
+    DEMO.mkdir(exist_ok=True)
+    try:
+        sys.exit({"run": run, "rows": rows, "serve": serve}[step]())
+    except UserError as error:
+        print(f"steelyard: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

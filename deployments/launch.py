@@ -1,0 +1,32 @@
+"""Running a campaign from a terminal: check first, then flows on the embedded or the configured Prefect server."""
+
+from __future__ import annotations
+
+import sys
+
+from core.campaign import CampaignSpec
+from core.plan import check_campaign
+from core.results import open_store
+from deployments.console import print_leaderboard
+from deployments.embedded import embedded_server
+
+
+def run_campaign(spec: CampaignSpec) -> int:
+    """Run ``spec`` and print its leaderboard. Returns 0, or 1 where a model failed.
+
+    Raises `core.errors.UserError` for bad input, before any engine starts.
+    """
+    with embedded_server() as server:
+        check_campaign(spec)
+        from flows.campaign import CampaignFailedError, campaign
+
+        server.result()
+        try:
+            campaign(spec)
+        except CampaignFailedError as error:
+            print_leaderboard(open_store(spec.results), spec.name)
+            for model, reason in error.failures.items():
+                print(f"steelyard: model {model!r} failed: {reason}", file=sys.stderr)
+            return 1
+    print_leaderboard(open_store(spec.results), spec.name)
+    return 0

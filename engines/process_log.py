@@ -1,0 +1,49 @@
+"""Why an engine process ended: its exit status and the telling lines of its log, fit to be shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+QUOTED_LINES = 12
+READ_BYTES = 1 << 17
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+ERROR_LINE = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")
+FOLLOW_UP = re.compile(r"Engine core initialization failed|Engine loop is not running|EngineCore encountered an issue")
+
+
+def describe_exit(returncode: int | None) -> str:
+    """How a process ended, as a phrase: ``was killed by SIGKILL`` or ``exited with status 1``."""
+    if returncode is None:
+        return "is gone"
+    if returncode >= 0:
+        return f"exited with status {returncode}"
+    try:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was killed by signal {-returncode}"
+
+
+def quote_log(path: Path) -> str:
+    """The first error named in ``path`` and its last lines, with where they are from; values of secrets are masked."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - READ_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return f" (its log {path} cannot be read)"
+    lines = [mask_secrets(line) for line in lines if line.strip()]
+    found = (match.group() for line in lines if (match := ERROR_LINE.search(line)) and not FOLLOW_UP.search(line))
+    cause = next(found, None)
+    said = f" ({cause})" if cause else ""
+    return f"{said}; the end of its log {path}:\n" + "\n".join(f"  {line}" for line in lines[-QUOTED_LINES:])
+
+
+def mask_secrets(text: str) -> str:
+    """``text`` with the values of all environment variables that are named like secrets replaced by ``***``."""
+    for name, value in os.environ.items():
+        if SECRET_NAME.search(name) and len(value) >= 6:
+            text = text.replace(value, "***")
+    return text

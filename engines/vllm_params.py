@@ -1,0 +1,134 @@
+"""Translation to and from vLLM's terms: engine arguments, ``SamplingParams``, log-probabilities in outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+from vllm import SamplingParams
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from core.errors import UserError
+from core.request import Sampling
+from engines.engine import EngineConfig
+from engines.tokens import Prefill
+
+LARGEST_LOGPROB = 1e-3  # rounding may lift a log-probability of 0 a little; memory that was never written exceeds this
+
+
+def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, Any]:
+    """``AsyncEngineArgs`` for ``config``; its ``extra`` wins."""
+    arguments: dict[str, Any] = {
+        "model": config.model,
+        "revision": config.revision,
+        "tokenizer_revision": config.revision,
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "tensor_parallel_size": config.tensor_parallel,
+        "pipeline_parallel_size": config.pipeline_parallel,
+        "trust_remote_code": config.trust_remote_code,
+        "seed": config.seed,
+        "disable_log_stats": True,
+    }
+    if executor is not None:
+        arguments["distributed_executor_backend"] = executor
+    if config.device == "cpu":
+        arguments |= {
+            "enforce_eager": True,  # compiling takes a minute and gains nothing on small models
+            "block_size": 32,  # 1.2 to 2.1 times as fast as the default of 128 where prefixes are shared
+            "kv_cache_memory_bytes": cpu_kv_cache_bytes(config.gpu_memory_gb),
+        }
+    arguments |= config.extra
+    if arguments.get("logprobs_mode", "raw_logprobs") != "raw_logprobs":
+        raise UserError(
+            f"vllm.logprobs_mode = {arguments['logprobs_mode']!r}: scores need 'raw_logprobs', leave it out"
+        )
+    return arguments
+
+
+def cpu_kv_cache_bytes(memory_gb: float | None) -> int:
+    """KV cache on a CPU: half of ``memory_gb`` GB (4 where unknown) or of free memory if less; 1 GiB at least."""
+    allowed = (4.0 if memory_gb is None else memory_gb) * 1e9
+    return max(1 << 30, int(min(allowed, psutil.virtual_memory().available) / 2))
+
+
+def generation_params(sampling: Sampling, eos_text: str) -> SamplingParams:
+    """``SamplingParams`` of a generation. The end-of-text token stops as a string too, as in lm-evaluation-harness."""
+    stop = [text for text in dict.fromkeys((*sampling.until, eos_text)) if text]
+    fields: dict[str, Any] = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "seed": sampling.seed,
+        "stop": stop,
+        "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
+    }
+    fields |= sampling.extra
+    return SamplingParams(**fields | {"output_kind": RequestOutputKind.FINAL_ONLY, "skip_clone": True})
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """``text`` before the first of ``stop``."""
+    for end in stop:
+        text = text.split(end, 1)[0]
+    return text
+
+
+def scoring_params(prefill: Prefill, *, skip_cache: bool) -> SamplingParams:
+    """One greedy step that reports the last tokens' log-probabilities and, where needed, those of the prompt.
+
+    The prompt's most likely token is asked for beside its own, so that a tie for the first place counts as greedy.
+    """
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        logprob_token_ids=prefill.targets,
+        prompt_logprobs=1 if prefill.reads_prompt else None,
+        skip_reading_prefix_cache=skip_cache,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+    )
+
+
+def read_scores(prefill: Prefill, output: RequestOutput) -> list[tuple[float, bool]] | None:
+    """(log-probability, is greedy) of each span; None where a position that has to be read was not computed.
+
+    vLLM computes no logits for cached positions: depending on its model runner their rows are missing or hold whatever
+    was in memory. Rows are therefore counted from the end, and one that cannot be right counts as covered.
+    """
+    prompt = prefill.prompt
+    rows: list[tuple[float, bool]] = []
+    if prefill.reads_prompt:
+        flat = output.prompt_logprobs
+        offset = 0 if flat is None else len(flat) - len(prompt)
+        if flat is None or output.num_cached_tokens is None or output.num_cached_tokens >= prefill.first_scored:
+            return None
+        for position in range(prefill.first_scored, len(prompt)):
+            row = position + offset
+            if row < 0 or flat.end_indices[row] - flat.start_indices[row] < 2:
+                return None
+            own = flat.start_indices[row]
+            logprob, best = flat.logprobs[own], flat.logprobs[own + 1]
+            if flat.token_ids[own] != prompt[position] or not -math.inf <= logprob <= best <= LARGEST_LOGPROB:
+                return None
+            rows.append((logprob, logprob >= best))
+    step = output.outputs[0].logprobs
+    last = dict(zip(step.token_ids, step.logprobs, strict=True))
+    best = step.logprobs[0]  # greedy: the sampled token, which comes first, is the most likely one
+    scores = []
+    for span in prefill.spans:
+        final = last[span.tokens[-1]]
+        if math.isnan(final):
+            return None
+        own_rows = rows[span.start - prefill.first_scored :]
+        logprob = math.fsum((*(value for value, _ in own_rows), final))
+        scores.append((logprob, final >= best and all(greedy for _, greedy in own_rows)))
+    return scores

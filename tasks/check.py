@@ -1,0 +1,15 @@
+"""First task of a campaign: everything that can be wrong before a GPU is held."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from core.campaign import CampaignSpec
+from core.plan import Plan, check_campaign
+
+
+@task(cache_policy=NO_CACHE)
+def check(spec: CampaignSpec) -> Plan:
+    """Check benchmarks, checkpoints, placements and the results store. Raises `core.errors.UserError`."""
+    return check_campaign(spec)

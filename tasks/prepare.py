@@ -1,0 +1,60 @@
+"""Preparation before a GPU is held: weights on local disk, docs loaded, prompts built, cells looked up."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.utilities.annotations import quote
+
+from core.benchmark import Benchmark, Chat, load_benchmark
+from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec
+from core.cell import make_cell
+from core.chat import chat_renderer
+from core.plan import PlannedModel
+from core.results import open_store
+from core.sample import Cell
+from core.weights import fetch_weights
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """A cell and the benchmark it answers; ``complete`` where the store holds it already."""
+
+    cell: Cell
+    benchmark: Benchmark
+    complete: bool
+
+
+@task(name="fetch weights", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
+async def fetch(planned: PlannedModel) -> Path:
+    """Put the checkpoint on local disk."""
+    return await asyncio.to_thread(fetch_weights, planned.checkpoint)
+
+
+@task(name="prepare", task_run_name="prepare {benchmark.name}", cache_policy=NO_CACHE)
+async def prepare(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> quote[CellWork]:
+    """Load one benchmark for one model and look its cell up in the store."""
+    return quote(await asyncio.to_thread(prepare_cell, spec, planned, weights, benchmark))
+
+
+def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:
+    """Load ``benchmark`` as ``planned``'s model is asked it, and find out whether its cell is complete."""
+    chat = _chat(planned.model, weights)
+    loaded = load_benchmark(benchmark, chat=chat, seed=spec.seed, allow_unsafe_code=spec.allow_unsafe_code)
+    cell = make_cell(planned.model, planned.checkpoint, planned.placement, loaded.label, loaded.settings)
+    return CellWork(cell, loaded, open_store(spec.results).is_complete(cell.fingerprint))
+
+
+def _chat(model: ModelSpec, weights: Path) -> Chat | None:
+    if not model.chat_template:
+        return None
+    return Chat(
+        render=chat_renderer(weights, trust_remote_code=model.trust_remote_code),
+        tokenizer_name=model.name,
+        system_prompt=model.system_prompt,
+        fewshot_as_multiturn=model.fewshot_as_multiturn,
+    )

@@ -1,0 +1,17 @@
+"""What a person reads while a campaign runs: one logger, shown by the command line and kept by Prefect's run logs."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("steelyard")
+
+
+def say(message: str) -> None:
+    """Tell the person who waits."""
+    logger.info(message)
+
+
+def warn(message: str) -> None:
+    """Tell the person who waits that something went wrong."""
+    logger.warning(message)

@@ -1,0 +1,107 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from core.campaign import CampaignSpec, benchmark_label, load_spec, safe_name
+from core.errors import UserError
+
+MINIMAL: dict[str, Any] = {"name": "nightly", "models": ["org/model"], "benchmarks": ["gsm8k"]}
+
+
+def refused(**changes: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        load_spec(MINIMAL | changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_strings_stand_for_models_and_benchmarks() -> None:
+    spec = load_spec(MINIMAL)
+    assert (spec.models[0].model, spec.models[0].name) == ("org/model", "model")
+    assert spec.benchmarks[0].name == "gsm8k"
+
+
+def test_the_documented_example_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "campaign.yaml"
+    path.write_text(
+        """
+name: nightly
+models:
+  - model: HuggingFaceTB/SmolLM2-135M-Instruct
+  - {model: /data/llama-70b, name: llama-70b, engine: distributed, tensor_parallel: 4}
+benchmarks: [gsm8k, {name: mmlu, num_fewshot: 5, limit: 200}, my_tasks/own.yaml]
+fleet: {nodes: 1, gpus: 8, gpu_memory_gb: 80}
+results: s3://evals/nightly
+"""
+    )
+    spec = load_spec(path)
+    assert [model.name for model in spec.models] == ["SmolLM2-135M-Instruct", "llama-70b"]
+    assert spec.benchmarks[2].name == str(tmp_path / "my_tasks/own.yaml")
+    assert benchmark_label(spec.benchmarks[2]) == "own"
+    assert load_spec(spec) is spec
+
+
+def test_json_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "campaign.json"
+    path.write_text(CampaignSpec.model_validate(MINIMAL).model_dump_json())
+    assert load_spec(path) == CampaignSpec.model_validate(MINIMAL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resuts": "x"}, ["resuts", "did you mean 'results'"]),
+        ({"models": [{"model": "m", "tensor_paralel": 2}]}, ["models[0]", "did you mean 'tensor_parallel'"]),
+        ({"benchmarks": [{"name": "b", "limit": -5}]}, ["benchmarks[0].limit", "-5", "greater than 0"]),
+        ({"benchmarks": [{"name": "b", "sampling": {"temprature": 1}}]}, ["sampling", "did you mean 'temperature'"]),
+        ({"models": ["a/x", "b/x"]}, ["two entries are named 'x'"]),
+        ({"benchmarks": ["mmlu", {"name": "mmlu", "limit": 3}]}, ["two entries are named 'mmlu'"]),
+        ({"models": [{"model": "m", "engine": "distribted"}]}, ["engine", "did you mean 'distributed'"]),
+        ({"models": [{"model": "m", "name": "../../etc"}]}, ["models[0].name", "'../../etc'"]),
+        ({"models": [{"model": "m", "system_prompt": "hi"}]}, ["system_prompt needs chat_template"]),
+        ({"models": [{"model": "m", "engine": "lightweight", "tensor_parallel": 2}]}, ["one GPU"]),
+        ({"models": []}, ["models"]),
+        ({"fleet": {"gpus": 0}}, ["fleet.gpus", "0"]),
+        ({"results": "gs://bucket"}, ["results", "s3://bucket/prefix"]),
+        ({"results": "s3://"}, ["needs a bucket"]),
+        ({"name": "a/b"}, ["name", "'a/b'"]),
+    ],
+)
+def test_wrong_fields_are_refused_with_field_value_and_fix(changes: dict[str, Any], words: list[str]) -> None:
+    message = refused(**changes)
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(UserError, match="benchmarks: missing"):
+        load_spec({"name": "x", "models": ["m"]})
+
+
+def test_python_users_see_the_nearest_name_too() -> None:
+    with pytest.raises(ValidationError, match="did you mean 'results'"):
+        CampaignSpec.model_validate(MINIMAL | {"resuts": "x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("name: [unclosed", "is not YAML at line 1"), ("just words", "is not a mapping"), ("- a\n- b", "is not a mapping")],
+)
+def test_a_spec_that_is_not_yaml_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_spec(path)
+
+
+def test_a_missing_spec_is_refused() -> None:
+    with pytest.raises(UserError, match="No such file"):
+        load_spec("/nowhere/spec.yaml")
+
+
+def test_names_from_paths_are_safe_as_path_segments() -> None:
+    assert safe_name("s3://bucket/ckpt/step 100/") == "step-100"
+    assert safe_name("../..") == "model"

@@ -1,0 +1,43 @@
+"""Checkpoints and the reference that engine tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import models
+
+WINDOW = 512
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.cache_directory(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def smollm2(model_cache: Path) -> Path:
+    return models.smollm2(model_cache)
+
+
+@pytest.fixture(scope="session")
+def padded_smollm2(model_cache: Path) -> Path:
+    return models.padded_smollm2(model_cache)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(model_cache: Path) -> Path:
+    return models.tiny(model_cache)
+
+
+@pytest.fixture(scope="session")
+def harness(smollm2: Path) -> Any:
+    """lm-evaluation-harness's own Hugging Face backend in float32.
+
+    Its window is one token shorter than the engines' because vLLM keeps room for one generated token.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=str(smollm2), device="cpu", dtype="float32", max_length=WINDOW - 1, batch_size=1)

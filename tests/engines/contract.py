@@ -1,0 +1,187 @@
+"""What every engine owes, as functions of an open engine that serves SmolLM2 in float32 with a window of 512 tokens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Sampling, Scored
+from engines.engine import Engine
+
+HEADER = "Answer with one letter.\n" + "".join(
+    f"Question: what is {n} + {n}?\nA. {2 * n}\nB. {n}\nC. 1{n}\nD. 0\nAnswer: A\n\n" for n in range(2, 9)
+)
+QUESTIONS = (
+    "Which animal barks?\nA. dog\nB. cat\nC. cow\nD. hen",
+    "Which is a colour?\nA. wood\nB. red\nC. ten\nD. up",
+)
+
+
+def answer(engine: Engine, requests: Sequence[Request]) -> dict[str, Response]:
+    """All responses by id; fails where one is missing or comes twice."""
+    responses = list(engine.run(requests))
+    assert sorted(r.id for r in responses) == sorted(r.id for r in requests)
+    return {response.id: response for response in responses}
+
+
+def scores(engine: Engine, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+    """Scores of (context, continuation) pairs, in their order."""
+    by_id = answer(engine, [Loglikelihood(str(i), *pair) for i, pair in enumerate(pairs)])
+    found = [by_id[str(i)] for i in range(len(pairs))]
+    assert all(isinstance(score, Scored) for score in found)
+    return found  # type: ignore[return-value]
+
+
+def harness_scores(harness: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+    """What lm-evaluation-harness says of the same pairs."""
+    from lm_eval.api.instance import Instance
+
+    instances = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
+    result: list[tuple[float, bool]] = harness.loglikelihood(instances, disable_tqdm=True)
+    return result
+
+
+def agrees_with_harness(engine: Engine, harness: Any, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+    """Log-probabilities within 1e-3 of the harness's and the same greedy flags."""
+    ours = scores(engine, pairs)
+    theirs = harness_scores(harness, pairs)
+    assert [score.logprob for score in ours] == pytest.approx([logprob for logprob, _ in theirs], abs=1e-3)
+    assert [score.is_greedy for score in ours] == [is_greedy for _, is_greedy in theirs]
+    assert all(score.error is None for score in ours)
+    return ours
+
+
+def generates_what_the_model_knows(engine: Engine) -> None:
+    request = Generate("france", "The capital of France is", Sampling(max_tokens=8, until=(".",)))
+    response = answer(engine, [request])["france"]
+    assert isinstance(response, Generated)
+    assert "Paris" in response.text
+    assert "." not in response.text
+    assert response.finish_reason == "stop"
+    assert response.prompt_tokens == 5
+    assert response.completion_tokens > 0
+
+
+def stops_at_the_length_limit(engine: Engine) -> None:
+    response = answer(engine, [Generate("long", "One, two, three,", Sampling(max_tokens=3))])["long"]
+    assert isinstance(response, Generated)
+    assert (response.finish_reason, response.completion_tokens) == ("length", 3)
+
+
+def scores_single_letters(engine: Engine, harness: Any) -> None:
+    """One-token choices, and that all choices of a question cost one prompt."""
+    pairs = [(f"{HEADER}Question: {q}\nAnswer:", f" {letter}") for q in QUESTIONS for letter in "ABCD"]
+    ours = agrees_with_harness(engine, harness, pairs)
+    assert [score.tokens for score in ours] == [1] * len(pairs)
+    assert sum(score.cached_tokens == score.prompt_tokens for score in ours) == 6
+
+
+def scores_texts_behind_a_cached_context(engine: Engine, harness: Any) -> None:
+    """Choices of several tokens, some a prefix of another, twice: the second time the context is in the cache."""
+    texts = (
+        " the dog",
+        " the dog in the yard",
+        " a cat that never barks at all",
+        " the dog in the house",
+        " no animal",
+    )
+    pairs = [(f"{HEADER}Question: {QUESTIONS[0]}\nAnswer:", text) for text in texts]
+    agrees_with_harness(engine, harness, pairs)
+    again = agrees_with_harness(engine, harness, pairs)
+    assert sum(score.cached_tokens for score in again) > 0
+
+
+def scores_again_what_the_cache_covers(engine: Engine, harness: Any) -> None:
+    """A cached continuation has no log-probabilities in vLLM; the second score must be computed, not read."""
+    pairs = [(HEADER, " ".join(f"item {n}" for n in range(60)))]
+    agrees_with_harness(engine, harness, pairs)
+    (again,) = agrees_with_harness(engine, harness, pairs)
+    assert again.cached_tokens == 0
+
+
+def scores_more_choices_than_one_request_takes(engine: Engine, harness: Any) -> None:
+    """Continuations that melt into the context's last token are left out: there is nothing of theirs to score."""
+    pairs = [("The sign is", chr(code)) for code in range(33, 300)]
+    agrees_with_harness(engine, harness, [pair for pair in pairs if harness._encode_pair(*pair)[1]])
+
+
+def scores_without_context(engine: Engine, harness: Any) -> None:
+    agrees_with_harness(engine, harness, [("", "Hello there"), ("", "<|im_start|>user"), ("Hi", " there")])
+
+
+def moves_spaces_to_the_continuation(engine: Engine, harness: Any) -> None:
+    agrees_with_harness(engine, harness, [("The capital of France is ", "Paris"), ("Two\n\n", "three"), ("A  ", " b")])
+
+
+def drops_what_does_not_fit(engine: Engine, harness: Any) -> None:
+    """A context too long for the window loses its left end, as in the harness."""
+    context = " ".join(f"word{n}" for n in range(400))
+    ours = agrees_with_harness(engine, harness, [(context, " and the end"), (context, " end")])
+    assert all(score.truncated > 0 for score in ours)
+    assert [score.prompt_tokens for score in ours] == [511, 511]
+
+
+def scores_a_text_in_windows(engine: Engine, harness: Any) -> None:
+    from lm_eval.api.instance import Instance
+
+    texts = ["The quick brown fox jumps over the lazy dog, number. " * 130, "Short."]
+    requests: list[Request] = [LoglikelihoodRolling(str(index), text) for index, text in enumerate(texts)]
+    ours = answer(engine, requests)
+    instances = [Instance("loglikelihood_rolling", {}, (text,), index) for index, text in enumerate(texts)]
+    theirs = harness.loglikelihood_rolling(instances, disable_tqdm=True)
+    for index, (text, expected) in enumerate(zip(texts, theirs, strict=True)):
+        score = ours[str(index)]
+        assert isinstance(score, Scored)
+        assert score.logprob == pytest.approx(expected, abs=1e-2)
+        assert score.tokens == len(harness.tok_encode(text))
+
+
+def answers_what_it_cannot_serve(engine: Engine) -> None:
+    """Requests that cannot be served carry an error, name their fault, and spoil nothing else."""
+    requests: list[Request] = [
+        Loglikelihood("too long", "a", " word" * 700),
+        Loglikelihood("empty", "a", ""),
+        Generate("no room", "a", Sampling(max_tokens=600)),
+        Generate("unknown", "a", Sampling(extra={"no_such_field": 1})),
+        Generate("too hot", "a", Sampling(temperature=9.0)),
+        Generate("fine", "The capital of France is", Sampling(max_tokens=4)),
+    ]
+    responses = answer(engine, requests)
+    for id, fault in {
+        "too long": "700 tokens, the window 512",
+        "empty": "no tokens",
+        "no room": "max_tokens = 600",
+        "unknown": "no_such_field",
+        "too hot": "temperature",
+    }.items():
+        assert fault in (responses[id].error or "")
+    assert responses["fine"].error is None
+
+
+def serves_two_threads(engine: Engine) -> None:
+    """Each of two concurrent calls gets exactly its own ids."""
+    found: dict[str, list[str]] = {}
+
+    def work(name: str) -> None:
+        requests: list[Request] = [Loglikelihood(f"{name}{n}", f"{name} {n}", " is a name") for n in range(40)]
+        requests += [Generate(f"{name}g{n}", f"{name} {n}", Sampling(max_tokens=4)) for n in range(10)]
+        found[name] = sorted(answer(engine, requests))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("left", "right")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: len(ids) for name, ids in found.items()} == {"left": 50, "right": 50}
+    assert all(id.startswith(name) for name, ids in found.items() for id in ids)
+
+
+def survives_a_caller_that_stops_early(engine: Engine) -> None:
+    many = [Generate(str(n), f"Number {n} is", Sampling(max_tokens=60, extra={"ignore_eos": True})) for n in range(600)]
+    stream = iter(engine.run(many))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    generates_what_the_model_knows(engine)

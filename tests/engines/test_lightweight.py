@@ -1,0 +1,198 @@
+"""The lightweight engine on a real vLLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from core.errors import EngineDiedError
+from core.request import Generate, Loglikelihood, Sampling
+from engines.engine import Engine, EngineConfig
+from engines.lightweight import LightweightEngine, child_environment
+from tests.engines import contract
+from tests.engines.conftest import WINDOW
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(model: Path) -> EngineConfig:
+    return EngineConfig(model=str(model), dtype="float32", max_model_len=WINDOW, device="cpu", gpu_memory_gb=3)
+
+
+@pytest.fixture(scope="module")
+def lightweight_engine(smollm2: Path) -> Iterator[LightweightEngine]:
+    engine = LightweightEngine(config(smollm2))
+    engine.open()
+    yield engine
+    engine.close()
+
+
+def group_of(pid: int) -> list[psutil.Process]:
+    """Live processes of the process group that ``pid`` leads."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return found
+
+
+def gone(processes: list[psutil.Process], timeout: float) -> bool:
+    """Whether all of ``processes`` end (or are zombies nobody has reaped) within ``timeout`` seconds."""
+    alive = psutil.wait_procs(processes, timeout=timeout)[1]
+    return all(not process.is_running() or process.status() == psutil.STATUS_ZOMBIE for process in alive)
+
+
+@pytest.mark.vllm
+class TestContract:
+    def test_is_an_engine(self, lightweight_engine: LightweightEngine) -> None:
+        assert isinstance(lightweight_engine, Engine)
+
+    def test_generates_what_the_model_knows(self, lightweight_engine: LightweightEngine) -> None:
+        contract.generates_what_the_model_knows(lightweight_engine)
+
+    def test_stops_at_the_length_limit(self, lightweight_engine: LightweightEngine) -> None:
+        contract.stops_at_the_length_limit(lightweight_engine)
+
+    def test_scores_single_letters(self, lightweight_engine: LightweightEngine, harness: Any) -> None:
+        contract.scores_single_letters(lightweight_engine, harness)
+
+    def test_scores_texts_behind_a_cached_context(self, lightweight_engine: LightweightEngine, harness: Any) -> None:
+        contract.scores_texts_behind_a_cached_context(lightweight_engine, harness)
+
+    def test_scores_again_what_the_cache_covers(self, lightweight_engine: LightweightEngine, harness: Any) -> None:
+        contract.scores_again_what_the_cache_covers(lightweight_engine, harness)
+
+    def test_scores_more_choices_than_one_request_takes(
+        self, lightweight_engine: LightweightEngine, harness: Any
+    ) -> None:
+        contract.scores_more_choices_than_one_request_takes(lightweight_engine, harness)
+
+    def test_scores_without_context(self, lightweight_engine: LightweightEngine, harness: Any) -> None:
+        contract.scores_without_context(lightweight_engine, harness)
+
+    def test_moves_spaces_to_the_continuation(self, lightweight_engine: LightweightEngine, harness: Any) -> None:
+        contract.moves_spaces_to_the_continuation(lightweight_engine, harness)
+
+    def test_drops_what_does_not_fit(self, lightweight_engine: LightweightEngine, harness: Any) -> None:
+        contract.drops_what_does_not_fit(lightweight_engine, harness)
+
+    def test_scores_a_text_in_windows(self, lightweight_engine: LightweightEngine, harness: Any) -> None:
+        contract.scores_a_text_in_windows(lightweight_engine, harness)
+
+    def test_answers_what_it_cannot_serve(self, lightweight_engine: LightweightEngine) -> None:
+        contract.answers_what_it_cannot_serve(lightweight_engine)
+
+    def test_serves_two_threads(self, lightweight_engine: LightweightEngine) -> None:
+        contract.serves_two_threads(lightweight_engine)
+
+    def test_survives_a_caller_that_stops_early(self, lightweight_engine: LightweightEngine) -> None:
+        contract.survives_a_caller_that_stops_early(lightweight_engine)
+
+
+@pytest.mark.vllm
+def test_a_killed_process_raises_in_every_call_and_leaves_nothing(smollm2: Path) -> None:
+    engine = LightweightEngine(config(smollm2))
+    pid = engine.open().detail["pid"]
+    group = group_of(pid)
+    busy = iter(engine.run([Generate(str(n), f"{n}", Sampling(max_tokens=400)) for n in range(200)]))
+    threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
+    with pytest.raises(EngineDiedError, match="killed by SIGKILL"):
+        list(busy)
+    with pytest.raises(EngineDiedError, match="killed by SIGKILL"):
+        next(iter(engine.run([Loglikelihood("a", "b", " c")])))
+    engine.close()
+    assert len(group) > 1
+    assert gone(group, 20)
+
+
+@pytest.mark.vllm
+def test_a_killed_parent_leaves_no_process(smollm2: Path) -> None:
+    script = """
+import json, sys
+from engines.engine import EngineConfig
+from engines.lightweight import LightweightEngine
+engine = LightweightEngine(EngineConfig(**json.loads(sys.argv[1])))
+print(engine.open().detail["pid"], flush=True)
+sys.stdin.read()
+"""
+    arguments = json.dumps({"model": str(smollm2), "max_model_len": WINDOW, "device": "cpu", "gpu_memory_gb": 3})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout is not None
+        group = group_of(int(parent.stdout.readline()))
+        parent.kill()
+    assert len(group) > 1
+    assert gone(group, 60)
+
+
+@pytest.mark.vllm
+def test_a_killed_engine_core_is_a_dead_engine(smollm2: Path) -> None:
+    engine = LightweightEngine(config(smollm2))
+    pid = engine.open().detail["pid"]
+    for process in psutil.Process(pid).children():
+        process.kill()
+    with pytest.raises(EngineDiedError):
+        list(engine.run([Generate("a", "b", Sampling(max_tokens=300))]))
+    engine.close()
+    assert group_of(pid) == []
+
+
+def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_model"}))
+    engine = LightweightEngine(config(tmp_path))
+    with pytest.raises(EngineDiedError, match="no_such_model"):
+        engine.open()
+    engine.close()
+
+
+def test_closing_while_it_loads_ends_the_process(tmp_path: Path) -> None:
+    engine = LightweightEngine(config(tmp_path))
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            engine.open()
+        except EngineDiedError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    engine.close()
+    thread.join()
+    assert "closed" in str(failures[0])
+    assert [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_an_engine_that_is_not_open_refuses_to_run(tmp_path: Path) -> None:
+    with pytest.raises(EngineDiedError, match="not open"):
+        next(iter(LightweightEngine(config(tmp_path)).run([Loglikelihood("a", "b", " c")])))
+
+
+def test_device_indices_count_within_the_visible_devices() -> None:
+    two = EngineConfig(model="m", devices=(0, 2))
+    assert child_environment(two, {"CUDA_VISIBLE_DEVICES": "4,5,7"})["CUDA_VISIBLE_DEVICES"] == "4,7"
+    assert child_environment(two, {})["CUDA_VISIBLE_DEVICES"] == "0,2"
+
+
+def test_a_cpu_engine_sets_no_devices() -> None:
+    assert "CUDA_VISIBLE_DEVICES" not in child_environment(EngineConfig(model="m", device="cpu", devices=(1,)), {})
+
+
+def test_the_parent_side_imports_no_vllm() -> None:
+    code = "import sys, engines.lightweight; sys.exit(bool({'vllm', 'torch', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
