@@ -62,7 +62,7 @@ def open_store(uri: str) -> Store:
 
 def new_run_id() -> str:
     """Name one run of a campaign; later runs sort after earlier ones."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
 
 
 class Store:
@@ -91,10 +91,11 @@ class Store:
 
     def commit_records(self, fingerprints: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Return commit records by fingerprint: of all complete cells, or of those asked for that are complete."""
-        paths = (
-            self._storage.list("cells") if fingerprints is None else [record_path(f) for f in sorted(set(fingerprints))]
-        )
-        found = self._storage.read_many([path for path in paths if path.endswith(".json")])
+        if fingerprints is None:
+            paths = [path for path in self._storage.list("cells") if path.endswith(".json")]
+        else:
+            paths = [record_path(fingerprint) for fingerprint in sorted(set(fingerprints))]
+        found = self._storage.read_many(paths)
         records = [parse_record(self._storage, path, data) for path, data in found.items()]
         return {record["fingerprint"]: record for record in records}
 
@@ -106,11 +107,11 @@ class Store:
         kept: dict[str, Response] = {}
         for path, data in self._storage.read_many(self._storage.list(shards_folder(fingerprint))).items():
             try:
-                table = decode(data, RESPONSES)
+                shard = responses_of(decode(data, RESPONSES))
             except ValueError as error:
                 log.warning("%s/%s is not used: %s", self.uri, path, error)
                 continue
-            for response in responses_of(table):
+            for response in shard:
                 if response.id not in kept or kept[response.id].error is not None:
                     kept[response.id] = response
         return kept
@@ -134,14 +135,14 @@ class Store:
     # Reading
 
     def samples(self, campaign: str | None = None) -> pd.DataFrame:
-        """Return the samples of complete cells, with ``model`` and ``benchmark`` as the campaign names them.
+        """Return the samples of the cells that `leaderboard` lists, ``model`` and ``benchmark`` named as there.
 
-        Without a campaign: every complete cell, named as when it was computed. Maps come as dicts.
+        Columns as in `core.schema.SAMPLES`; maps come as dicts. A cell with two names has its rows under each.
         """
         return self._frame("samples", SAMPLES, campaign)
 
     def scores(self, campaign: str | None = None) -> pd.DataFrame:
-        """Return the scores of complete cells; names as in `samples`."""
+        """Return the scores of the cells that `leaderboard` lists, named as there (`core.schema.SCORES`)."""
         return self._frame("scores", SCORES, campaign)
 
     def leaderboard(self, campaign: str | None = None) -> pd.DataFrame:
@@ -175,10 +176,14 @@ class Store:
         path = f"campaigns/{path_part(run['campaign'])}/{path_part(run['run'])}.json"
         self._storage.put(path, json.dumps(dict(run), indent=2).encode())
 
-    def campaigns(self) -> list[dict[str, Any]]:
-        """Return all runs, oldest first: manifests with ``models`` filled. One cut short has its models alone."""
+    def campaigns(self, campaign: str | None = None) -> list[dict[str, Any]]:
+        """Return all runs, or one campaign's, oldest first: manifests with ``models`` filled.
+
+        A run that was cut short, or is under way, has its models alone.
+        """
+        folder = "campaigns" if campaign is None else f"campaigns/{path_part(campaign)}"
         runs: dict[tuple[str, str], dict[str, Any]] = {}
-        for path, data in self._storage.read_many(self._storage.list("campaigns")).items():
+        for path, data in self._storage.read_many(self._storage.list(folder)).items():
             try:
                 content = json.loads(data)
                 run = runs.setdefault((content["run"], content["campaign"]), {"models": {}})
@@ -195,35 +200,27 @@ class Store:
 
     def _named_cells(self, campaign: str | None) -> list[tuple[str | None, str, str, dict[str, Any]]]:
         """List (campaign, model, benchmark, commit record) of the complete cells that `leaderboard` shows."""
-        newest = {run["campaign"]: run for run in self.campaigns()}
-        if campaign is not None:
-            if campaign not in newest:
-                known = f"it knows {', '.join(sorted(newest))}" if newest else "it knows none"
-                raise StoreError(f"results {self.uri!r}: no campaign {campaign!r}{nearest(campaign, newest)}; {known}")
-            newest = {campaign: newest[campaign]}
-        asked = [
+        newest = {run["campaign"]: run for run in self.campaigns(campaign)}
+        if campaign is not None and campaign not in newest:
+            known = sorted({run["campaign"] for run in self.campaigns()})
+            names = f"it knows {', '.join(known)}" if known else "it knows none"
+            raise StoreError(f"results {self.uri!r}: no campaign {campaign!r}{nearest(campaign, known)}; {names}")
+        asked: list[tuple[str | None, str, str, str]] = [
             (name, model["model"], benchmark, fingerprint)
             for name, run in sorted(newest.items(), key=lambda item: item[1]["run"], reverse=True)
             for model in run["models"]
             for benchmark, fingerprint in model["cells"].items()
         ]
         records = self.commit_records([entry[3] for entry in asked] if campaign is not None else None)
-        named = {
-            (model, benchmark, fingerprint): (name, model, benchmark, records[fingerprint])
-            for name, model, benchmark, fingerprint in reversed(asked)
-            if fingerprint in records
-        }
         if campaign is None:
-            in_runs = {fingerprint for _, _, fingerprint in named}
-            for fingerprint, record in records.items():
-                if fingerprint not in in_runs:
-                    named[record["model"], record["benchmark"], fingerprint] = (
-                        None,
-                        record["model"],
-                        record["benchmark"],
-                        record,
-                    )
-        return list(named.values())
+            named = {fingerprint for *_, fingerprint in asked}
+            unnamed = [record for fingerprint, record in records.items() if fingerprint not in named]
+            asked += [(None, record["model"], record["benchmark"], record["fingerprint"]) for record in unnamed]
+        cells: dict[tuple[str, str, str], tuple[str | None, str, str, dict[str, Any]]] = {}
+        for name, model, benchmark, fingerprint in asked:
+            if fingerprint in records:
+                cells.setdefault((model, benchmark, fingerprint), (name, model, benchmark, records[fingerprint]))
+        return list(cells.values())
 
     def _frame(self, kind: str, schema: pa.Schema, campaign: str | None) -> pd.DataFrame:
         import pyarrow as pa

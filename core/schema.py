@@ -94,7 +94,7 @@ _FIELDS = {kind: [field.name for field in fields(cls)] for kind, cls in _KINDS.i
 def encode(table: pa.Table) -> bytes:
     """Return ``table`` as a Parquet file. The same rows give the same bytes under one version of pyarrow."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -104,8 +104,8 @@ def decode(data: bytes, schema: pa.Schema) -> pa.Table:
     Raises `ValueError` where it is no Parquet file, another table, or of another schema version.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowInvalid, OSError) as error:
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"no Parquet file ({error})") from error
     found = table.schema.metadata or {}
     if any(found.get(key) != value for key, value in schema.metadata.items()):
@@ -155,7 +155,9 @@ def responses_table(responses: Iterable[Response]) -> pa.Table:
 
 
 def responses_of(table: pa.Table) -> list[Response]:
-    """Return the responses of a `RESPONSES` table."""
+    """Return the responses of a `RESPONSES` table. Raises `ValueError` for a kind that there is not."""
+    if unknown := set(table["kind"].unique().to_pylist()) - set(_KINDS):
+        raise ValueError(f"unknown kinds of response: {sorted(unknown)}")
     return [_KINDS[row["kind"]](**{name: row[name] for name in _FIELDS[row["kind"]]}) for row in table.to_pylist()]
 
 

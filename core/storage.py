@@ -171,7 +171,7 @@ class S3Storage:
         self.bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
         self.root = f"{self.bucket}/{prefix}".rstrip("/")
         self.uri = f"s3://{self.root}"
-        self._fs = _s3_filesystem(attempts=3)
+        self._fs = s3_filesystem(attempts=3)
 
     def put_new(self, path: str, data: bytes) -> bool:
         """See `Storage.put_new`."""
@@ -223,7 +223,7 @@ class S3Storage:
     def check(self) -> None:
         """See `Storage.check`. Refuses a server that ignores create-only writes: two runs could both win a cell."""
         probe = f"{SCRATCH}/probe-{secrets.token_hex(8)}"
-        once = _s3_filesystem(attempts=1)
+        once = s3_filesystem(attempts=1)
         self._put_new(once, probe, b"first", PROBE_SECONDS)
         if self._put_new(once, probe, b"second", PROBE_SECONDS):
             raise StoreError(
@@ -258,7 +258,7 @@ class S3Storage:
             raise StoreError(f"results {self.uri!r}: {_explanation(error, self.bucket, what)}") from error
 
 
-def _s3_filesystem(attempts: int) -> Any:
+def s3_filesystem(attempts: int) -> Any:
     import s3fs
 
     # botocore reads AWS_DEFAULT_REGION alone; every other SDK reads AWS_REGION.

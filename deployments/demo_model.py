@@ -66,7 +66,9 @@ def _gguf() -> Path:
 def _write_smollm2(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     gguf = _gguf()
     model = AutoModelForCausalLM.from_pretrained(
         str(gguf.parent),
@@ -83,7 +85,9 @@ def _write_smollm2(folder: Path) -> None:
 def _write_padded(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
     config = model.config
     head_dim = config.hidden_size // config.num_attention_heads

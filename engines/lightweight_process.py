@@ -158,4 +158,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is shut down; vLLM's finalizers would only fail on a half torn down interpreter and litter the log.
+    os._exit(status)

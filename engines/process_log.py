@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections import deque
 from pathlib import Path
 
 QUOTED_LINES = 12
@@ -27,7 +28,7 @@ def describe_exit(returncode: int | None) -> str:
 
 
 def quote_log(path: Path) -> str:
-    """The first error named in ``path`` and its last lines, with where they are from; values of secrets are masked."""
+    """The last error named in ``path`` and its last lines, with where they are from; values of secrets are masked."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - READ_BYTES))
@@ -36,7 +37,7 @@ def quote_log(path: Path) -> str:
         return f" (its log {path} cannot be read)"
     lines = [mask_secrets(line) for line in lines if line.strip()]
     found = (match.group() for line in lines if (match := ERROR_LINE.search(line)) and not FOLLOW_UP.search(line))
-    cause = next(found, None)
+    cause = next(iter(deque(found, maxlen=1)), None)
     said = f" ({cause})" if cause else ""
     return f"{said}; the end of its log {path}:\n" + "\n".join(f"  {line}" for line in lines[-QUOTED_LINES:])
 

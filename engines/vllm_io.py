@@ -9,10 +9,10 @@ import asyncio
 import copy
 import itertools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import vllm
 from vllm import SamplingParams
@@ -30,6 +30,8 @@ from engines.tokens import Encoder, Generation, Plan, Prefill, failed, plan
 from engines.vllm_params import cut, engine_arguments, generation_params, read_scores, scoring_params
 
 PLANNED_AT_ONCE = 512  # requests encoded and sorted together, while vLLM works on those before
+WATCH_SECONDS = 1.0
+CORE_ENDED = "vLLM's engine core ended"
 PROMPT_TOKENS_IN_FLIGHT = 1 << 18  # prompt log-probabilities cost some 200 bytes a token in this process
 
 
@@ -45,11 +47,12 @@ class Session:
         # A copy: encoding may change a fast tokenizer's state while vLLM decodes with the original on another thread.
         self._encoder = Encoder(copy.deepcopy(engine.get_tokenizer()))
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._block_size: int = config.cache_config.block_size
+        self._block_size: int = config.cache_config.block_size or 1
         self._requests_in_flight: int = 2 * config.scheduler_config.max_num_seqs
         self._numbers = itertools.count()
         self._runs: dict[asyncio.Task[None], asyncio.Queue[Response | Exception]] = {}
         self._closed = False
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     @classmethod
     async def open(cls, config: EngineConfig, *, executor: str | None = None) -> Session:
@@ -73,8 +76,8 @@ class Session:
         ``aclose()`` aborts what is in flight. Raises `core.errors.EngineDiedError` when vLLM's engine core is gone or
         the session is closed meanwhile.
         """
-        if self._closed:
-            raise EngineDiedError("the engine is closed")
+        if self._closed or self._engine.errored:
+            raise EngineDiedError("the engine is closed" if self._closed else CORE_ENDED)
         responses: asyncio.Queue[Response | Exception] = asyncio.Queue()
         feeding = asyncio.create_task(self._feed(requests, responses))
         self._runs[feeding] = responses
@@ -94,21 +97,31 @@ class Session:
         if self._closed:
             return
         self._closed = True
-        for feeding, responses in self._runs.items():
-            responses.put_nowait(EngineDiedError("the engine was closed"))
-            feeding.cancel()
+        self._watching.cancel()
+        self._break_runs("the engine was closed")
         if self._runs:
             await asyncio.wait(list(self._runs))
         self._encoding.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._engine.shutdown)
 
+    def _break_runs(self, reason: str) -> None:
+        for feeding, responses in self._runs.items():
+            responses.put_nowait(EngineDiedError(reason))
+            feeding.cancel()
+
+    async def _watch(self) -> None:
+        """Break all runs once vLLM is dead: it fails the requests it knows of, but not one that arrives meanwhile."""
+        while not self._engine.errored:
+            await asyncio.sleep(WATCH_SECONDS)
+        self._break_runs(CORE_ENDED)
+
     async def _feed(self, requests: Sequence[Request], responses: asyncio.Queue[Response | Exception]) -> None:
         """Keep vLLM supplied without handing it everything at once; put every response, or the first fatal error."""
         room = _Room(self._requests_in_flight, PROMPT_TOKENS_IN_FLIGHT)
 
-        async def serve(work: Coroutine[Any, Any, list[Response]], tokens: int) -> None:
+        async def serve(work: Callable[[], Awaitable[list[Response]]], tokens: int) -> None:
             try:
-                for response in await work:
+                for response in await work():
                     responses.put_nowait(response)
             finally:
                 room.leave(tokens)
@@ -120,12 +133,12 @@ class Session:
                         responses.put_nowait(response)
                     for generation in part.generations:
                         await room.enter(0)
-                        tasks.create_task(serve(self._generate(generation), 0))
+                        tasks.create_task(serve(partial(self._generate, generation), 0))
                     tallies = {index: _Tally(part.requests[index], spans) for index, spans in part.spans_of.items()}
                     for prefill in part.prefills:
                         tokens = len(prefill.prompt) if prefill.reads_prompt else 0
                         await room.enter(tokens)
-                        tasks.create_task(serve(self._score(prefill, tallies), tokens))
+                        tasks.create_task(serve(partial(self._score, prefill, tallies), tokens))
         except* Exception as errors:
             responses.put_nowait(errors.exceptions[0])
 
@@ -200,10 +213,10 @@ class Session:
             async for part in self._engine.generate(tokens_input(list(prompt)), params, str(next(self._numbers))):
                 output = part
         except EngineDeadError as error:
-            raise EngineDiedError("vLLM's engine core ended") from error
+            raise EngineDiedError(CORE_ENDED) from error
         except Exception as error:
             if self._engine.errored:
-                raise EngineDiedError(f"vLLM's engine core ended: {error}") from error
+                raise EngineDiedError(f"{CORE_ENDED}: {error}") from error
             raise _RefusedError(f"vLLM refused the request: {error.__cause__ or error}") from error
         reason = output.outputs[0].finish_reason if output else None
         if output is None or reason not in ("stop", "length"):

@@ -157,7 +157,7 @@ def test_pandas_pyarrow_and_duckdb_read_the_rows_in_one_line(filled: Store) -> N
     connection = duckdb.connect()
     s3 = fsspec.filesystem("s3")
     connection.register_filesystem(s3)
-    query = f"select * from read_parquet('{root}/samples/**/*.parquet', hive_partitioning=true)"  # noqa: S608 - ours
+    query = f"select * from read_parquet('{root}/samples/**/*.parquet', hive_partitioning=true)"
     assert len(wanted) == 9
     assert rows_of(pd.read_parquet(f"{root}/samples")) == wanted
     assert rows_of(pq.read_table(f"{root}/samples").to_pandas()) == wanted

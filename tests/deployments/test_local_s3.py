@@ -1,6 +1,7 @@
 """The demo's S3 server: who may do what, and that it ends."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -25,6 +26,11 @@ def client(server: S3Server, keys: S3Keys) -> Any:
         skip_instance_cache=True,
         use_listings_cache=False,
     )
+
+
+def keys_file(pid: int) -> Path:
+    (option,) = [arg for arg in psutil.Process(pid).cmdline() if arg.startswith("-s3.config=")]
+    return Path(option.partition("=")[2])
 
 
 def test_a_wrong_secret_is_refused(s3_server: S3Server) -> None:
@@ -60,8 +66,7 @@ def test_a_bucket_may_be_created_twice_and_outlives_the_server(tmp_path: Path) -
 
 
 def test_keys_lie_in_a_file_only_its_owner_reads(s3_server: S3Server) -> None:
-    (option,) = [arg for arg in psutil.Process(s3_server.pid).cmdline() if arg.startswith("-s3.config=")]
-    assert stat.S_IMODE(Path(option.partition("=")[2]).stat().st_mode) == 0o600
+    assert stat.S_IMODE(keys_file(s3_server.pid).stat().st_mode) == 0o600
 
 
 HOLDER = """
@@ -79,6 +84,8 @@ def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         server = psutil.Process(int(parent.stdout.readline()))
+        left_behind = keys_file(server.pid).parent
         os.kill(parent.pid, signal.SIGKILL)
     server.wait(20)
     assert not server.is_running()
+    shutil.rmtree(left_behind)

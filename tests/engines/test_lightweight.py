@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,12 @@ def lightweight_engine(smollm2: Path) -> Iterator[LightweightEngine]:
     engine.open()
     yield engine
     engine.close()
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs of engines that died stay with the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def group_of(pid: int) -> list[psutil.Process]:
@@ -119,9 +126,10 @@ def test_a_killed_process_raises_in_every_call_and_leaves_nothing(smollm2: Path)
 
 
 @pytest.mark.vllm
-def test_a_killed_parent_leaves_no_process(smollm2: Path) -> None:
+def test_a_killed_parent_leaves_no_process(smollm2: Path, tmp_path: Path) -> None:
     script = """
-import json, sys
+import json, sys, tempfile
+tempfile.tempdir = sys.argv[2]
 from engines.engine import EngineConfig
 from engines.lightweight import LightweightEngine
 engine = LightweightEngine(EngineConfig(**json.loads(sys.argv[1])))
@@ -130,7 +138,11 @@ sys.stdin.read()
 """
     arguments = json.dumps({"model": str(smollm2), "max_model_len": WINDOW, "device": "cpu", "gpu_memory_gb": 3})
     parent = subprocess.Popen(
-        [sys.executable, "-c", script, arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, arguments, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with parent:
         assert parent.stdout is not None
@@ -144,9 +156,9 @@ sys.stdin.read()
 def test_a_killed_engine_core_is_a_dead_engine(smollm2: Path) -> None:
     engine = LightweightEngine(config(smollm2))
     pid = engine.open().detail["pid"]
-    for process in psutil.Process(pid).children():
-        process.kill()
-    with pytest.raises(EngineDiedError):
+    (core,) = [child for child in psutil.Process(pid).children() if "EngineCore" in child.name()]
+    core.kill()
+    with pytest.raises(EngineDiedError, match="engine core ended"):
         list(engine.run([Generate("a", "b", Sampling(max_tokens=300))]))
     engine.close()
     assert group_of(pid) == []
@@ -162,6 +174,7 @@ def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:
 
 def test_closing_while_it_loads_ends_the_process(tmp_path: Path) -> None:
     engine = LightweightEngine(config(tmp_path))
+    before = {child.pid for child in psutil.Process().children()}
     failures: list[BaseException] = []
 
     def load() -> None:
@@ -172,10 +185,12 @@ def test_closing_while_it_loads_ends_the_process(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=load)
     thread.start()
+    while not (started := [child for child in psutil.Process().children() if child.pid not in before]):
+        thread.join(0.01)
     engine.close()
     thread.join()
     assert "closed" in str(failures[0])
-    assert [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert gone(started, 0)
 
 
 def test_an_engine_that_is_not_open_refuses_to_run(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""What there is to run on, as this machine shows it."""
+
+from __future__ import annotations
+
+import psutil
+
+from core.campaign import FleetSpec
+
+GB = 10**9
+# Share of RAM that one logical device of a machine without GPUs may use; the rest is the operating system's and the campaign's.
+RAM_SHARE = 0.5
+
+
+def resolve_fleet(spec: FleetSpec | None) -> FleetSpec:
+    """Return ``spec`` with ``device`` decided, or the fleet that is found here."""
+    if spec is None:
+        return detect_fleet()
+    if spec.device != "auto":
+        return spec
+    # A fleet reached over Ray is not this machine: its GPUs are taken at their word.
+    device = "cuda" if spec.ray_address or _gpu_memory() else "cpu"
+    return spec.model_copy(update={"device": device})
+
+
+def detect_fleet() -> FleetSpec:
+    """Return this machine's GPUs (the smallest one's memory counts), or one logical device with half of its RAM."""
+    memory = _gpu_memory()
+    if memory:
+        return FleetSpec(gpus=len(memory), gpu_memory_gb=round(min(memory) / GB, 2), device="cuda")
+    return FleetSpec(gpus=1, gpu_memory_gb=round(RAM_SHARE * psutil.virtual_memory().total / GB, 2), device="cpu")
+
+
+def _gpu_memory() -> list[int]:
+    """Bytes of each NVIDIA GPU; empty where there is no driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,145 @@
+"""Flow logic, with a scripted engine in place of vLLM; everything else is real."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flows.evaluate_model
+from core.errors import EngineDiedError, UserError
+from core.request import Generate, Generated, Request, Response, Scored
+from core.results import open_store
+from flows.campaign import CampaignFailedError, campaign
+from tests.checkpoints import write_checkpoint
+from tests.scripted_engine import ScriptedEngine
+
+LIMIT = 6
+BENCHMARKS = [{"name": "steelyard_facts", "limit": LIMIT}, {"name": "steelyard_arithmetic", "limit": LIMIT}]
+
+
+def answer(request: Request) -> Response:
+    if isinstance(request, Generate):
+        return Generated(request.id, " 4", "stop", prompt_tokens=5, completion_tokens=1)
+    return Scored(request.id, logprob=-float(len(request.id)), is_greedy=False, tokens=1, prompt_tokens=5)
+
+
+class Engines:
+    """Builds a scripted engine per model and remembers it; ``scripts`` may replace a model's answers."""
+
+    def __init__(self) -> None:
+        self.built: dict[str, ScriptedEngine] = {}
+        self.devices: dict[str, tuple[int, ...]] = {}
+        self.scripts: dict[str, Callable[[Request], Response]] = {}
+
+    def build(self, spec: Any, planned: Any, fleet: Any, weights: Path, devices: tuple[int, ...]) -> ScriptedEngine:
+        name = planned.model.name
+        self.devices[name] = devices
+        self.built[name] = ScriptedEngine(self.scripts.get(name, answer))
+        return self.built[name]
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
+    engines = Engines()
+    monkeypatch.setattr(flows.evaluate_model, "build_engine", engines.build)
+    return engines
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    models = [str(write_checkpoint(tmp_path / name, seed)) for seed, name in enumerate(["first", "second"])]
+    return {
+        "name": "flows",
+        "models": models,
+        "benchmarks": BENCHMARKS,
+        "fleet": {"gpus": 2, "gpu_memory_gb": 8, "device": "cpu"},
+        "results": str(tmp_path / "results"),
+    }
+
+
+def test_every_model_runs_every_benchmark_and_lands_in_the_store(engines: Engines, spec: dict[str, Any]) -> None:
+    result = campaign(spec)
+    board = result.leaderboard
+    assert sorted(zip(board["model"], board["benchmark"], strict=True)) == [
+        (model, benchmark) for model in ("first", "second") for benchmark in ("steelyard_arithmetic", "steelyard_facts")
+    ]
+    assert set(board["docs"]) == {LIMIT}
+    samples = open_store(spec["results"]).samples()
+    assert not samples.duplicated(["model", "benchmark", "task", "doc_id"]).any()
+    assert len(samples) == 4 * LIMIT
+    assert {engine.closed for engine in engines.built.values()} == {1}
+
+
+def test_a_complete_cell_is_never_computed_again(engines: Engines, spec: dict[str, Any]) -> None:
+    campaign(spec)
+    engines.built.clear()
+    again = campaign({**spec, "name": "another"})
+    assert engines.built == {}
+    assert len(again.leaderboard) == 4
+
+
+def test_one_models_failure_stops_no_other_and_is_named(engines: Engines, spec: dict[str, Any]) -> None:
+    def dies(request: Request) -> Response:
+        raise EngineDiedError("killed by signal 9")
+
+    engines.scripts["second"] = dies
+    with pytest.raises(CampaignFailedError, match="1 of 2 models failed: second: .*killed by signal 9") as caught:
+        campaign(spec)
+    assert list(caught.value.failures) == ["second"]
+    store = open_store(spec["results"])
+    assert set(store.scores()["model"]) == {"first"}
+    assert store.campaigns()[-1]["failures"].keys() == {"second"}
+    assert engines.built["second"].closed == 1
+
+
+def test_an_interrupted_model_goes_on_where_it_stopped(engines: Engines, spec: dict[str, Any]) -> None:
+    spec = {**spec, "models": spec["models"][:1], "benchmarks": BENCHMARKS[1:]}
+    answered: list[str] = []
+
+    def dies_in_the_middle(request: Request) -> Response:
+        if len(answered) == LIMIT // 2:
+            raise EngineDiedError("gone")
+        answered.append(request.id)
+        return answer(request)
+
+    engines.scripts["first"] = dies_in_the_middle
+    with pytest.raises(CampaignFailedError):
+        campaign(spec)
+    del engines.scripts["first"]
+    campaign(spec)
+    again = engines.built["first"].seen
+    assert len(answered) + len(again) == LIMIT
+    assert not set(answered) & set(again)
+
+
+def test_a_request_that_failed_is_a_sample_with_its_error(engines: Engines, spec: dict[str, Any]) -> None:
+    def fails_once(request: Request) -> Response:
+        if request.id.split("/")[-3] == "0":
+            return Generated(request.id, "", "error", 0, 0, error="prompt longer than the window")
+        return answer(request)
+
+    engines.scripts["first"] = fails_once
+    campaign({**spec, "models": spec["models"][:1], "benchmarks": BENCHMARKS[1:]})
+    samples = open_store(spec["results"]).samples().sort_values("doc_id")
+    assert list(samples["error"].notna()) == [True] + [False] * (LIMIT - 1)
+
+
+def test_models_running_at_once_hold_different_gpus(engines: Engines, spec: dict[str, Any]) -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def meets(request: Request) -> Response:
+        if request.id.endswith("/0/0/0"):  # the first request of a run waits for the other model's
+            both.wait()
+        return answer(request)
+
+    engines.scripts |= {"first": meets, "second": meets}
+    campaign({**spec, "benchmarks": BENCHMARKS[1:]})
+    assert sorted(engines.devices.values()) == [(0,), (1,)]
+
+
+def test_bad_input_is_refused_before_an_engine_is_built(engines: Engines, spec: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="steelyard_fact'.*did you mean 'steelyard_facts'"):
+        campaign({**spec, "benchmarks": ["steelyard_fact"]})
+    assert engines.built == {}
