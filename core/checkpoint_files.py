@@ -143,9 +143,13 @@ def _s3_files(source: str) -> RemoteFiles:
     except FileNotFoundError as error:
         raise UserError(f"model {source!r}: no such bucket or prefix") from error
     except PermissionError as error:
-        raise UserError(f"model {source!r}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+        raise UserError(
+            f"model {source!r}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
     except (OSError, BotoCoreError) as error:
-        raise UserError(f"model {source!r}: S3 does not answer ({type(error).__name__}); check AWS_ENDPOINT_URL") from error
+        raise UserError(
+            f"model {source!r}: S3 does not answer ({type(error).__name__}); check AWS_ENDPOINT_URL"
+        ) from error
     return _remote(source, None, filesystem, root, entries)
 
 
@@ -209,7 +213,9 @@ def weight_files(files: Files) -> list[str]:
             )
         if shards:
             return shards
-    safetensors = [n for n in files.names if n.endswith(".safetensors") and not n.startswith(("consolidated", "adapter"))]
+    safetensors = [
+        n for n in files.names if n.endswith(".safetensors") and not n.startswith(("consolidated", "adapter"))
+    ]
     binaries = [n for n in files.names if n.startswith("pytorch_model") and n.endswith(".bin")]
     chosen = ["model.safetensors"] if "model.safetensors" in files.names else safetensors or binaries
     if chosen:
@@ -259,7 +265,9 @@ def read_header(files: Files, name: str) -> tuple[dict[str, Any], int]:
         raise UserError(f"{fault}: {len(head)} bytes long; fetch it again")
     (length,) = struct.unpack("<Q", head)
     if length > min(LARGEST_HEADER, files.names[name] - 8):
-        raise UserError(f"{fault}: its header claims {length:,} bytes of a {files.names[name]:,} byte file; fetch it again")
+        raise UserError(
+            f"{fault}: its header claims {length:,} bytes of a {files.names[name]:,} byte file; fetch it again"
+        )
     try:
         header = json.loads(files.read(name, 8, length))
         for tensor in _tensors(header).values():

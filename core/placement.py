@@ -111,11 +111,17 @@ def place(
     if model.engine == "lightweight" or (small and not long and not asked and load.enough(alone)):
         if not load.enough(alone):
             raise CannotPlaceError(f"does not fit one GPU: {_lack(load, 1, 1)}; use engine: auto or distributed")
-        why = "engine 'lightweight' was asked for" if model.engine == "lightweight" else f"{size} fit one GPU (limit {limit})"
+        why = (
+            "engine 'lightweight' was asked for"
+            if model.engine == "lightweight"
+            else f"{size} fit one GPU (limit {limit})"
+        )
         return _placement("lightweight", 1, 1, checkpoint, model, load, alone, why)
 
     if asked:
-        why = "engine 'distributed' was asked for" if model.engine == "distributed" else "more than one GPU was asked for"
+        why = (
+            "engine 'distributed' was asked for" if model.engine == "distributed" else "more than one GPU was asked for"
+        )
     elif long:
         why = f"marked long-context, its window of {load.window:,} tokens exceeds {policy.long_context_tokens:,}"
     elif small:
@@ -130,7 +136,9 @@ def place(
             if window == load.window or (cut_allowed and load.enough(window)):
                 return _placement("distributed", tensor, pipeline, checkpoint, model, load, window, why)
     if not degrees:
-        raise CannotPlaceError(f"{why}, and no degree of the fleet ({fleet.nodes} × {fleet.gpus} GPUs) divides its heads")
+        raise CannotPlaceError(
+            f"{why}, and no degree of the fleet ({fleet.nodes} × {fleet.gpus} GPUs) divides its heads"
+        )
     widest = max(degrees, key=lambda d: (d[0] * d[1], d[0]))
     raise CannotPlaceError(f"{why}, and does not fit the fleet either: {_lack(load, *widest)}; {_mend(load, fleet)}")
 
@@ -249,5 +257,7 @@ def _mend(load: _Load, fleet: FleetSpec) -> str:
     need = load.weights + load.sequences * _smallest_window(load) * load.kv_bytes_per_token
     each = load.usable - load.headroom
     if each <= 0:
-        return f"a GPU of {fleet.gpu_memory_gb:g} GB has no room beside the headroom: lower policy.activation_headroom_gb"
+        return (
+            f"a GPU of {fleet.gpu_memory_gb:g} GB has no room beside the headroom: lower policy.activation_headroom_gb"
+        )
     return f"it needs about {math.ceil(need / each)} GPUs of {fleet.gpu_memory_gb:g} GB"

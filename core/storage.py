@@ -278,7 +278,7 @@ def s3_filesystem(attempts: int) -> Any:
 
 
 def _boto_error() -> type[Exception]:
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+    from botocore.exceptions import BotoCoreError
 
     return BotoCoreError
 
@@ -289,7 +289,7 @@ def _code(error: BaseException) -> str:
 
 
 def _explanation(error: BaseException, bucket: str, what: str) -> str:
-    from botocore import exceptions as boto  # type: ignore[import-untyped]
+    from botocore import exceptions as boto
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
     code = _code(error)

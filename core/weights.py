@@ -26,14 +26,19 @@ def fetch_weights(checkpoint: Checkpoint) -> Path:
         return _from_s3(source, cache_dir() / "checkpoints" / checkpoint.identity)
     if Path(source).is_dir():
         return Path(source).resolve()
-    return _from_hub(source, checkpoint.revision)
+    return _from_hub(checkpoint)
 
 
-def _from_hub(repo: str, revision: str) -> Path:
+def _from_hub(checkpoint: Checkpoint) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+    # Of a repository that offers both, vLLM loads safetensors alone.
+    weights = (
+        ["pytorch_model*.bin"] if checkpoint.parameters is None and not checkpoint.quantization else ["*.safetensors"]
+    )
+    patterns = [*weights, "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+    repo, revision = checkpoint.source, checkpoint.revision
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
@@ -45,12 +50,12 @@ def _from_s3(uri: str, target: Path) -> Path:
     """Download next to ``target`` and rename: a directory of that name is always whole."""
     if target.is_dir():
         return target
-    import fsspec
+    from core.storage import s3_filesystem
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{target.name[:16]}-", dir=target.parent))
     try:
-        fsspec.filesystem("s3", use_listings_cache=False).get(uri.rstrip("/") + "/", f"{partial}/", recursive=True)
+        s3_filesystem(attempts=3).get(uri.rstrip("/") + "/", f"{partial}/", recursive=True)
         partial.rename(target)
     except OSError:
         # Another process may have put the same content there first.

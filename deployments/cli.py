@@ -56,8 +56,8 @@ def run(spec_path: SpecPath) -> None:
 @app.command()
 def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why. Starts nothing."""
-    from core.plan import make_plan
     from core.describe import placement_table
+    from core.plan import make_plan
 
     planned = make_plan(load_spec(spec_path))
     fleet = planned.fleet
@@ -71,7 +71,9 @@ def plan(spec_path: SpecPath) -> None:
 
 @app.command()
 def results(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")],
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
+    ],
     campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
     format: Annotated[str, typer.Option(help="table, markdown, csv or json.")] = "table",
 ) -> None:
@@ -95,8 +97,8 @@ def models(
 ) -> None:
     """Show what checkpoints are and where they would run."""
     from core.checkpoint import read_checkpoint
-    from core.fleet import resolve_fleet
     from core.describe import checkpoint_table
+    from core.fleet import resolve_fleet
 
     given = {"nodes": nodes, "gpus": gpus, "gpu_memory_gb": gpu_memory_gb}
     chosen = {key: value for key, value in given.items() if value is not None}

@@ -27,7 +27,9 @@ def configure() -> None:
     """Send Steelyard's own lines to stderr and keep its libraries quiet. What the environment says already wins."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, markup=False, log_time_format="%X")
+    handler = RichHandler(
+        console=Console(stderr=True), show_path=False, show_level=False, markup=False, log_time_format="%X"
+    )
     logger = logging.getLogger("steelyard")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

@@ -33,7 +33,14 @@ PAIRS = [("float32-lightweight", "float32-distributed"), ("bfloat16-lightweight"
 def write_spec(checkpoint: Path, padded: Path) -> Path:
     """Write the demo's campaign: one checkpoint in two types on both engines."""
     models = [
-        {"model": str(source), "name": f"{dtype}-{engine}", "dtype": dtype, "engine": engine, "max_model_len": 2048, **degree}
+        {
+            "model": str(source),
+            "name": f"{dtype}-{engine}",
+            "dtype": dtype,
+            "engine": engine,
+            "max_model_len": 2048,
+            **degree,
+        }
         for dtype in ("float32", "bfloat16")
         for engine, source, degree in (("lightweight", checkpoint, {}), ("distributed", padded, {"tensor_parallel": 2}))
     ]

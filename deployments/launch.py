@@ -16,8 +16,8 @@ def run_campaign(spec: CampaignSpec) -> int:
 
     Raises `core.errors.UserError` for bad input, before any engine starts.
     """
+    check_campaign(spec)
     with embedded_server() as server:
-        check_campaign(spec)
         from flows.campaign import CampaignFailedError, campaign
 
         server.result()

@@ -18,6 +18,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import psutil
+
 from core.errors import EngineDiedError
 from core.request import Request, Response
 from engines.engine import EngineConfig, EngineInfo
@@ -25,6 +27,7 @@ from engines.process_log import describe_exit, quote_log
 
 REQUESTS_PER_MESSAGE = 256
 CLOSE_SECONDS = 20.0  # vLLM takes about 5 for an orderly end
+GROUP_SECONDS = 5.0  # what killed processes may take to vanish
 
 
 class LightweightEngine:
@@ -210,6 +213,9 @@ class _Child:
         with self._signalling:
             self._kill_group()
             self._process.wait()
+        deadline = time.monotonic() + GROUP_SECONDS
+        while is_alive(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)  # killed, but still giving its memory back; the processes are not ours to wait for
         self.exited.set()
 
     def kill(self) -> None:
@@ -227,6 +233,15 @@ class _Child:
         with self._sending:
             self.connection.close()
         self._socket.close()
+
+
+def is_alive(group: int) -> bool:
+    """Whether a process group has members other than zombies."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def child_environment(config: EngineConfig, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -54,7 +54,8 @@ def resolve(requirements: list[str], *, local_files: bool) -> dict[str, str]:
         subprocess.run([*command, "--report", report, *requirements], check=True, env=environment)
         installed = json.loads(report.read_text())["install"]
     return {
-        item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"].split("+")[0] for item in installed
+        item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"].split("+")[0]
+        for item in installed
     }
 
 

@@ -36,7 +36,9 @@ async def fetch(planned: PlannedModel) -> Path:
 
 
 @task(name="prepare", task_run_name="prepare {benchmark.name}", cache_policy=NO_CACHE)
-async def prepare(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> quote[CellWork]:
+async def prepare(
+    spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec
+) -> quote[CellWork]:
     """Load one benchmark for one model and look its cell up in the store."""
     return quote(await asyncio.to_thread(prepare_cell, spec, planned, weights, benchmark))
 

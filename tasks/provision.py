@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from engines.distributed.cluster import ClusterSpec
+from engines.distributed.engine import DistributedEngine
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.plan import PlannedModel
-from engines.distributed.cluster import ClusterSpec
-from engines.distributed.engine import DistributedEngine
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.lightweight import LightweightEngine
 from tasks.say import say

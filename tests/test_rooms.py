@@ -43,7 +43,9 @@ def test_core_and_engines_do_not_know_prefect() -> None:
 
 
 def test_importing_core_imports_nothing_heavy() -> None:
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files("core") if path.name != "__init__.py"]
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files("core") if path.name != "__init__.py"
+    ]
     modules = [name for name in modules if not name.startswith("core.benchmarks.")]
     code = f"import importlib, json, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
     code += f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"

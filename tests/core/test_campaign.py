@@ -88,7 +88,11 @@ def test_python_users_see_the_nearest_name_too() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("name: [unclosed", "is not YAML at line 1"), ("just words", "is not a mapping"), ("- a\n- b", "is not a mapping")],
+    [
+        ("name: [unclosed", "is not YAML at line 1"),
+        ("just words", "is not a mapping"),
+        ("- a\n- b", "is not a mapping"),
+    ],
 )
 def test_a_spec_that_is_not_yaml_is_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "spec.yaml"

@@ -109,7 +109,13 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x01\x02", struct.pack("<Q", 1 << 60) + b"{}", struct.pack("<Q", 4) + b"{{{{", struct.pack("<Q", 9) + b'{"a": 1}  '],
+    [
+        b"",
+        b"\x01\x02",
+        struct.pack("<Q", 1 << 60) + b"{}",
+        struct.pack("<Q", 4) + b"{{{{",
+        struct.pack("<Q", 9) + b'{"a": 1}  ',
+    ],
 )
 def test_a_header_that_cannot_be_one_is_refused(tmp_path: Path, content: bytes) -> None:
     folder = write_checkpoint(tmp_path / "a")

@@ -88,7 +88,9 @@ def test_what_fits_nowhere_is_refused_with_the_arithmetic(name: str) -> None:
     with pytest.raises(CannotPlaceError) as caught:
         routed(name, ONE)
     message = str(caught.value)
-    assert re.search(r"[\d.]+ GB weights \+ [\d.]+ GB KV cache \+ 2\.0 GB headroom = [\d.]+ of 72\.0 GB per GPU", message)
+    assert re.search(
+        r"[\d.]+ GB weights \+ [\d.]+ GB KV cache \+ 2\.0 GB headroom = [\d.]+ of 72\.0 GB per GPU", message
+    )
     assert re.search(r"it needs about \d+ GPUs of 80 GB", message)
 
 
@@ -112,7 +114,10 @@ def test_overrides_are_honoured() -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"tensor_parallel": 3}, "tensor_parallel = 3 does not divide 32 attention and 8 key/value heads: use one of 1, 2, 4, 8"),
+        (
+            {"tensor_parallel": 3},
+            "tensor_parallel = 3 does not divide 32 attention and 8 key/value heads: use one of 1, 2, 4, 8",
+        ),
         ({"tensor_parallel": 16}, "a node of the fleet has 8 GPUs"),
         ({"tensor_parallel": 8, "pipeline_parallel": 2}, "hold 1 such stages"),
         ({"max_model_len": 200_000}, "the checkpoint's window is 131,072"),

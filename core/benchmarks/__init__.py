@@ -1,0 +1,1 @@
+"""Bundled benchmarks: lm-evaluation-harness task YAMLs with their data, for machines that reach no hub."""

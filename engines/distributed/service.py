@@ -1,0 +1,209 @@
+"""The model service: tensor-parallel vLLM in a named, detached Ray actor that outlives the campaign it was made for.
+
+vLLM's engine core runs in a child process of the actor as a Ray driver of its own, and makes the placement group and
+the workers. They belong to that driver, so Ray takes them back when it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from core.errors import EngineDiedError, UserError
+from core.request import Request, Response
+from engines.distributed.lease import LEASE_SECONDS, Leases
+from engines.engine import EngineConfig
+from engines.process_log import quote_log
+
+if TYPE_CHECKING:
+    from engines.vllm_io import Session
+
+NAMESPACE = "steelyard"
+FLUSH_SECONDS = 0.02  # responses that finish within this time travel as one object
+WATCH_SECONDS = 1.0
+CLOSE_SECONDS = 20.0  # vLLM takes about 5 for an orderly end
+CONTROLS_AT_ONCE = 1000
+RUNS_AT_ONCE = 1000
+
+
+class ModelService:
+    """One loaded model. Ray runs ``ready`` and ``run`` on one event loop and the "control" methods on another.
+
+    Loading blocks its loop for a minute; the control methods answer meanwhile. A watching thread ends the actor once
+    it is unused, so a service whose clients were all killed ends too.
+    """
+
+    def __init__(self, config: EngineConfig, creator: str) -> None:
+        self._config = config
+        self._creator = creator
+        self._log = Path(os.readlink("/proc/self/fd/2"))  # where Ray sends this process's stderr, and its children's
+        self._lock = threading.Lock()  # guards _leases and _ending
+        self._leases = Leases(idle_seconds=0.0, unused_since=time.monotonic() + LEASE_SECONDS)
+        self._ending = False
+        self._changed = threading.Event()
+        self._death: str | None = None
+        self._session: Session | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loading: asyncio.Task[dict[str, Any]] | None = None
+        self._runs: dict[tuple[str, str], asyncio.Task[None]] = {}
+        threading.Thread(target=self._watch, name="steelyard-watch", daemon=True).start()
+
+    @ray.method(concurrency_group="control")
+    async def attach(self, client: str, idle_seconds: float) -> dict[str, Any]:
+        """Take or renew a lease. Facts that are known without loading; no answer but the end where the service ends."""
+        with self._lock:
+            ending = self._ending
+            if not ending:
+                self._leases.renew(client, idle_seconds, time.monotonic())
+        if ending:
+            await _the_end()
+        return {"creator": self._creator, "loaded": self._session is not None, "death": self._death}
+
+    @ray.method(concurrency_group="control")
+    async def detach(self, client: str, idle_seconds: float) -> None:
+        """Give a lease up and abort the client's runs. Where nobody else holds one and ``idle_seconds`` is 0 this never
+        answers: the caller sees the actor's death once the engine is closed.
+        """
+        self._abort([run for run in list(self._runs) if run[0] == client])
+        with self._lock:
+            self._leases.drop(client, idle_seconds, time.monotonic())
+            over = self._is_over()
+        self._changed.set()
+        if over:
+            await _the_end()
+
+    @ray.method(concurrency_group="control")
+    async def end_if_unused(self) -> bool:
+        """End at once unless somebody holds a lease: another model wants the devices. False where somebody does."""
+        with self._lock:
+            used = bool(self._leases.heard)
+            self._ending |= not used
+        self._changed.set()
+        if not used:
+            await _the_end()
+        return False
+
+    @ray.method(concurrency_group="control")
+    async def abort(self, client: str, run: str) -> None:
+        """Stop a run; its stream ends early."""
+        self._abort([(client, run)])
+
+    @ray.method(concurrency_group="control")
+    async def health(self) -> dict[str, Any]:
+        """What goes on here: loaded or not, clients, runs under way, why the engine died."""
+        with self._lock:
+            clients = len(self._leases.heard)
+        return {
+            "loaded": self._session is not None,
+            "clients": clients,
+            "runs": len(self._runs),
+            "death": self._death,
+            "pid": os.getpid(),
+            "log": str(self._log),
+        }
+
+    async def ready(self) -> dict[str, Any]:
+        """Load the model if nobody has, and say what it is. Raises `core.errors.EngineDiedError` with the cause."""
+        if self._loading is None:
+            self._loop = asyncio.get_running_loop()
+            self._loading = asyncio.create_task(self._load())
+        facts = await asyncio.shield(self._loading)
+        await self._feed([], asyncio.Queue())  # raises where the engine has died unnoticed
+        return facts
+
+    async def run(self, client: str, run: str, requests: Sequence[Request]) -> AsyncIterator[list[Response]]:
+        """Yield the responses in batches as they finish; ends early when aborted."""
+        arrived: asyncio.Queue[Response | None] = asyncio.Queue()
+        feeding = asyncio.create_task(self._feed(requests, arrived))
+        self._runs[client, run] = feeding
+        try:
+            more = True
+            while more:
+                batch = [await arrived.get()]
+                await asyncio.sleep(FLUSH_SECONDS)
+                while not arrived.empty():
+                    batch.append(arrived.get_nowait())
+                more = batch[-1] is not None
+                if responses := [response for response in batch if response is not None]:
+                    yield responses
+            await asyncio.wait([feeding])
+            if not feeding.cancelled():
+                feeding.result()
+        finally:
+            feeding.cancel()
+            del self._runs[client, run]
+
+    async def _load(self) -> dict[str, Any]:
+        from engines.vllm_io import Session
+
+        try:
+            self._session = await Session.open(self._config, executor="ray")
+        except UserError as error:
+            self._die(str(error))
+            raise
+        except EngineDiedError as error:
+            self._die(f"{error}{quote_log(self._log)}")
+            raise EngineDiedError(self._death) from None
+        return {
+            "vllm_version": self._session.vllm_version,
+            "max_model_len": self._session.max_model_len,
+            "dtype": self._session.dtype,
+        }
+
+    async def _feed(self, requests: Sequence[Request], arrived: asyncio.Queue[Response | None]) -> None:
+        """Put every response, and None at the end of them."""
+        try:
+            if self._session is None:
+                raise EngineDiedError(self._death or f"{self._config.model}: the service has not loaded it")
+            responses = self._session.run(requests)
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    arrived.put_nowait(response)
+        except EngineDiedError as error:
+            if not self._ending and self._death is None:
+                self._die(f"{self._config.model}: {error}{quote_log(self._log)}")
+            raise EngineDiedError(self._death or str(error)) from None
+        finally:
+            arrived.put_nowait(None)
+
+    def _abort(self, runs: Sequence[tuple[str, str]]) -> None:
+        for run in runs:
+            if self._loop is not None and (feeding := self._runs.get(run)):
+                self._loop.call_soon_threadsafe(feeding.cancel)
+
+    def _die(self, reason: str) -> None:
+        """Stay to tell those who ask why, but no longer than somebody holds a lease."""
+        self._death = reason
+
+    def _is_over(self) -> bool:
+        if self._death is not None:
+            self._leases.idle_seconds = 0.0
+        self._ending |= self._leases.is_over(time.monotonic())
+        return self._ending
+
+    def _watch(self) -> None:
+        """Wait until the service is unused, close the engine and end the actor."""
+        while True:
+            with self._lock:
+                if self._is_over():
+                    break
+            self._changed.wait(WATCH_SECONDS)
+            self._changed.clear()
+        try:
+            if self._session is not None and self._loop is not None:
+                asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result(CLOSE_SECONDS)
+        finally:  # a close that failed or hangs must not keep the devices
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+async def _the_end() -> None:
+    """Never returns: the caller learns of the end of this process when it has come."""
+    await asyncio.Event().wait()

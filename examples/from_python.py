@@ -1,0 +1,13 @@
+"""The campaign of smollm2.yaml in Python: ``python examples/from_python.py``."""
+
+from flows.campaign import campaign
+
+result = campaign(
+    {
+        "name": "from-python",
+        "models": [".demo/smollm2-135m-instruct"],
+        "benchmarks": [{"name": "steelyard_facts", "limit": 50}],
+        "results": "results",
+    }
+)
+print(result.leaderboard[["model", "benchmark", "score", "stderr", "docs"]])

@@ -1,0 +1,146 @@
+"""The command line in process: exit codes, one line for bad input, and what is printed. Nothing here starts an engine."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments import cli
+from deployments.local_s3 import S3Server
+from tests.checkpoints import write_checkpoint
+
+
+@pytest.fixture
+def steelyard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line with arguments; returns exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["steelyard", *arguments])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Callable[..., str]:
+    """Write a campaign over a small checkpoint, with changes; returns its path."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+
+    def write(**changes: Any) -> str:
+        spec = {
+            "name": "bad",
+            "models": [str(checkpoint)],
+            "benchmarks": ["steelyard_facts"],
+            "fleet": {"gpus": 8, "gpu_memory_gb": 8, "device": "cpu"},
+            "results": str(tmp_path / "results"),
+            **changes,
+        }
+        path = tmp_path / "campaign.yaml"
+        path.write_text(yaml.safe_dump(spec))
+        return str(path)
+
+    return write
+
+
+def test_bad_input_is_one_line_and_exit_2(
+    steelyard: Callable[..., tuple[int, str, str]], campaign: Callable[..., str], tmp_path: Path
+) -> None:
+    corrupt = write_checkpoint(tmp_path / "corrupt")
+    (corrupt / "model.safetensors").write_bytes(b"\xff" * 64)
+    good = str(tmp_path / "checkpoint")
+    for changes, words in (
+        ({"benchmarks": ["steelyard_fact"]}, "did you mean 'steelyard_facts'"),
+        ({"models": [str(tmp_path / "chekpoint")]}, "did you mean 'checkpoint'"),
+        ({"models": [str(corrupt)]}, "model.safetensors is not a safetensors file"),
+        ({"models": [{"model": good, "tensor_parallel": 3}]}, "does not divide 4 attention and 2 key/value heads"),
+        ({"benchmarks": [{"name": "steelyard_facts", "limit": -1}]}, "benchmarks[0].limit = -1"),
+        ({"models": [good, {"model": good}]}, "two entries are named 'checkpoint'"),
+        ({"fleet": {"gpus": 1, "gpu_memory_gb": 1, "device": "cpu"}}, "GB headroom"),
+    ):
+        code, out, err = steelyard("run", campaign(**changes))
+        assert (code, out) == (2, ""), changes
+        assert words in err
+        assert err.count("\n") == 1, err
+
+
+def test_a_spec_that_is_not_yaml_is_one_line(steelyard: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    path = tmp_path / "campaign.yaml"
+    path.write_text("models: [a\nname: {")
+    code, _, err = steelyard("run", str(path))
+    assert code == 2
+    assert "is not YAML at line" in err
+    assert err.count("\n") == 1
+
+
+def test_an_s3_that_does_not_answer_is_one_line(
+    steelyard: Callable[..., tuple[int, str, str]], campaign: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    code, _, err = steelyard("run", campaign(results="s3://bucket/prefix"))
+    assert code == 2
+    assert "s3://bucket/prefix" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.s3
+def test_a_wrong_s3_key_is_one_line_and_not_in_it(
+    steelyard: Callable[..., tuple[int, str, str]],
+    campaign: Callable[..., str],
+    s3_root: str,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    code, _, err = steelyard("run", campaign(results=s3_root))
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "not-the-secret" not in err
+
+
+def test_plan_shows_placements_with_reasons(
+    steelyard: Callable[..., tuple[int, str, str]], campaign: Callable[..., str]
+) -> None:
+    code, out, _ = steelyard("plan", campaign())
+    assert code == 0
+    assert "lightweight" in out
+    assert "fit one GPU" in out
+
+
+def test_models_shows_what_a_checkpoint_is(steelyard: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = steelyard("models", str(write_checkpoint(tmp_path / "m")), "--gpus", "2", "--gpu-memory-gb", "8")
+    assert code == 0
+    for fact in ("LlamaForCausalLM", "4 attention, 2 key/value", "bytes per token", "2,048 tokens", "would run"):
+        assert fact in out
+
+
+def test_results_of_an_unknown_campaign_are_refused(
+    steelyard: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, _, err = steelyard("results", str(tmp_path), "--campaign", "nightly")
+    assert code == 2
+    assert "no campaign 'nightly'" in err
+
+
+def test_an_unknown_format_is_refused(steelyard: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, _, err = steelyard("results", str(tmp_path), "--format", "excel")
+    assert code == 2
+    assert "'excel'" in err
+
+
+def test_json_results_are_lines_of_json(steelyard: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = steelyard("results", str(tmp_path), "--format", "json")
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == []

@@ -1,0 +1,55 @@
+"""One campaign on real parts: vLLM on both engines, Ray, Prefect and S3, and a model that cannot load."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core.agreement import agreement
+from core.results import open_store
+from flows.campaign import CampaignFailedError, campaign
+from tests import models
+from tests.checkpoints import write_checkpoint
+
+LIMIT = 40
+
+
+@pytest.mark.vllm
+@pytest.mark.s3
+def test_both_engines_agree_and_a_broken_model_stops_neither(tmp_path: Path, s3_root: str) -> None:
+    cache = models.cache_directory(tmp_path)
+    broken = write_checkpoint(tmp_path / "broken", architectures=["NoSuchForCausalLM"], model_type="no-such")
+    shared = {"dtype": "float32", "max_model_len": 1024}
+    spec = {
+        "name": "real",
+        "models": [
+            {"model": str(models.smollm2(cache)), "name": "light", "engine": "lightweight", **shared},
+            {"model": str(models.padded_smollm2(cache)), "name": "heavy", "tensor_parallel": 2, **shared},
+            {"model": str(broken), "name": "broken", **shared},
+        ],
+        "benchmarks": [
+            {"name": "steelyard_letters", "limit": LIMIT},
+            {"name": "steelyard_facts", "limit": LIMIT},
+            {"name": "steelyard_arithmetic", "limit": 10},
+        ],
+        "fleet": {"gpus": 2, "gpu_memory_gb": 6, "device": "cpu"},
+        "policy": {"service_idle_seconds": 0},
+        "results": s3_root,
+    }
+    with pytest.raises(CampaignFailedError, match="1 of 3 models failed: broken: ") as caught:
+        campaign(spec)
+    assert "NoSuch" in caught.value.failures["broken"] or "no-such" in caught.value.failures["broken"]
+
+    store = open_store(s3_root)
+    board = store.leaderboard("real")
+    engines = board.drop_duplicates("model").set_index("model")["engine"].to_dict()
+    assert engines == {"light": "lightweight", "heavy": "distributed"}
+    assert len(board) == 6
+
+    rows = pd.read_parquet(f"{s3_root}/samples")
+    assert not rows.duplicated(["model", "benchmark", "task", "doc_id"]).any()
+    assert len(rows) == 2 * (2 * LIMIT + 10)
+    for compared in agreement(store.samples(), "light", "heavy"):
+        assert compared.docs == LIMIT
+        assert compared.same_answers >= 0.995
+        assert compared.logprob_p99 < 0.01
