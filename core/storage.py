@@ -259,6 +259,7 @@ class S3Storage:
 
 
 def s3_filesystem(attempts: int) -> Any:
+    """Return s3fs as the AWS variables say, trying each call ``attempts`` times."""
     import s3fs
 
     # botocore reads AWS_DEFAULT_REGION alone; every other SDK reads AWS_REGION.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
-# Blocking steps (engine loads, response streams) hold a thread each; asyncio's own default, cores + 4, would starve a mixed campaign.
+# Blocking steps (engine loads, response streams) hold a thread each; asyncio's own default would starve a mixed campaign.
 THREADS = 256
 
 T = TypeVar("T")

@@ -44,7 +44,7 @@ class ModelService:
     def __init__(self, config: EngineConfig, creator: str) -> None:
         self._config = config
         self._creator = creator
-        self._log = Path(os.readlink("/proc/self/fd/2"))  # where Ray sends this process's stderr, and its children's
+        self._log = Path("/proc/self/fd/2").readlink()  # where Ray sends this process's stderr, and its children's
         self._lock = threading.Lock()  # guards _leases and _ending
         self._leases = Leases(idle_seconds=0.0, unused_since=time.monotonic() + LEASE_SECONDS)
         self._ending = False
