@@ -62,6 +62,9 @@ class Engine(Protocol):
         """Yield one response per request as each finishes."""
         ...
 
-    def close(self) -> None:
-        """Free the engine and its memory. Safe to call twice, from another thread, and while ``run`` is under way."""
+    def close(self, *, keep: bool = True) -> None:
+        """Free the engine and its memory. Safe to call twice, from another thread, and while ``run`` is under way.
+
+        ``keep=False`` ends a service too that would else stay loaded for the next campaign.
+        """
         ...

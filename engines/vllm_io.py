@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import vllm
 from vllm import SamplingParams
@@ -92,8 +93,13 @@ class Session:
             feeding.cancel()
             await asyncio.wait([feeding])
 
-    async def close(self) -> None:
-        """Shut the engine down and free its memory. Safe to call twice."""
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Fields of `engines.engine.EngineInfo`."""
+        return {"vllm_version": self.vllm_version, "max_model_len": self.max_model_len, "dtype": self.dtype}
+
+    async def close(self, *, keep: bool = False) -> None:
+        """Shut the engine down and free its memory; nothing of it can be kept. Safe to call twice."""
         if self._closed:
             return
         self._closed = True

@@ -19,7 +19,7 @@ import pytest
 from core.errors import EngineDiedError
 from core.request import Generate, Loglikelihood, Sampling
 from engines.engine import Engine, EngineConfig
-from engines.lightweight import LightweightEngine, child_environment
+from engines.lightweight import LightweightEngine, lightweight_environment
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
 
@@ -200,12 +200,14 @@ def test_an_engine_that_is_not_open_refuses_to_run(tmp_path: Path) -> None:
 
 def test_device_indices_count_within_the_visible_devices() -> None:
     two = EngineConfig(model="m", devices=(0, 2))
-    assert child_environment(two, {"CUDA_VISIBLE_DEVICES": "4,5,7"})["CUDA_VISIBLE_DEVICES"] == "4,7"
-    assert child_environment(two, {})["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert lightweight_environment(two, {"CUDA_VISIBLE_DEVICES": "4,5,7"})["CUDA_VISIBLE_DEVICES"] == "4,7"
+    assert lightweight_environment(two, {})["CUDA_VISIBLE_DEVICES"] == "0,2"
 
 
 def test_a_cpu_engine_sets_no_devices() -> None:
-    assert "CUDA_VISIBLE_DEVICES" not in child_environment(EngineConfig(model="m", device="cpu", devices=(1,)), {})
+    assert "CUDA_VISIBLE_DEVICES" not in lightweight_environment(
+        EngineConfig(model="m", device="cpu", devices=(1,)), {}
+    )
 
 
 def test_the_parent_side_imports_no_vllm() -> None:

@@ -1,0 +1,196 @@
+"""The Ray cluster under a service: a local one, kept by a process of its own, or an existing one by its address.
+
+Imports no Ray: a campaign and the command line use this.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core.errors import EngineDiedError, UserError
+from engines.cpu_platform import ASKED_BY
+from engines.devices import visible_names
+from engines.distributed import runtime
+from engines.distributed.runtime import Line, LocalSpec
+from engines.process_engine import child_environment
+
+REACH_SECONDS = 5.0
+TRIES = 3  # a keeper that is just ending hangs up; the next one is ours
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """What a placement runs on: ``devices`` of a fleet of ``gpus`` a node on ``device`` "cuda" or "cpu".
+
+    With ``address`` (host:port) the cluster is there already: it decides on devices, and is never stopped by us.
+    """
+
+    devices: tuple[int, ...]
+    gpus: int
+    device: str
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """A living local cluster, as its keeper describes it."""
+
+    key: str
+    address: str
+    devices: tuple[str, ...]
+    clients: int
+    models: tuple[str, ...]
+
+    def __str__(self) -> str:
+        users = f"{self.clients} campaigns use it" if self.clients else "unused"
+        loaded = ", ".join(self.models) or "no model"
+        return f"{self.key}  {self.address}  devices {', '.join(self.devices)}  {users}  {loaded}"
+
+
+class Cluster:
+    """A cluster that answers at ``address``. ``environment`` is what a process needs to drive it."""
+
+    def __init__(self, address: str, environment: Mapping[str, str], line: Line | None) -> None:
+        self.address = address
+        self.environment = dict(environment)
+        self._line = line
+
+    def leave(self, idle_seconds: float) -> None:
+        """Let go of it. A local one that nobody else uses ends after ``idle_seconds``; at 0 it has ended on return."""
+        if self._line is not None:
+            self._line.send(idle_seconds=idle_seconds)
+            self._line.leave()
+
+
+def attach(spec: ClusterSpec, model: str) -> Cluster:
+    """Find the cluster or start it; until `Cluster.leave` it ends with this process.
+
+    Raises `core.errors.UserError` for an address that does not answer, `core.errors.EngineDiedError` with the cause where a
+    local cluster does not start.
+    """
+    environment = {ASKED_BY: "1"} if spec.device == "cpu" else {}
+    if spec.address is not None:
+        check_address(spec.address)
+        return Cluster(spec.address, environment, None)
+    local = local_spec(spec, os.environ)
+    for _ in range(TRIES):
+        line = _line_to_keeper(local)
+        line.send(idle_seconds=0, model=model)
+        facts = line.greeting()
+        if facts is not None:
+            return Cluster(facts["address"], {**environment, **token_environment()}, line)
+        line.close()
+    raise EngineDiedError(f"local Ray cluster {local.key}: it ends as soon as it starts; see {_log_path(local.key)}")
+
+
+def check_address(address: str) -> None:
+    """Raise `core.errors.UserError` where nothing listens at ``address`` (host:port)."""
+    host, _, port = address.rpartition(":")
+    mend = "name the host:port of a running cluster, or leave it out for a local one"
+    if not host or not port.isdigit():
+        raise UserError(f"fleet.ray_address = {address!r}: not host:port; {mend}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"fleet.ray_address = {address!r}: no answer ({error.strerror or error}); {mend}") from error
+
+
+def local_spec(spec: ClusterSpec, environment: Mapping[str, str]) -> LocalSpec:
+    """The local cluster of a placement. Without GPUs, the nodes of a fleet are Ray nodes on this machine.
+
+    Raises `core.errors.UserError` where GPUs of several machines are meant.
+    """
+    nodes = sorted({device // spec.gpus for device in spec.devices})
+    if spec.device == "cpu":
+        split = tuple(tuple(str(d) for d in spec.devices if d // spec.gpus == node) for node in nodes)
+        return LocalSpec("cpu", split)
+    if nodes != [0]:
+        raise UserError("fleet.ray_address: needed where a model's GPUs are not all on this machine")
+    return LocalSpec("cuda", (tuple(visible_names(spec.devices, environment)),))
+
+
+def token_environment() -> dict[str, str]:
+    """What Ray's token authentication on local clusters goes by."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(runtime.token_file())}
+
+
+def local_clusters() -> list[LocalCluster]:
+    """All living local clusters of this user."""
+    found = []
+    for key in runtime.living_keys():
+        if line := Line.connect(key):
+            with suppress(EngineDiedError):  # it failed to start, and is about to end
+                if facts := line.greeting():
+                    found.append(
+                        LocalCluster(
+                            key, facts["address"], tuple(facts["devices"]), facts["clients"], tuple(facts["models"])
+                        )
+                    )
+            line.close()
+    return found
+
+
+def stop_all() -> int:
+    """End all local clusters and return how many there were. Returns when they have ended."""
+    lines = [line for key in runtime.living_keys() if (line := Line.connect(key))]
+    for line in lines:
+        line.send(stop="now")
+    for line in lines:
+        line.wait()
+        line.close()
+    return len(lines)
+
+
+def make_room(spec: ClusterSpec) -> None:
+    """End unused local clusters that keep a model on devices of ``spec``, but for the one that serves it."""
+    wanted = local_spec(spec, os.environ)
+    for cluster in local_clusters():
+        shares = cluster.key.startswith(wanted.device) and set(cluster.devices) & set(wanted.names)
+        if cluster.key != wanted.key and shares and not cluster.clients and (line := Line.connect(cluster.key)):
+            line.send(stop="unused")
+            line.leave()
+
+
+def _line_to_keeper(local: LocalSpec) -> Line:
+    """A connection to the keeper, which is started where there is none."""
+    with runtime.starting(local.key):
+        if line := Line.connect(local.key):
+            return line
+        path = runtime.socket_path(local.key)
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener, _log_path(local.key).open("wb") as log:
+            listener.bind(str(path))
+            listener.listen()
+            subprocess.Popen(
+                [sys.executable, "-m", "engines.distributed.keeper", str(listener.fileno()), _as_json(local)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,  # it outlives this process, and Ctrl-C is not for it
+                cwd=tempfile.gettempdir(),
+                env={**child_environment(os.environ), **token_environment()},
+            )
+            # Before this listener is closed, so that a keeper that fails at once is seen as one that hangs up.
+            line = Line.connect(local.key)
+    if line is None:
+        raise EngineDiedError(f"local Ray cluster {local.key}: its keeper cannot be reached")
+    return line
+
+
+def _as_json(local: LocalSpec) -> str:
+    import json
+
+    return json.dumps(asdict(local))
+
+
+def _log_path(key: str) -> Path:
+    return runtime.directory() / f"{key}.log"
