@@ -24,22 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from engines.orphan import ends_with_us
 
 START_SECONDS = 30
 STOP_SECONDS = 5  # SIGTERM alone once took over a minute
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 READ_ACTIONS = ["Read", "List"]
 REGION = "us-east-1"
-
-# Replaces itself by the server, which the kernel kills when the starting thread ends, however it ends. A ``preexec_fn``
-# could deadlock in a process with threads. Where the parent is gone before prctl is called, there is nothing to serve.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @dataclass(frozen=True)
@@ -124,7 +115,7 @@ def _start(weed: str, data: Path, run_dir: Path) -> tuple[subprocess.Popen[bytes
         ports = _free_ports(10)
         with log.open("ab") as output:
             server = subprocess.Popen(
-                [sys.executable, "-I", "-c", _LAUNCHER, str(os.getpid()), *_command(weed, data, run_dir, ports)],
+                ends_with_us(_command(weed, data, run_dir, ports)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

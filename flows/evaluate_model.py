@@ -44,12 +44,13 @@ async def evaluate_model(spec: CampaignSpec, model: str, run: str) -> None:
         return
     budget = BUDGET.get(None) or GpuBudget(fleet.nodes * fleet.gpus)
     async with budget.hold(planned.placement.gpus) as devices:
-        engine = build_engine(spec, planned, fleet, weights, devices)
+        engine, keep = build_engine(spec, planned, fleet, weights, devices), False
         try:
             info = await open_engine(quote(engine), model)
             await evaluate_cells(engine, info, planned, todo, spec.results)
+            keep = True
         finally:
-            await asyncio.shield(asyncio.to_thread(engine.close))
+            await asyncio.shield(asyncio.to_thread(engine.close, keep=keep))
 
 
 async def evaluate_cells(

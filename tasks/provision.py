@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from engines.distributed.cluster import ClusterSpec
-from engines.distributed.engine import DistributedEngine
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.plan import PlannedModel
+from engines.distributed.cluster import ClusterSpec
+from engines.distributed.engine import DistributedEngine
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.lightweight import LightweightEngine
 from tasks.say import say
@@ -39,11 +39,10 @@ def build_engine(
     if placement.engine == "lightweight":
         return LightweightEngine(config)
     cluster = ClusterSpec(
-        nodes=fleet.nodes,
+        devices=devices,
         gpus=fleet.gpus,
         device=fleet.device,
         address=fleet.ray_address,
-        idle_seconds=spec.policy.service_idle_seconds,
     )
     return DistributedEngine(config, cluster, spec.policy.service_idle_seconds)
 

@@ -35,6 +35,6 @@ class ScriptedEngine:
             self.seen.append(request.id)
             yield self._answers(request)
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = True) -> None:
         self.closed += 1
         self._running = False

@@ -5,6 +5,7 @@ Imports no Ray: a campaign and the command line use this.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -170,7 +171,7 @@ def _line_to_keeper(local: LocalSpec) -> Line:
             listener.bind(str(path))
             listener.listen()
             subprocess.Popen(
-                [sys.executable, "-m", "engines.distributed.keeper", str(listener.fileno()), _as_json(local)],
+                [sys.executable, "-m", "engines.distributed.keeper", str(listener.fileno()), json.dumps(asdict(local))],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -184,12 +185,6 @@ def _line_to_keeper(local: LocalSpec) -> Line:
     if line is None:
         raise EngineDiedError(f"local Ray cluster {local.key}: its keeper cannot be reached")
     return line
-
-
-def _as_json(local: LocalSpec) -> str:
-    import json
-
-    return json.dumps(asdict(local))
 
 
 def _log_path(key: str) -> Path:

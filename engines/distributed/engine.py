@@ -1,0 +1,39 @@
+"""The distributed engine: a client of a model service on a Ray cluster. This side imports neither vLLM nor Ray."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from engines.distributed.cluster import ClusterSpec
+from engines.engine import EngineConfig
+from engines.process_engine import ProcessEngine, child_environment
+
+CLOSE_SECONDS = 60.0  # the model's end, then the cluster's
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the client process opens: a model on a cluster, kept loaded for ``idle_seconds`` after its last client."""
+
+    config: EngineConfig
+    cluster: ClusterSpec
+    idle_seconds: float
+
+
+class DistributedEngine(ProcessEngine):
+    """A model service on a Ray cluster: found loaded, or loaded.
+
+    Ray's driver lives in the engine's process: a process can drive one cluster only, and ends when that does.
+    """
+
+    def __init__(self, config: EngineConfig, cluster: ClusterSpec, idle_seconds: float) -> None:
+        super().__init__(
+            "distributed",
+            "engines.distributed.client_process",
+            Opening(config, cluster, idle_seconds),
+            model=config.model,
+            environment=child_environment(os.environ),
+            close_seconds=CLOSE_SECONDS,
+            orderly_while_loading=True,
+        )

@@ -1,0 +1,222 @@
+"""Keeps one local Ray cluster: ``python -m engines.distributed.keeper FD SPEC``, started by `engines.distributed.cluster`.
+
+Everything the cluster is made of descends from this process and ends with it. It ends itself when its last client has
+been gone for as long as that client wished, when told to, by SIGTERM, and when Ray ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+
+from engines.cpu_platform import ASKED_BY
+from engines.distributed import runtime
+from engines.distributed.runtime import LocalSpec
+from engines.orphan import ends_with_us
+from engines.process_log import quote_log
+
+UNCLAIMED_SECONDS = 30.0  # whoever started this process has gone before it came to say so
+START_SECONDS = 120.0
+GRACE_SECONDS = 3.0
+OBJECT_STORE_BYTES = 1 << 30  # requests and responses, and vLLM's channels between pipeline stages
+PR_SET_CHILD_SUBREAPER = 36
+STARTED = "Ray runtime started"
+
+
+class Keeper:
+    """One cluster and its clients."""
+
+    def __init__(self, spec: LocalSpec, temporary: Path) -> None:
+        self._spec = spec
+        self._temporary = temporary
+        self._over = asyncio.Event()
+        self._facts: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._clients: dict[asyncio.StreamWriter, float] = {}
+        self._models: set[str] = set()
+        self._ending: asyncio.TimerHandle | None = None
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Keep the cluster until nobody wants it any more. All is gone on return, but for the connections of those who wait."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._over.set)
+        await asyncio.start_unix_server(self._client, sock=listener)
+        self._end_in(UNCLAIMED_SECONDS)
+        work = asyncio.create_task(self._keep())
+        over = asyncio.create_task(self._over.wait())
+        await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        work.cancel()
+        await asyncio.wait({work})
+        await asyncio.to_thread(end_descendants)
+        if not work.cancelled():
+            work.result()
+
+    async def _keep(self) -> None:
+        """Start Ray and wait for its end."""
+        try:
+            port, *ray = await self._start_nodes()
+        except (OSError, RuntimeError, TimeoutError) as error:
+            self._facts.set_result({"error": f"local Ray cluster {self._spec.key} did not start: {error}"})
+            return
+        self._facts.set_result({"address": f"127.0.0.1:{port}", "devices": self._spec.names})
+        await asyncio.wait([asyncio.create_task(node.wait()) for node in ray], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _start_nodes(self) -> tuple[Any, ...]:
+        first, *others = self._spec.nodes
+        port = free_port()
+        head = [
+            *("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self._temporary}"),
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
+        ]
+        nodes = [await self._start_node("head", head, first)]
+        for number, devices in enumerate(others, 1):
+            nodes.append(await self._start_node(f"node{number}", [f"--address=127.0.0.1:{port}"], devices))
+        return port, *nodes
+
+    async def _start_node(self, name: str, arguments: list[str], devices: Sequence[str]) -> asyncio.subprocess.Process:
+        log = self._temporary / f"{name}.log"
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1"]
+        command += [
+            f"--num-gpus={len(devices)}",
+            "--disable-usage-stats",
+            f"--ray-client-server-port={free_port()}",
+            *arguments,
+        ]
+        node = await asyncio.create_subprocess_exec(
+            *ends_with_us(command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # Ray ends its own process group
+            env={**os.environ, **self._node_environment(devices)},
+        )
+        output = cast(asyncio.StreamReader, node.stdout)
+        async with asyncio.timeout(START_SECONDS):
+            with log.open("wb") as file:
+                async for line in output:
+                    file.write(line)
+                    file.flush()
+                    if STARTED.encode() in line:
+                        break
+                else:
+                    await node.wait()
+                    raise RuntimeError(f"ray start exited with status {node.returncode}{quote_log(log)}")
+        self._draining = asyncio.create_task(drain(output))
+        return node
+
+    def _node_environment(self, devices: Sequence[str]) -> dict[str, str]:
+        if self._spec.device == "cpu":
+            return {ASKED_BY: "1"}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting = asyncio.create_task(self._greet(writer))
+        try:
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):  # the end of this process, or of theirs
+                async for line in reader:
+                    self._hear(json.loads(line), writer)
+        finally:
+            greeting.cancel()
+            idle_seconds = self._clients.pop(writer, None)
+            if idle_seconds is not None and not self._clients:
+                self._end_in(idle_seconds)
+            if not self._over.is_set():  # else the process's end tells the client that all has ended
+                writer.close()
+
+    def _hear(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        match message:
+            case {"idle_seconds": float() | int() as idle_seconds}:
+                self._clients[writer] = idle_seconds
+                self._models |= {message["model"]} if "model" in message else set()
+                self._stay()
+            case {"stop": "now"}:
+                self._over.set()
+            case {"stop": "unused"} if not self._clients:
+                self._over.set()
+
+    async def _greet(self, writer: asyncio.StreamWriter) -> None:
+        facts = await asyncio.shield(self._facts)
+        greeting = {**facts, "clients": len(self._clients), "models": sorted(self._models)}
+        with contextlib.suppress(ConnectionError):
+            writer.write(json.dumps(greeting).encode() + b"\n")
+            await writer.drain()
+
+    def _end_in(self, seconds: float) -> None:
+        self._stay()
+        if seconds <= 0:
+            self._over.set()
+        else:
+            self._ending = asyncio.get_running_loop().call_later(seconds, self._over.set)
+
+    def _stay(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+
+
+async def drain(stream: asyncio.StreamReader) -> None:
+    """Read on, so that the writer never blocks on a full pipe."""
+    while await stream.read(1 << 16):
+        pass
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def end_descendants() -> None:
+    """End all processes below this one: in order where they can, by force after `GRACE_SECONDS`."""
+    processes = psutil.Process().children(recursive=True)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(processes, GRACE_SECONDS)
+    # What they left behind has become ours: orphans below a subreaper are its children.
+    while left := [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]:
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, GRACE_SECONDS)
+
+
+def main() -> None:
+    """Keep the cluster that the arguments describe."""
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(listener.fileno(), False)
+    described = json.loads(sys.argv[2])
+    spec = LocalSpec(described["device"], tuple(tuple(node) for node in described["nodes"]))
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # Ray's own sockets lie below it, and their paths are long already.
+    temporary = Path(tempfile.mkdtemp(prefix="sy-ray-", dir="/tmp"))
+    path = runtime.socket_path(spec.key)
+    try:
+        asyncio.run(keep(spec, temporary, listener))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        path.unlink(missing_ok=True)
+
+
+async def keep(spec: LocalSpec, temporary: Path, listener: socket.socket) -> None:
+    """Make a keeper and let it serve."""
+    await Keeper(spec, temporary).serve(listener)
+
+
+if __name__ == "__main__":
+    main()
