@@ -22,7 +22,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from core.errors import EngineDiedError, SteelyardError
 from core.request import Request, Response
-from engines.distributed.cluster import Cluster, attach, make_room
+from engines.distributed.cluster import Cluster, attach, driver_environment, make_room
 from engines.distributed.engine import CLOSE_SECONDS, Opening
 from engines.distributed.lease import RENEW_SECONDS
 from engines.distributed.service import CONTROLS_AT_ONCE, NAMESPACE, RUNS_AT_ONCE, ModelService
@@ -115,7 +115,7 @@ class RemoteSession:
 
     def _get_or_create(self, name: str) -> Any:
         actor = ray.remote(concurrency_groups={"control": CONTROLS_AT_ONCE})(ModelService)
-        environment = {**self._cluster.environment, "RAY_ADDRESS": self._cluster.address}
+        environment = {**driver_environment(self._opening.cluster), "RAY_ADDRESS": self._cluster.address}
         return actor.options(
             name=name,
             namespace=NAMESPACE,
@@ -160,7 +160,6 @@ async def open_session(opening: Opening) -> RemoteSession:
         os._exit(0)  # the keeper sees this process go and ends what it has begun
     session = RemoteSession(opening, cluster)
     try:
-        os.environ.update(cluster.environment)
         await asyncio.to_thread(connect, cluster.address)
         await session.open()
     except BaseException:

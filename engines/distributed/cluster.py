@@ -57,11 +57,10 @@ class LocalCluster:
 
 
 class Cluster:
-    """A cluster that answers at ``address``. ``environment`` is what a process needs to drive it."""
+    """A cluster that answers at ``address``."""
 
-    def __init__(self, address: str, environment: Mapping[str, str], line: Line | None) -> None:
+    def __init__(self, address: str, line: Line | None) -> None:
         self.address = address
-        self.environment = dict(environment)
         self._line = line
 
     def leave(self, idle_seconds: float) -> None:
@@ -77,17 +76,16 @@ def attach(spec: ClusterSpec, model: str) -> Cluster:
     Raises `core.errors.UserError` for an address that does not answer, `core.errors.EngineDiedError` with the cause where a
     local cluster does not start.
     """
-    environment = {ASKED_BY: "1"} if spec.device == "cpu" else {}
     if spec.address is not None:
         check_address(spec.address)
-        return Cluster(spec.address, environment, None)
+        return Cluster(spec.address, None)
     local = local_spec(spec, os.environ)
     for _ in range(TRIES):
         line = _line_to_keeper(local)
         line.send(idle_seconds=0, model=model)
         facts = line.greeting()
         if facts is not None:
-            return Cluster(facts["address"], {**environment, **token_environment()}, line)
+            return Cluster(facts["address"], line)
         line.close()
     raise EngineDiedError(f"local Ray cluster {local.key}: it ends as soon as it starts; see {_log_path(local.key)}")
 
@@ -118,8 +116,14 @@ def local_spec(spec: ClusterSpec, environment: Mapping[str, str]) -> LocalSpec:
     return LocalSpec("cuda", (tuple(visible_names(spec.devices, environment)),))
 
 
+def driver_environment(spec: ClusterSpec) -> dict[str, str]:
+    """What a process that drives the cluster has in its environment before it imports Ray, and so do its actors."""
+    asked = {ASKED_BY: "1"} if spec.device == "cpu" else {}
+    return asked if spec.address is not None else {**asked, **token_environment()}
+
+
 def token_environment() -> dict[str, str]:
-    """What Ray's token authentication on local clusters goes by."""
+    """What Ray's token authentication on local clusters goes by. Ray reads it when it is imported."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(runtime.token_file())}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from engines.distributed.cluster import ClusterSpec
+from engines.distributed.cluster import ClusterSpec, driver_environment
 from engines.engine import EngineConfig
 from engines.process_engine import ProcessEngine, child_environment
 
@@ -33,7 +33,7 @@ class DistributedEngine(ProcessEngine):
             "engines.distributed.client_process",
             Opening(config, cluster, idle_seconds),
             model=config.model,
-            environment=child_environment(os.environ),
+            environment={**child_environment(os.environ), **driver_environment(cluster)},
             close_seconds=CLOSE_SECONDS,
             orderly_while_loading=True,
         )

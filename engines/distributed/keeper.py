@@ -46,6 +46,7 @@ class Keeper:
         self._facts: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._clients: dict[asyncio.StreamWriter, float] = {}
         self._models: set[str] = set()
+        self._told_by_the_end: list[asyncio.StreamWriter] = []
         self._ending: asyncio.TimerHandle | None = None
 
     async def serve(self, listener: socket.socket) -> None:
@@ -133,7 +134,9 @@ class Keeper:
             idle_seconds = self._clients.pop(writer, None)
             if idle_seconds is not None and not self._clients:
                 self._end_in(idle_seconds)
-            if not self._over.is_set():  # else the process's end tells the client that all has ended
+            if self._over.is_set():
+                self._told_by_the_end.append(writer)
+            else:
                 writer.close()
 
     def _hear(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> None:
