@@ -82,25 +82,22 @@ def _progress(done: int, total: int, seconds: float) -> str:
 
 
 @task(name="evaluate", task_run_name="evaluate {label}", cache_policy=NO_CACHE)
-async def evaluate(engine: quote[Engine], work: quote[CellWork], results: str, label: str) -> quote[CellRun]:
+async def evaluate(engine: Engine, work: CellWork, results: str, label: str) -> quote[CellRun]:
     """Run one benchmark's requests through an open engine."""
-    return quote(await asyncio.to_thread(run_cell, engine.unquote(), work.unquote(), results))
+    return quote(await asyncio.to_thread(run_cell, engine, work, results))
 
 
 @task(name="score", task_run_name="score {label}", cache_policy=NO_CACHE)
-async def score(work: quote[CellWork], run: quote[CellRun], label: str) -> quote[Scoring]:
+async def score(work: CellWork, run: CellRun, label: str) -> quote[Scoring]:
     """Turn responses into samples and scores."""
-    return quote(await asyncio.to_thread(work.unquote().benchmark.score, run.unquote().responses))
+    return quote(await asyncio.to_thread(work.benchmark.score, run.responses))
 
 
 @task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 10, 30])
-async def store(
-    work: quote[CellWork], scoring: quote[Scoring], metadata: dict[str, Any], results: str, label: str
-) -> None:
+async def store(work: CellWork, scoring: Scoring, metadata: dict[str, Any], results: str, label: str) -> None:
     """Commit the cell: samples, scores, then the record that makes it count."""
-    cell, scored = work.unquote().cell, scoring.unquote()
-    await asyncio.to_thread(open_store(results).commit, cell, scored, metadata)
-    head = scored.headline
+    await asyncio.to_thread(open_store(results).commit, work.cell, scoring, metadata)
+    head = scoring.headline
     spread = "" if head.stderr is None else f" ± {head.stderr:.4f}"
     say(f"{label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
 

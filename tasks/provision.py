@@ -7,7 +7,6 @@ from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.plan import PlannedModel
@@ -54,9 +53,9 @@ def _extra(spec: CampaignSpec, fleet: FleetSpec, vllm: dict[str, object]) -> dic
 
 
 @task(name="open engine", cache_policy=NO_CACHE)
-async def open_engine(engine: quote[Engine], model: str) -> EngineInfo:
+async def open_engine(engine: Engine, model: str) -> EngineInfo:
     """Load the model, or find its service alive."""
-    info = await asyncio.to_thread(engine.unquote().open)
+    info = await asyncio.to_thread(engine.open)
     how = "found loaded" if info.reused else f"loaded in {info.load_seconds:.0f} s"
     say(f"{model}: {info.engine} engine {how}")
     return info
