@@ -21,6 +21,7 @@ from core.campaign import BenchmarkSpec, SamplingSpec, benchmark_label
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Sampling, Scored
 from core.sample import Sample, Score, Scoring
+from core.sandbox import check_sandbox, unsafe_code_allowed
 
 BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
 DEFAULT_MAX_TOKENS = 256  # of lm-eval's backends
@@ -52,8 +53,6 @@ def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> 
     config = catalogue.find(spec.name)
     if (config.get("metadata") or {}).get("runs_code"):
         if not allow_unsafe_code:
-            from core.sandbox import check_sandbox
-
             check_sandbox()
     elif config.get("unsafe_code") and not allow_unsafe_code:
         raise UserError(
@@ -95,17 +94,24 @@ def load_benchmark(spec: BenchmarkSpec, *, chat: Chat | None, seed: int, allow_u
             raise UserError(
                 f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {type(error).__name__}: {reason}"
             ) from error
-    return Benchmark(spec, tasks, groups, chat, seed)
+    return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code)
 
 
 class Benchmark:
     """A loaded benchmark: one or more lm-eval tasks with their prompts."""
 
     def __init__(
-        self, spec: BenchmarkSpec, tasks: dict[str, Any], groups: dict[str, Any], chat: Chat | None, seed: int
+        self,
+        spec: BenchmarkSpec,
+        tasks: dict[str, Any],
+        groups: dict[str, Any],
+        chat: Chat | None,
+        seed: int,
+        allow_unsafe_code: bool,
     ) -> None:
         self.label = benchmark_label(spec)
         self._spec, self._tasks, self._groups = spec, tasks, groups
+        self._allow_unsafe_code = allow_unsafe_code
         self._scoring = threading.Lock()  # lm-eval keeps responses on its instances
         self.docs = sum(len({instance.doc_id for instance in task.instances}) for task in tasks.values())
         self.settings: dict[str, Any] = {
@@ -131,7 +137,7 @@ class Benchmark:
 
         samples: list[Sample] = []
         accumulated: dict[str, Any] = {}
-        with self._scoring:
+        with self._scoring, unsafe_code_allowed(self._allow_unsafe_code):
             for name, task in self._tasks.items():
                 scored, raw = _score_docs(name, task, responses)
                 samples += scored

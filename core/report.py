@@ -37,7 +37,9 @@ def leaderboard_table(frame: pd.DataFrame) -> Table:
 
     table = Table(title="Leaderboard", title_justify="left")
     for heading in HEADINGS:
-        table.add_column(heading, justify="right" if heading in NUMBERS else "left", no_wrap=heading != "model")
+        table.add_column(
+            heading, justify="right" if heading in NUMBERS else "left", overflow="fold", no_wrap=heading in NUMBERS
+        )
     above = None
     for row in leaderboard_rows(frame):
         first = row["benchmark"] != above

@@ -9,7 +9,6 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from core.campaign import FleetSpec, load_spec
 from core.errors import UserError
@@ -58,15 +57,16 @@ def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why. Starts nothing."""
     from core.describe import placement_table
     from core.plan import make_plan
+    from deployments.console import console
 
     planned = make_plan(load_spec(spec_path))
     fleet = planned.fleet
-    console = Console()
-    console.print(
+    out = console()
+    out.print(
         f"Fleet: {fleet.nodes} × {fleet.gpus} {'GPUs' if fleet.device == 'cuda' else 'logical devices (no GPU)'} "
         f"of {fleet.gpu_memory_gb:g} GB"
     )
-    console.print(placement_table(planned))
+    out.print(placement_table(planned))
 
 
 @app.command()
@@ -99,12 +99,13 @@ def models(
     from core.checkpoint import read_checkpoint
     from core.describe import checkpoint_table
     from core.fleet import resolve_fleet
+    from deployments.console import console
 
     given = {"nodes": nodes, "gpus": gpus, "gpu_memory_gb": gpu_memory_gb}
     chosen = {key: value for key, value in given.items() if value is not None}
     fleet = resolve_fleet(FleetSpec.model_validate(chosen) if chosen else None)
     for source in sources:
-        Console().print(checkpoint_table(read_checkpoint(source, revision), fleet))
+        console().print(checkpoint_table(read_checkpoint(source, revision), fleet))
 
 
 @services.command("list")

@@ -22,17 +22,27 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 
+FILE_WIDTH = 160
+
 
 def configure() -> None:
     """Send Steelyard's own lines to stderr and keep its libraries quiet. What the environment says already wins."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     handler = RichHandler(
-        console=Console(stderr=True), show_path=False, show_level=False, markup=False, log_time_format="%X"
+        console=console(stderr=True), show_path=False, show_level=False, markup=False, log_time_format="%X"
     )
     logger = logging.getLogger("steelyard")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, and wide enough for whole tables where the output goes to a file."""
+    out = Console(stderr=stderr)
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = FILE_WIDTH
+    return out
 
 
 def print_leaderboard(store: Store, campaign: str | None) -> None:
@@ -40,10 +50,10 @@ def print_leaderboard(store: Store, campaign: str | None) -> None:
     from core.report import leaderboard_table, runs_table
 
     frame = store.leaderboard(campaign)
-    console = Console()
-    console.print(leaderboard_table(frame))
-    console.print(runs_table(frame))
-    console.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)
+    out = console()
+    out.print(leaderboard_table(frame))
+    out.print(runs_table(frame))
+    out.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)
 
 
 def print_frame(store: Store, campaign: str | None, format: str) -> None:
@@ -55,7 +65,7 @@ def print_frame(store: Store, campaign: str | None, format: str) -> None:
     if format == "csv":
         frame.to_csv(sys.stdout, index=False)
     elif format == "json":
-        frame.to_json(sys.stdout, orient="records", lines=True)
+        sys.stdout.write(frame.to_json(orient="records", lines=True).lstrip("\n"))
     elif format == "markdown":
         from core.report import leaderboard_markdown
 

@@ -1,4 +1,4 @@
-"""What the bundled YAMLs call: rows from files beside them, and HumanEval's metric inside the sandbox."""
+"""What the bundled YAMLs call: rows from files beside them, and HumanEval's programs run in the sandbox."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ def humaneval_program(doc: dict[str, Any], completion: str) -> str:
     return f"{doc['prompt']}{completion}\n{doc['test']}\ncheck({doc['entry_point']})\n"
 
 
-def humaneval_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
-    """Score one problem: run every completion in the sandbox, then pass@k for k = 1 and, with as many samples, 10 and 100."""
+def run_completions(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Filter that runs every completion of every problem in the sandbox, side by side. Keeps one outcome for each repeat."""
     from core.sandbox import run_programs
 
-    completions = results[0] if isinstance(results[0], list) else list(results)
-    outcomes = run_programs([humaneval_program(doc, completion) for completion in completions])
-    passed = sum(outcome.passed for outcome in outcomes)
-    return {f"pass@{k}": pass_at_k(len(completions), passed, k) for k in (1, 10, 100) if k <= len(completions)}
+    programs = [humaneval_program(doc, text) for doc, texts in zip(docs, resps, strict=True) for text in texts]
+    outcomes = iter(run_programs(programs))
+    return [[{"passed": (o := next(outcomes)).passed, "reason": o.reason} for _ in texts] for texts in resps]
 
 
-def all_samples(resps: list[list[str]], _docs: list[dict[str, Any]]) -> list[list[str]]:
-    """Filter that keeps every repeat: pass@k needs all of them."""
-    return resps
+def humaneval_results(_doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    """Score one problem from its outcomes: pass@k for k = 1 and, with as many samples, 10 and 100."""
+    (outcomes,) = results
+    passed = sum(outcome["passed"] for outcome in outcomes)
+    return {f"pass@{k}": pass_at_k(len(outcomes), passed, k) for k in (1, 10, 100) if k <= len(outcomes)}
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
