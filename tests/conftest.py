@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from deployments.local_s3 import S3Server, local_s3
+from engines.distributed.cluster import stop_all
 
 os.environ.update(
     HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false"
 )
 
 BUCKET = "steelyard-tests"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_directory() -> Iterator[None]:
+    """Local clusters of the tests are found in a directory of their own, and have ended when the session ends."""
+    with tempfile.TemporaryDirectory(prefix="sy-") as path:  # short: sockets lie in it
+        os.environ["STEELYARD_RUNTIME"] = path
+        yield
+        stop_all()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -20,19 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
-
 from engines.cpu_platform import ASKED_BY
 from engines.distributed import runtime
 from engines.distributed.runtime import LocalSpec
-from engines.orphan import ends_with_us
+from engines.guard import adopt_orphans, end_descendants
 from engines.process_log import quote_log
 
 UNCLAIMED_SECONDS = 30.0  # whoever started this process has gone before it came to say so
 START_SECONDS = 120.0
-GRACE_SECONDS = 3.0
 OBJECT_STORE_BYTES = 1 << 30  # requests and responses, and vLLM's channels between pipeline stages
-PR_SET_CHILD_SUBREAPER = 36
 STARTED = "Ray runtime started"
 
 
@@ -97,8 +92,8 @@ class Keeper:
             *arguments,
         ]
         node = await asyncio.create_subprocess_exec(
-            *ends_with_us(command),
-            stdin=asyncio.subprocess.DEVNULL,
+            *(sys.executable, "-m", "engines.guard", *command),
+            stdin=asyncio.subprocess.PIPE,  # held open: the guard ends with us
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,  # Ray ends its own process group
@@ -184,28 +179,13 @@ def free_port() -> int:
         return port
 
 
-def end_descendants() -> None:
-    """End all processes below this one: in order where they can, by force after `GRACE_SECONDS`."""
-    processes = psutil.Process().children(recursive=True)
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    psutil.wait_procs(processes, GRACE_SECONDS)
-    # What they left behind has become ours: orphans below a subreaper are its children.
-    while left := [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]:
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, GRACE_SECONDS)
-
-
 def main() -> None:
     """Keep the cluster that the arguments describe."""
     listener = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(listener.fileno(), False)
     described = json.loads(sys.argv[2])
     spec = LocalSpec(described["device"], tuple(tuple(node) for node in described["nodes"]))
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     # Ray's own sockets lie below it, and their paths are long already.
     temporary = Path(tempfile.mkdtemp(prefix="sy-ray-", dir="/tmp"))
     path = runtime.socket_path(spec.key)

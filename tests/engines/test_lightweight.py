@@ -22,6 +22,7 @@ from engines.engine import Engine, EngineConfig
 from engines.lightweight import LightweightEngine, lightweight_environment
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
+from tests.processes import gone, group_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,24 +43,6 @@ def lightweight_engine(smollm2: Path) -> Iterator[LightweightEngine]:
 def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs of engines that died stay with the test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-
-
-def group_of(pid: int) -> list[psutil.Process]:
-    """Live processes of the process group that ``pid`` leads."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.Error, ProcessLookupError):
-            continue
-    return found
-
-
-def gone(processes: list[psutil.Process], timeout: float) -> bool:
-    """Whether all of ``processes`` end (or are zombies nobody has reaped) within ``timeout`` seconds."""
-    alive = psutil.wait_procs(processes, timeout=timeout)[1]
-    return all(not process.is_running() or process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
 @pytest.mark.vllm

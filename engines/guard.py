@@ -1,0 +1,54 @@
+"""Runs a command whose whole family ends with the starter: ``python -m engines.guard COMMAND…``, stdin a pipe from the starter.
+
+For programs such as Ray, whose helpers outlive their parents for a while. The exit status is the command's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import subprocess
+import sys
+
+import psutil
+
+GRACE_SECONDS = 3.0
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parents end (Linux), so that `end_descendants` finds them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_descendants(grace_seconds: float = GRACE_SECONDS) -> None:
+    """End all processes below this one: in order where they can, by force after ``grace_seconds``."""
+    processes = psutil.Process().children(recursive=True)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(processes, grace_seconds)
+    # What they left behind has become ours.
+    while left := [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]:
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, grace_seconds)
+
+
+def main() -> int:
+    """Run the command until it ends or the starter does. Returns its exit status."""
+    adopt_orphans()
+    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    ended = os.pidfd_open(command.pid)
+    select.select([ended, sys.stdin], [], [])
+    status = command.poll()
+    end_descendants(0.0)
+    return 1 if status is None else status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The distributed engine: real tensor-parallel vLLM on a real local Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from core.errors import EngineDiedError, UserError
+from core.request import Generate, Loglikelihood, Sampling
+from engines.distributed.cluster import ClusterSpec, local_clusters
+from engines.distributed.engine import DistributedEngine
+from engines.engine import Engine, EngineConfig
+from tests.engines import contract
+from tests.engines.conftest import WINDOW
+from tests.processes import gone, nothing_left, running, started_since
+
+ROOT = Path(__file__).resolve().parents[2]
+CLUSTER = ClusterSpec((0, 1), 2, "cpu")
+
+
+def config(model: Path) -> EngineConfig:
+    return EngineConfig(
+        model=str(model), dtype="float32", max_model_len=WINDOW, device="cpu", gpu_memory_gb=3, tensor_parallel=2
+    )
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[int, psutil.Process]:
+    return running()
+
+
+@pytest.fixture(scope="module")
+def distributed_engine(padded_smollm2: Path, before: dict[int, psutil.Process]) -> Iterator[DistributedEngine]:
+    engine = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=0)
+    engine.open()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs of engines that died stay with the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.mark.vllm
+class TestContract:
+    def test_is_an_engine(self, distributed_engine: DistributedEngine) -> None:
+        assert isinstance(distributed_engine, Engine)
+
+    def test_generates_what_the_model_knows(self, distributed_engine: DistributedEngine) -> None:
+        contract.generates_what_the_model_knows(distributed_engine)
+
+    def test_scores_single_letters(self, distributed_engine: DistributedEngine, harness: Any) -> None:
+        contract.scores_single_letters(distributed_engine, harness)
+
+    def test_scores_texts_behind_a_cached_context(self, distributed_engine: DistributedEngine, harness: Any) -> None:
+        contract.scores_texts_behind_a_cached_context(distributed_engine, harness)
+
+    def test_scores_a_text_in_windows(self, distributed_engine: DistributedEngine, harness: Any) -> None:
+        contract.scores_a_text_in_windows(distributed_engine, harness)
+
+    def test_answers_what_it_cannot_serve(self, distributed_engine: DistributedEngine) -> None:
+        contract.answers_what_it_cannot_serve(distributed_engine)
+
+    def test_serves_two_threads(self, distributed_engine: DistributedEngine) -> None:
+        contract.serves_two_threads(distributed_engine)
+
+    def test_survives_a_caller_that_stops_early(self, distributed_engine: DistributedEngine) -> None:
+        contract.survives_a_caller_that_stops_early(distributed_engine)
+
+
+@pytest.mark.vllm
+def test_a_second_client_finds_the_service_and_leaves_it_to_the_first(
+    distributed_engine: DistributedEngine, padded_smollm2: Path
+) -> None:
+    second = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=0)
+    info = second.open()
+    assert info.reused
+    assert info.load_seconds == 0
+    contract.generates_what_the_model_knows(second)
+    second.close()
+    contract.generates_what_the_model_knows(distributed_engine)
+
+
+@pytest.mark.vllm
+def test_the_last_client_ends_it_at_idle_time_zero(
+    distributed_engine: DistributedEngine, before: dict[int, psutil.Process]
+) -> None:
+    distributed_engine.close()
+    assert nothing_left(before)
+    assert local_clusters() == []
+
+
+@pytest.mark.vllm
+def test_a_kept_service_is_found_again_until_its_engine_dies(padded_smollm2: Path) -> None:
+    before = running()
+    first = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=600)
+    assert not first.open().reused
+    first.close()
+    (cluster,) = local_clusters()
+    assert cluster.clients == 0
+    assert cluster.models == (padded_smollm2.name,)
+
+    second = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=600)
+    assert second.open().reused
+    (core,) = [process for process in started_since(before) if "EngineCore" in process.name()]
+    core.kill()
+    with pytest.raises(EngineDiedError, match="engine core ended"):
+        list(second.run([Generate("a", "b", Sampling(max_tokens=300))]))
+    second.close()
+    assert nothing_left(before)
+
+
+@pytest.mark.vllm
+def test_a_killed_campaign_leaves_no_process(padded_smollm2: Path, tmp_path: Path) -> None:
+    script = """
+import json, sys, tempfile
+tempfile.tempdir = sys.argv[2]
+from engines.engine import EngineConfig
+from engines.distributed.cluster import ClusterSpec
+from engines.distributed.engine import DistributedEngine
+engine = DistributedEngine(EngineConfig(**json.loads(sys.argv[1])), ClusterSpec((0, 1), 2, "cpu"), 600)
+engine.open()
+print("open", flush=True)
+sys.stdin.read()
+"""
+    before = running()
+    arguments = json.dumps(asdict(config(padded_smollm2)))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, arguments, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "open\n"
+        started = started_since(before)
+        parent.kill()
+    assert len(started) > 5
+    assert gone(started, 60)
+    assert nothing_left(before)
+
+
+def test_a_model_that_does_not_load_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    before = running()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_model"}))
+    engine = DistributedEngine(config(tmp_path), CLUSTER, idle_seconds=600)
+    with pytest.raises(EngineDiedError, match="no_such_model"):
+        engine.open()
+    assert nothing_left(before)
+
+
+def test_an_address_where_nothing_listens_is_refused(tmp_path: Path) -> None:
+    engine = DistributedEngine(config(tmp_path), ClusterSpec((), 2, "cpu", "127.0.0.1:1"), idle_seconds=0)
+    with pytest.raises(UserError, match="fleet.ray_address = '127.0.0.1:1': no answer"):
+        engine.open()
+
+
+def test_an_engine_that_is_not_open_refuses_to_run(tmp_path: Path) -> None:
+    with pytest.raises(EngineDiedError, match="not open"):
+        next(iter(DistributedEngine(config(tmp_path), CLUSTER, 0).run([Loglikelihood("a", "b", " c")])))
+
+
+def test_the_parent_side_imports_neither_vllm_nor_ray() -> None:
+    code = "import sys, engines.distributed.engine; sys.exit(bool({'vllm', 'torch', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,54 @@
+"""Finding and awaiting processes that the code under test has started."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Sequence
+
+import psutil
+
+
+def group_of(pid: int) -> list[psutil.Process]:
+    """Live processes of the process group that ``pid`` leads."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return found
+
+
+def gone(processes: Sequence[psutil.Process], timeout: float) -> bool:
+    """Whether all of ``processes`` end (or are zombies nobody has reaped) within ``timeout`` seconds."""
+    alive = psutil.wait_procs(processes, timeout=timeout)[1]
+    return all(not process.is_running() or process.status() == psutil.STATUS_ZOMBIE for process in alive)
+
+
+def running() -> dict[int, psutil.Process]:
+    """Live processes of this Python and of programs in its packages, by id, whoever their parents are."""
+    ours = (os.path.realpath(sys.executable), sysconfig.get_paths()["purelib"])
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            known = process.exe().startswith(ours) and "multiprocessing.resource_tracker" not in " ".join(
+                process.cmdline()
+            )
+            if known and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = process
+        except psutil.Error:
+            continue
+    return found
+
+
+def started_since(before: dict[int, psutil.Process]) -> list[psutil.Process]:
+    """Processes `running` that were not there ``before``."""
+    return [process for pid, process in running().items() if pid not in before or before[pid] != process]
+
+
+def nothing_left(before: dict[int, psutil.Process], timeout: float = 10.0) -> bool:
+    """Whether all that was `started_since` ends within ``timeout`` seconds; a process that said goodbye still has to exit."""
+    return gone(started_since(before), timeout)
