@@ -53,10 +53,10 @@ def load_tasks(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     path = name if is_path(name) else str(bundled().get(name, ""))
     with LOADING:
-        needs_catalogue = not path or "group" in _parsed(Path(path))
-        manager = _manager() if needs_catalogue else _empty_manager()
+        config = _parsed(Path(path)) if path else {}
+        manager = _manager_for(Path(path), config) if path else _manager()
         try:
-            loaded = manager.load(path or name)
+            loaded = manager.load(config.get("group") or path or name)  # lm-eval loads a group by its name only
         except UserError:
             raise
         except Exception as error:  # whatever a task's own code or a dataset's loader raises
@@ -80,10 +80,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise UserError(f"benchmark {str(path)!r}:{where} {getattr(error, 'problem', None) or 'not YAML'}") from error
     except OSError as error:
         raise UserError(f"benchmark {str(path)!r}: cannot read {error.filename}: {error.strerror}") from error
-    if not isinstance(config, dict):
-        raise UserError(
-            f"benchmark {str(path)!r}: not a mapping of fields; it needs at least 'task' and 'dataset_path'"
-        )
+    except ValueError as error:  # lm-eval's word for anything but a mapping, and for files that include each other
+        raise UserError(f"benchmark {str(path)!r}: {error}; it needs at least 'task' and 'dataset_path'") from error
     if "group" not in config:
         _check_fields(path, config)
     return dict(config)
@@ -123,17 +121,19 @@ def names() -> Iterable[str]:
         return [*bundled(), *_manager().all_tasks]
 
 
-@cache
-def _manager() -> Any:
-    return _quiet_manager(include_defaults=True)
+def _manager_for(path: Path, config: dict[str, Any]) -> Any:
+    """The manager for a YAML by path. A group's members are looked up beside it, then in the (slow) catalogue."""
+    if "group" not in config:
+        return _manager(include_defaults=False)
+    folder = str(path.parent.resolve())
+    beside = _manager(folder, include_defaults=False)
+    listed = config.get("task") or []
+    members = [member for member in ([listed] if isinstance(listed, str) else listed) if isinstance(member, str)]
+    return beside if beside.task_index.keys() >= set(members) else _manager(folder)
 
 
 @cache
-def _empty_manager() -> Any:
-    return _quiet_manager(include_defaults=False)
-
-
-def _quiet_manager(*, include_defaults: bool) -> Any:
+def _manager(folder: str | None = None, *, include_defaults: bool = True) -> Any:
     # lm-eval forks processes for bootstrapped standard errors otherwise; a campaign has threads, which do not survive a fork.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -143,4 +143,4 @@ def _quiet_manager(*, include_defaults: bool) -> Any:
 
     datasets.disable_progress_bars()
     task.tqdm = lambda docs, **_: docs
-    return TaskManager(include_defaults=include_defaults)
+    return TaskManager(include_path=folder, include_defaults=include_defaults)

@@ -1,0 +1,103 @@
+"""The benchmarks that come with Steelyard: enough docs, no doc twice, and the generator still gives the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import catalogue
+from core.benchmark import load_benchmark
+from core.benchmarks.generate import files
+from core.benchmarks.hooks import pass_at_k
+from core.campaign import BenchmarkSpec
+from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Scored
+
+DOCS = {"steelyard_arithmetic": 240, "steelyard_facts": 230, "steelyard_letters": 230, "steelyard_prose": 24}
+DOCS["humaneval"] = 164
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (catalogue.BUNDLED / name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_bundled_benchmark_is_known_here() -> None:
+    assert catalogue.bundled().keys() == DOCS.keys()
+
+
+@pytest.mark.parametrize(("name", "content"), files().items(), ids=files().keys())
+def test_the_generator_gives_the_files(name: str, content: str) -> None:
+    assert (catalogue.BUNDLED / name).read_bytes() == content.encode()
+
+
+@pytest.mark.parametrize("kind", ["arithmetic", "facts"])
+def test_no_doc_comes_twice_nor_as_its_own_example(kind: str) -> None:
+    docs = [doc["question"] for name in (f"{kind}.jsonl", f"{kind}_train.jsonl") for doc in rows(name)]
+    assert len(docs) == len(set(docs))
+    assert len(rows(f"{kind}.jsonl")) >= 200
+
+
+def test_choices_differ_and_the_right_one_has_no_favourite_place() -> None:
+    docs = rows("facts.jsonl")
+    assert all(len(set(doc["choices"])) == 4 for doc in docs)
+    places = [doc["answer"] for doc in docs]
+    assert all(0.15 < places.count(place) / len(places) < 0.35 for place in range(4))
+
+
+def oracle(request: Request, doc: dict[str, Any], *, right: bool) -> Response:
+    """Answer as somebody who knows, or as somebody who is always wrong."""
+    match request:
+        case Generate():
+            text = doc["canonical_solution"] if "canonical_solution" in doc else f" {doc['answer']}"
+            return Generated(request.id, text if right else " none", "stop", 1, 1)
+        case Loglikelihood(continuation=continuation):
+            letters = request.id.startswith("steelyard_letters/")
+            wanted = ("ABCD" if letters else doc["choices"])[doc["answer"]]
+            return Scored(request.id, 0.0 if (continuation.strip() == wanted) is right else -9.0, False, 1, 1)
+        case LoglikelihoodRolling():
+            return Scored(request.id, -1.0, False, 1, 1)
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_who_knows_scores_one_and_who_does_not_scores_nought(name: str) -> None:
+    benchmark = load_benchmark(BenchmarkSpec(name=name), chat=None, seed=0)
+    assert benchmark.docs == DOCS[name]
+    if name == "steelyard_prose":
+        return
+    docs = rows(f"{'arithmetic' if 'arithmetic' in name else 'facts'}.jsonl") if name != "humaneval" else humaneval()
+    for right in (True, False):
+        responses = {r.id: oracle(r, docs[int(r.id.split("/")[1])], right=right) for r in benchmark.requests()}
+        assert benchmark.score(responses).headline.value == right
+
+
+def humaneval() -> list[dict[str, Any]]:
+    from core.benchmarks.hooks import humaneval_rows
+
+    return list(humaneval_rows()["test"])
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_pass() -> None:
+    assert pass_at_k(10, 3, 1) == pytest.approx(0.3)
+    assert pass_at_k(4, 1, 2) == pytest.approx(0.5)  # 3 of the 6 pairs hold the one that passed
+    assert pass_at_k(5, 0, 5) == 0.0
+    assert pass_at_k(5, 1, 5) == 1.0
+
+
+def test_several_samples_give_pass_at_10() -> None:
+    spec = BenchmarkSpec(name="humaneval", repeats=10, limit=2)
+    benchmark = load_benchmark(spec, chat=None, seed=0)
+    docs = humaneval()
+    responses = {
+        request.id: oracle(request, docs[int(request.id.split("/")[1])], right=number % 10 == 0)
+        for number, request in enumerate(benchmark.requests())
+    }
+    scores = {score.metric: score.value for score in benchmark.score(responses).scores}
+    assert scores == {"pass@1": pytest.approx(0.1), "pass@10": 1.0}
+
+
+def test_own_example_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    benchmark = load_benchmark(BenchmarkSpec(name="examples/own_benchmark.yaml"), chat=None, seed=0)
+    assert benchmark.docs == 5
