@@ -1,29 +1,16 @@
-"""SIGTERM and Ctrl-C end a campaign with everything it started: found by a mark in the environment, wherever it went."""
+"""SIGTERM and Ctrl-C end a campaign with everything it started."""
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from tests import models
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Living processes that inherited ``mark``."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("STEELYARD_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue  # gone meanwhile, or not ours
-    return found
+from tests.processes import nothing_left, running, started_since
 
 
 def campaign(tmp_path: Path, engine: str) -> Path:
@@ -49,10 +36,10 @@ def campaign(tmp_path: Path, engine: str) -> Path:
 def test_an_interrupted_campaign_leaves_no_process(
     tmp_path: Path, engine: str, sent: signal.Signals, code: int
 ) -> None:
-    mark = secrets.token_hex(8)
+    before = running()
     process = subprocess.Popen(
         [sys.executable, "-c", "from deployments.cli import main; main()", "run", str(campaign(tmp_path, engine))],
-        env={**os.environ, "STEELYARD_TEST_MARK": mark, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200"},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -65,12 +52,11 @@ def test_an_interrupted_campaign_leaves_no_process(
             if f"{engine} engine loaded" in line:
                 break
         assert process.poll() is None, "".join(said)
-        assert len(marked(mark)) > 2
+        assert len(started_since(before)) > 2
         os.killpg(process.pid, sent)  # as a terminal does: the whole foreground group
         process.stderr.read()
         assert process.wait(timeout=60) == code
-        psutil.wait_procs(marked(mark), timeout=20)
-        assert [" ".join(left.cmdline()) for left in marked(mark)] == []
+        assert nothing_left(before)
     finally:
-        for left in marked(mark):
+        for left in started_since(before):
             left.kill()
