@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.catalogue import LOADING
 from core.errors import UserError
 
 
@@ -15,7 +16,10 @@ def chat_renderer(directory: Path, *, trust_remote_code: bool = False) -> Callab
     Without a generation prompt the last message is left open for the model to continue, as lm-evaluation-harness does.
     Raises `core.errors.UserError` where the tokenizer has no chat template.
     """
-    from transformers import AutoTokenizer
+    with (
+        LOADING
+    ):  # models are prepared side by side, and transformers' lazy modules do not stand two first imports at once
+        from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     if not tokenizer.chat_template:

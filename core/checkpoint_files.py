@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoint import SAFETENSORS_DTYPES, Weights
-from core.errors import UserError, nearest
+from core.errors import HubUnreachableError, UserError, nearest
 
 LARGEST_HEADER = 100_000_000  # the format's own limit
 TENSOR_SAMPLE_BYTES = 4096
@@ -157,9 +157,7 @@ def _hub_files(source: str, revision: str | None) -> Files:
     from huggingface_hub import HfApi, HfFileSystem, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -176,11 +174,11 @@ def _hub_files(source: str, revision: str | None) -> Files:
         raise UserError(
             f"model {source!r}: no such directory here and no such repository on the hub (private ones need HF_TOKEN)"
         ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # the hub says no, or its HTTP client, whose errors have no base that stays
         try:
             folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
         except (LocalEntryNotFoundError, OSError):
-            raise UserError(
+            raise HubUnreachableError(
                 f"model {source!r}: no such directory here, the hub does not answer ({type(error).__name__}), "
                 "and its cache on this machine does not hold it"
             ) from error

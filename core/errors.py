@@ -18,8 +18,20 @@ class CannotPlaceError(UserError):
     """No placement of the fleet can hold the model; the message carries the arithmetic."""
 
 
+class TransientError(UserError):
+    """Something outside does not answer, and may do so in a moment."""
+
+
+class HubUnreachableError(TransientError):
+    """The hub does not answer, or its answer was cut off."""
+
+
 class StoreError(UserError):
     """The results store cannot be reached, read or written."""
+
+
+class StoreUnreachableError(StoreError, TransientError):
+    """The results store does not answer, or is too busy to."""
 
 
 class EngineDiedError(SteelyardError):

@@ -18,7 +18,7 @@ def resolve_fleet(spec: FleetSpec | None) -> FleetSpec:
     if spec.device != "auto":
         return spec
     # A fleet reached over Ray is not this machine: its GPUs are taken at their word.
-    device = "cuda" if spec.ray_address or _gpu_memory() else "cpu"
+    device = "cuda" if spec.ray_address or spec.kuberay or _gpu_memory() else "cpu"
     return spec.model_copy(update={"device": device})
 
 

@@ -37,6 +37,11 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
         if model.chat_template and not checkpoint.has_chat_template:
             raise UserError("chat_template: the checkpoint has none; set chat_template: false")
         placement = place(checkpoint, model, fleet, spec.policy)
+        if placement.gpus > fleet.gpus and fleet.device != "cpu" and not (fleet.ray_address or fleet.kuberay):
+            raise UserError(
+                f"needs {placement.gpus} GPUs, more than this machine's {fleet.gpus}: name the fleet's Ray cluster in "
+                "fleet.ray_address, or have one made with fleet.kuberay"
+            )
     except UserError as error:
         raise type(error)(f"model {model.name!r}: {error}") from error
     return PlannedModel(model, checkpoint, placement)

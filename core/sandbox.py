@@ -126,6 +126,7 @@ def sandbox_command(bwrap: Path, limits: Limits) -> list[str]:
     shown |= {Path(sys.base_prefix) / name for name in ("bin", "lib")}
     command = [str(bwrap), "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
     command += ["--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox", "--clearenv"]
+    command += _scratch("/tmp", limits)  # before what is shown: the environment may lie in it
     for path in sorted(shown):  # a folder comes before what lies in it
         command += ["--ro-bind", str(path), str(path)]
     for name in ("bin", "lib", "lib64"):
@@ -135,8 +136,7 @@ def sandbox_command(bwrap: Path, limits: Limits) -> list[str]:
         elif place.is_dir():
             command += ["--ro-bind", str(place), str(place)]
     command += ["--ro-bind", str(RUNNER), "/runner/run.py", "--proc", "/proc", "--dev", "/dev"]
-    for scratch in ("/dev/shm", "/tmp"):
-        command += ["--size", str(limits.memory_mb << 19), "--perms", "1777", "--tmpfs", scratch]
+    command += _scratch("/dev/shm", limits)
     command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     for key, value in {
         "PATH": "/usr/bin:/bin",
@@ -147,6 +147,10 @@ def sandbox_command(bwrap: Path, limits: Limits) -> list[str]:
     }.items():
         command += ["--setenv", key, value]
     return [*command, "--", str(python), "-I", "-S", "/runner/run.py"]
+
+
+def _scratch(place: str, limits: Limits) -> list[str]:
+    return ["--size", str(limits.memory_mb << 19), "--perms", "1777", "--tmpfs", place]
 
 
 def _run(command: Sequence[str], program: str, limits: Limits, directory: Path) -> Outcome:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from core.errors import StoreError
+from core.errors import StoreError, StoreUnreachableError
 
 SCRATCH = ".scratch"  # half-written local files and probes; no reader looks here
 CALL_SECONDS = 60  # of an S3 call that moves little: a PUT to a server that hangs would never end by itself
 TRANSFER_SECONDS = 600  # of one that moves much
 PROBE_SECONDS = 10
 CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
+BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "500", "502", "503", "504"})
 EXISTS = frozenset({"PreconditionFailed", "412"})
 
 
@@ -255,7 +256,8 @@ class S3Storage:
         try:
             yield
         except (OSError, _boto_error()) as error:
-            raise StoreError(f"results {self.uri!r}: {_explanation(error, self.bucket, what)}") from error
+            kind = StoreUnreachableError if _is_transient(error) else StoreError
+            raise kind(f"results {self.uri!r}: {_explanation(error, self.bucket, what)}") from error
 
 
 def s3_filesystem(attempts: int) -> Any:
@@ -287,6 +289,13 @@ def _boto_error() -> type[Exception]:
 def _code(error: BaseException) -> str:
     response = getattr(error.__cause__, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def _is_transient(error: BaseException) -> bool:
+    from botocore import exceptions as boto
+
+    silent = isinstance(error, boto.ConnectionError | boto.HTTPClientError | TimeoutError)
+    return silent or _code(error) in BUSY
 
 
 def _explanation(error: BaseException, bucket: str, what: str) -> str:

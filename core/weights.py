@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from core.checkpoint import Checkpoint
-from core.errors import UserError
+from core.errors import HubUnreachableError, UserError
 
 
 def cache_dir() -> Path:
@@ -19,7 +19,7 @@ def cache_dir() -> Path:
 def fetch_weights(checkpoint: Checkpoint) -> Path:
     """Return a local directory that holds the checkpoint.
 
-    Raises `core.errors.UserError` where the hub does not answer or has no such revision.
+    Raises `core.errors.UserError` where the hub has no such revision, `core.errors.HubUnreachableError` where it does not answer.
     """
     source = checkpoint.source
     if source.startswith("s3://"):
@@ -31,7 +31,7 @@ def fetch_weights(checkpoint: Checkpoint) -> Path:
 
 def _from_hub(checkpoint: Checkpoint) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     # Of a repository that offers both, vLLM loads safetensors alone.
     weights = (
@@ -41,9 +41,16 @@ def _from_hub(checkpoint: Checkpoint) -> Path:
     repo, revision = checkpoint.source, checkpoint.revision
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"weights of {repo!r} at {revision} cannot be fetched: {reason}") from error
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise UserError(f"weights of {repo!r} at {revision} cannot be had: {_first_line(error)}") from error
+    except Exception as error:  # the hub says no, or its HTTP client, whose errors have no base that stays
+        raise HubUnreachableError(
+            f"weights of {repo!r} at {revision} cannot be fetched: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _from_s3(uri: str, target: Path) -> Path:

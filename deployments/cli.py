@@ -1,4 +1,4 @@
-"""``steelyard``: run, plan, results, models, services. Bad input ends with one line and exit code 2."""
+"""``steelyard``: run, plan, results, models, deploy, worker, services. Bad input ends with one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -106,6 +106,39 @@ def models(
     fleet = resolve_fleet(FleetSpec.model_validate(chosen) if chosen else None)
     for source in sources:
         console().print(checkpoint_table(read_checkpoint(source, revision), fleet))
+
+
+@app.command()
+def deploy(
+    spec_paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[CAMPAIGN.YAML]...", help="Campaigns to register, with schedules.")
+    ] = None,
+    alerts: Annotated[bool, typer.Option("--alerts", help="Notify when a campaign fails or a score drops.")] = False,
+    notify: Annotated[
+        str | None, typer.Option(metavar="TYPE/NAME", help="Prefect notification block that sends the alerts.")
+    ] = None,
+) -> None:
+    """Register work pools, deployments, schedules and automations with the Prefect server. Doing it again updates them."""
+    from deployments.console import configure, console
+
+    configure()
+    specs = [load_spec(path) for path in spec_paths or []]
+    from deployments.deploy import deploy as register
+    from deployments.deploy import deployments_table
+
+    console().print(deployments_table(register(specs, alerts=alerts, notify=notify)))
+
+
+@app.command()
+def worker(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="campaign, gpu or ray.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Runs at once; one per GPU on the pool gpu.")] = None,
+    name: Annotated[str | None, typer.Option(help="The worker's name in Prefect.")] = None,
+) -> None:
+    """Serve a work pool of the Prefect server: run what it sends on this machine, until SIGTERM or Ctrl-C."""
+    from deployments.worker import run_worker
+
+    run_worker(pool, limit, name)
 
 
 @services.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -29,12 +30,16 @@ def configure() -> None:
     """Send Steelyard's own lines to stderr and keep its libraries quiet. What the environment says already wins."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    handler = RichHandler(
-        console=console(stderr=True), show_path=False, show_level=False, markup=False, log_time_format="%X"
-    )
+    handler = RichHandler(console=terminal(), show_path=False, show_level=False, markup=False, log_time_format="%X")
     logger = logging.getLogger("steelyard")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+
+
+@functools.cache
+def terminal() -> Console:
+    """The one console for what is said while something runs: a live display and log lines share it, or they would interleave."""
+    return console(stderr=True)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -51,6 +56,9 @@ def print_leaderboard(store: Store, campaign: str | None) -> None:
 
     frame = store.leaderboard(campaign)
     out = console()
+    if frame.empty:
+        out.print(f"No complete results in {store.uri} yet", soft_wrap=True)
+        return
     out.print(leaderboard_table(frame))
     out.print(runs_table(frame))
     out.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)

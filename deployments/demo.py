@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("step", nargs="?", choices=["run", "rows", "serve"], default="run")
     step = parser.parse_args().step
     signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))
+    os.environ.setdefault("TQDM_DISABLE", "1")  # one converter draws a bar whatever transformers is told
     configure()
     DEMO.mkdir(exist_ok=True)
     try:

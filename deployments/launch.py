@@ -7,8 +7,9 @@ import sys
 from core.campaign import CampaignSpec
 from core.plan import check_campaign
 from core.results import open_store
-from deployments.console import print_leaderboard
+from deployments.console import print_leaderboard, terminal
 from deployments.embedded import embedded_server
+from deployments.live import shown
 
 
 def run_campaign(spec: CampaignSpec) -> int:
@@ -22,7 +23,8 @@ def run_campaign(spec: CampaignSpec) -> int:
 
         server.result()
         try:
-            campaign(spec)
+            with shown(terminal()):
+                campaign(spec)
         except CampaignFailedError as error:
             print_leaderboard(open_store(spec.results), spec.name)
             for model, reason in error.failures.items():

@@ -1,8 +1,10 @@
-"""From a fleet's device indices to what CUDA calls them."""
+"""From a fleet's device indices to what CUDA calls them, and how an engine's process is told of its slots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+INHERITED = "STEELYARD_SLOTS"  # descriptors of slots that a process was started with; see `engines.slots`
 
 
 def visible_names(devices: Sequence[int], environment: Mapping[str, str]) -> list[str]:

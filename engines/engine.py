@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from core.request import Request, Response
+from engines.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,27 @@ class Engine(Protocol):
 
     ``run`` may be called from several threads at once; each call yields its own responses as they finish, in any order, one per
     request. A request that cannot be served (longer than the window, say) is answered with ``error`` set; a dead engine raises
-    `core.errors.EngineDiedError` from every call. Closing an iterator early aborts what it still had in flight.
+    `core.errors.EngineDiedError` from every call. Closing an iterator early, or setting ``stop`` from any thread, aborts what it
+    still had in flight; after the latter it ends, and what finished before is still yielded.
     """
 
     def open(self) -> EngineInfo:
         """Load the model; blocks until it answers. Raises `core.errors.EngineDiedError` with the cause."""
         ...
 
-    def run(self, requests: Sequence[Request]) -> Iterator[Response]:
+    def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
         """Yield one response per request as each finishes."""
+        ...
+
+    def stats(self) -> dict[str, float]:
+        """Latest known figures; never blocks, for any thread. Empty before ``open``, and any key may be missing.
+
+        ``pid`` (of the engine's process on this machine), ``started`` and ``ended`` (of that process, unix seconds; the latter
+        once it is gone); from when the model is loaded, ``running`` and ``waiting`` (requests), ``kv_cache_usage`` (0 to 1), and
+        counted since it was loaded: ``prefix_cache_queries`` and ``prefix_cache_hits`` (prompt tokens looked up and found),
+        ``prompt_tokens`` (cached ones too) and ``generation_tokens``. A distributed engine adds ``ray_nodes``, ``ray_cpus``,
+        ``ray_cpus_used``, ``ray_gpus`` and ``ray_gpus_used`` of its cluster.
+        """
         ...
 
     def close(self, *, keep: bool = True) -> None:

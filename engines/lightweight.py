@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engines.devices import visible_names
 from engines.engine import EngineConfig
@@ -15,7 +15,7 @@ CLOSE_SECONDS = 20.0  # vLLM takes about 5 for an orderly end
 class LightweightEngine(ProcessEngine):
     """vLLM on the devices of ``config``, gone with its process."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, slots: Sequence[int] = ()) -> None:
         super().__init__(
             "lightweight",
             "engines.lightweight_process",
@@ -24,6 +24,7 @@ class LightweightEngine(ProcessEngine):
             environment=lightweight_environment(config, os.environ),
             close_seconds=CLOSE_SECONDS,
             orderly_while_loading=False,
+            slots=slots,
         )
 
 

@@ -22,10 +22,14 @@ import psutil
 
 from core.errors import EngineDiedError, UserError
 from core.request import Request, Response
+from engines.devices import INHERITED
 from engines.engine import EngineInfo
 from engines.process_log import describe_exit, quote_log
+from engines.stop import Stop
 
 REQUESTS_PER_MESSAGE = 256
+_Item = list[Response] | Exception | Stop | None  # what a run hears: responses, its end or a fault
+
 GROUP_SECONDS = 5.0  # what killed processes may take to vanish
 
 
@@ -33,9 +37,9 @@ class ProcessEngine:
     """An `engines.engine.Engine` in a child process that leads its own process group; see `engines.process_server`.
 
     ``name`` is the engine's, ``module`` what the child runs, ``opening`` what it opens with (pickled), ``model`` the
-    name in messages. A fault or an out-of-memory kill ends the child and never this process, and all it held comes back
-    with it. An orderly end may take ``close_seconds``; while the child still loads it is killed at once unless
-    ``orderly_while_loading``.
+    name in messages, ``slots`` the descriptors of its devices (`engines.slots`), which the child holds too. A fault or an
+    out-of-memory kill ends the child and never this process, and all it held comes back with it. An orderly end may take
+    ``close_seconds``; while the child still loads it is killed at once unless ``orderly_while_loading``.
     """
 
     def __init__(
@@ -48,20 +52,23 @@ class ProcessEngine:
         environment: Mapping[str, str],
         close_seconds: float,
         orderly_while_loading: bool,
+        slots: Sequence[int] = (),
     ) -> None:
         self._name = name
         self._module = module
         self._opening_message = opening
         self._model = model
         self._environment = environment
+        self._slots = tuple(slots)
         self._close_seconds = close_seconds
         self._orderly_while_loading = orderly_while_loading
         self._lock = threading.Lock()  # guards _child, _closing, _death and _runs
         self._child: _Child | None = None
         self._closing = False
         self._death: str | None = None
-        self._runs: dict[int, SimpleQueue[list[Response] | Exception | None]] = {}
+        self._runs: dict[int, SimpleQueue[_Item]] = {}
         self._numbers = itertools.count()
+        self._stats: dict[str, float] = {}
         self._opening: SimpleQueue[dict[str, Any] | Exception] = SimpleQueue()
         self._ready = threading.Event()
         self._buried = threading.Event()
@@ -86,24 +93,26 @@ class ProcessEngine:
         seconds = 0.0 if facts.get("reused") else time.monotonic() - started
         return EngineInfo(engine=self._name, load_seconds=seconds, detail=detail, **facts)
 
-    def run(self, requests: Sequence[Request]) -> Iterator[Response]:
+    def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
         """Yield one response per request as each finishes; see `engines.engine.Engine`."""
         number = next(self._numbers)
-        responses: SimpleQueue[list[Response] | Exception | None] = SimpleQueue()
+        responses: SimpleQueue[_Item] = SimpleQueue()
         with self._lock:
             child = self._child
             if self._death is not None or child is None or self._closing or not self._ready.is_set():
                 raise EngineDiedError(self._death or "the engine is not open")
             self._runs[number] = responses
         finished = False
+        stopping = stop.heard_by(lambda: responses.put(stop)) if stop else contextlib.nullcontext()
         try:
             for begin in range(0, len(requests), REQUESTS_PER_MESSAGE):
                 self._send(child, "requests", number, list(requests[begin : begin + REQUESTS_PER_MESSAGE]))
             self._send(child, "start", number)
-            while isinstance(batch := responses.get(), list):
-                yield from batch
-            finished = True
-            if batch is not None:
+            with stopping:
+                while isinstance(batch := responses.get(), list):
+                    yield from batch
+            finished = not isinstance(batch, Stop)
+            if isinstance(batch, Exception):
                 raise batch
         finally:
             with self._lock:
@@ -111,6 +120,14 @@ class ProcessEngine:
             if not finished:
                 with contextlib.suppress(EngineDiedError):
                     self._send(child, "abort", number)
+
+    def stats(self) -> dict[str, float]:
+        """See `engines.engine.Engine.stats`. Takes no lock: ``open`` holds it while the process starts."""
+        child = self._child
+        if child is None:
+            return {}
+        ended = {} if child.ended is None else {"ended": child.ended}
+        return {**self._stats, "pid": float(child.pid), "started": child.started, **ended}
 
     def close(self, *, keep: bool = True) -> None:
         """End the process and its whole group, by force where it takes too long. Safe to call twice."""
@@ -132,7 +149,7 @@ class ProcessEngine:
         with self._lock:
             if self._closing or self._child is not None:
                 raise EngineDiedError("the engine was closed" if self._closing else "the engine was opened before")
-            child = self._child = _Child(self._name, self._module, self._environment)
+            child = self._child = _Child(self._name, self._module, self._environment, self._slots)
         threading.Thread(target=child.reap, name="steelyard-reap", daemon=True).start()
         threading.Thread(target=self._receive, args=(child,), name="steelyard-receive", daemon=True).start()
         return child
@@ -154,6 +171,8 @@ class ProcessEngine:
                     case ("ready", facts):
                         self._ready.set()
                         self._opening.put(facts)
+                    case ("stats", stats):
+                        self._stats = stats
                     case ("responses", run, responses):
                         self._hand(run, responses)
                     case ("done", run):
@@ -198,19 +217,21 @@ class ProcessEngine:
 class _Child:
     """The engine process, leader of its group, with the socket to it and the log of all it prints."""
 
-    def __init__(self, name: str, module: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, module: str, environment: Mapping[str, str], slots: Sequence[int]) -> None:
         handle, path = tempfile.mkstemp(prefix=f"steelyard-{name}-", suffix=".log")
         self.log = Path(path)
         self._socket, theirs = socket.socketpair()
+        self.started = time.time()
+        self.ended: float | None = None
         with os.fdopen(handle, "wb") as log, theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *slots],
                 start_new_session=True,
-                env=environment,
+                env={**environment, INHERITED: ",".join(map(str, slots))},
             )
         self.connection = Connection(os.dup(self._socket.fileno()))
         self.exited = threading.Event()
@@ -244,6 +265,7 @@ class _Child:
         deadline = time.monotonic() + GROUP_SECONDS
         while is_alive(self.pid) and time.monotonic() < deadline:
             time.sleep(0.02)  # killed, but still giving its memory back; the processes are not ours to wait for
+        self.ended = time.time()
         self.exited.set()
 
     def kill(self) -> None:

@@ -4,7 +4,8 @@ The parent sends (kind, …) tuples: ``("open", what to open)``, ``("requests", 
 ``("start", run)`` and ``("abort", run)``; to have this process end, it closes its end of the socket, after ``("keep",)``
 where what outlives this process may do so. Back come ``("ready", facts)``, ``("failed", reason)`` or ``("refused",
 reason)`` for what the user can mend, then ``("responses", run, [Response])`` and ``("done", run)``, or ``("broken", run,
-reason)`` for a run that failed by a fault of ours, and ``("died", reason)`` for the engine.
+reason)`` for a run that failed by a fault of ours, and ``("died", reason)`` for the engine; and in between ``("stats",
+figures)``, see `engines.engine.Engine.stats`, at each run's end and about once a second while they change.
 Pickle is safe here: both ends are the same program and the socket is theirs alone.
 
 This process leads a process group that holds everything it starts; the group ends with it. A parent that was killed
@@ -28,6 +29,7 @@ from core.errors import EngineDiedError, UserError
 from core.request import Request, Response
 
 FLUSH_SECONDS = 0.02  # responses that finish within this time travel together
+STATS_SECONDS = 1.0
 
 
 class EngineSession(Protocol):
@@ -40,6 +42,10 @@ class EngineSession(Protocol):
 
     def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:
         """Yield one response per request; raises `core.errors.EngineDiedError` when the engine is gone."""
+        ...
+
+    def stats(self) -> dict[str, float]:
+        """Latest known figures of the engine; see `engines.engine.Engine.stats`."""
         ...
 
     async def close(self, *, keep: bool) -> None:
@@ -68,6 +74,7 @@ class Server:
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._outbox: defaultdict[int, list[Response]] = defaultdict(list)
         self._flushing: asyncio.TimerHandle | None = None
+        self._stats: dict[str, float] = {}  # as the parent knows them
         self._loaded = threading.Event()
 
     async def serve(self) -> int:
@@ -78,9 +85,11 @@ class Server:
         session = await self._open(what)
         if session is None:
             return 1
+        reporting = asyncio.create_task(self._report(session))
         try:
             return await self._serve(session)
         finally:
+            reporting.cancel()
             for task in self._runs.values():
                 task.cancel()
             await session.close(keep=self._keep)
@@ -134,6 +143,7 @@ class Server:
             async for response in responses:
                 self._put(run, response)
             self._flush()
+            self._send_stats(session)
             self._send("done", run)
         except EngineDiedError as error:
             self._flush()
@@ -146,6 +156,16 @@ class Server:
             await responses.aclose()
             self._outbox.pop(run, None)
             del self._runs[run]
+
+    async def _report(self, session: EngineSession) -> None:
+        while True:
+            self._send_stats(session)
+            await asyncio.sleep(STATS_SECONDS)
+
+    def _send_stats(self, session: EngineSession) -> None:
+        if (stats := session.stats()) != self._stats:
+            self._stats = stats
+            self._send("stats", stats)
 
     def _put(self, run: int, response: Response) -> None:
         self._outbox[run].append(response)

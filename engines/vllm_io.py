@@ -29,6 +29,7 @@ from core.request import Generated, Loglikelihood, Request, Response, Scored
 from engines.engine import EngineConfig
 from engines.tokens import Encoder, Generation, Plan, Prefill, failed, plan
 from engines.vllm_params import cut, engine_arguments, generation_params, read_scores, scoring_params
+from engines.vllm_stats import EngineStats, stats_of
 
 PLANNED_AT_ONCE = 512  # requests encoded and sorted together, while vLLM works on those before
 WATCH_SECONDS = 1.0
@@ -45,6 +46,7 @@ class Session:
         self.max_model_len: int = config.model_config.max_model_len
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
         self._engine = engine
+        self._stats = stats_of(engine)
         # A copy: encoding may change a fast tokenizer's state while vLLM decodes with the original on another thread.
         self._encoder = Encoder(copy.deepcopy(engine.get_tokenizer()))
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode")
@@ -67,7 +69,7 @@ class Session:
             # vLLM compiles one small function even so: 20 s at the first score, for nothing on a CPU.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         try:
-            return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments)))
+            return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[EngineStats]))
         except Exception as error:
             raise EngineDiedError(f"{config.model}: vLLM did not start: {error}") from error
 
@@ -97,6 +99,10 @@ class Session:
     def facts(self) -> dict[str, Any]:
         """Fields of `engines.engine.EngineInfo`."""
         return {"vllm_version": self.vllm_version, "max_model_len": self.max_model_len, "dtype": self.dtype}
+
+    def stats(self) -> dict[str, float]:
+        """vLLM's latest figures; see `engines.engine.Engine.stats`. For any thread."""
+        return self._stats.latest()
 
     async def close(self, *, keep: bool = False) -> None:
         """Shut the engine down and free its memory; nothing of it can be kept. Safe to call twice."""

@@ -31,7 +31,7 @@ def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, An
         "pipeline_parallel_size": config.pipeline_parallel,
         "trust_remote_code": config.trust_remote_code,
         "seed": config.seed,
-        "disable_log_stats": True,
+        "disable_log_stats": True,  # vLLM's own loggers; `engines.vllm_stats` gets its figures all the same
     }
     if executor is not None:
         arguments["distributed_executor_backend"] = executor

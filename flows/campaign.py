@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 
 import pandas as pd
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, State
 
 from core.campaign import CampaignSpec
 from core.errors import SteelyardError
-from core.plan import Plan
 from core.results import new_run_id
-from flows.evaluate_model import BUDGET, evaluate_model
+from flows.dispatch import evaluate_models
+from flows.heed import is_cancelling
 from flows.loop import run_interruptible
 from tasks.check import check
-from tasks.publish import publish
-from tasks.slots import GpuBudget
+from tasks.publish import publish, watch_scores
 
 
 class CampaignFailedError(SteelyardError):
@@ -43,23 +41,23 @@ def campaign(spec: CampaignSpec) -> CampaignResult:
     """Evaluate every model of the spec on every benchmark; a mapping with the spec's fields will do.
 
     Raises `core.errors.UserError` for bad input before any engine starts, and `CampaignFailedError` where models failed.
+
+    Args:
+        spec: Models, benchmarks, and where results go.
     """
     plan = check(spec)
     run, started = new_run_id(), time.monotonic()
     states = run_interruptible(lambda: evaluate_models(spec, plan, run))
     failures = {model: failure_reason(state) for model, state in states.items() if not state.is_completed()}
     leaderboard = publish(spec, run, failures, time.monotonic() - started)
+    watch_scores(spec, run)
+    if is_cancelling():
+        # A state returned is how Prefect lets a run end; who called gets `prefect.exceptions.CancelledRun`.
+        return Cancelled(message="cancelled; what is answered is stored, the next run goes on from there")  # type: ignore[return-value]
     if failures:
         reasons = "; ".join(f"{model}: {reason}" for model, reason in failures.items())
         raise CampaignFailedError(f"{len(failures)} of {len(spec.models)} models failed: {reasons}", failures)
     return CampaignResult(run, spec.results, leaderboard)
-
-
-async def evaluate_models(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, State]:
-    """Run one subflow per model, all at once, on one GPU budget. A failed one ends none of the others."""
-    BUDGET.set(GpuBudget(plan.fleet.nodes * plan.fleet.gpus))
-    states = await asyncio.gather(*(evaluate_model(spec, model.name, run, return_state=True) for model in spec.models))
-    return {model.name: state for model, state in zip(spec.models, states, strict=True)}
 
 
 def failure_reason(state: State) -> str:

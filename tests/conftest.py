@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -16,6 +17,9 @@ os.environ.update(
     HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false"
 )
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup; what is started here would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 BUCKET = "steelyard-tests"
 
 
@@ -26,6 +30,15 @@ def runtime_directory() -> Iterator[None]:
         os.environ["STEELYARD_RUNTIME"] = path
         yield
         stop_all()
+
+
+@pytest.fixture(scope="session")
+def prefect_harness() -> Iterator[None]:
+    """Prefect's own temporary server with a database of its own, once a session: a second one within would hang at its end."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def running() -> dict[int, psutil.Process]:
         try:
             if _is_ours(process) and process.status() != psutil.STATUS_ZOMBIE:
                 found[process.pid] = process
-        except psutil.Error:
+        except (psutil.Error, ProcessLookupError):
             continue
     return found
 
@@ -42,7 +42,22 @@ def _is_ours(process: psutil.Process) -> bool:
     environment = process.environ()
     if environment:  # the session's own directory marks whatever inherits it; see tests/conftest.py
         return environment.get("STEELYARD_RUNTIME") == os.environ["STEELYARD_RUNTIME"]
-    return process.name().startswith(("ray::", "VLLM::"))  # these overwrite their environment with their title
+    if not process.name().startswith(("ray::", "VLLM::")):
+        return False
+    # These overwrite their environment with their title. Whose they are, their parents and group leaders still tell; one that has
+    # none left is an orphan, which is what is looked for.
+    for relative in [*process.parents(), *_leaders(process)]:
+        if relative.pid > 1 and (told := relative.environ()):
+            return told.get("STEELYARD_RUNTIME") == os.environ["STEELYARD_RUNTIME"]
+    return True
+
+
+def _leaders(process: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for leader in (os.getpgid(process.pid), os.getsid(process.pid)):
+        if leader != process.pid and psutil.pid_exists(leader):
+            found.append(psutil.Process(leader))
+    return found
 
 
 def started_since(before: dict[int, psutil.Process]) -> list[psutil.Process]:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
-import json
 import os
 import secrets
+import tempfile
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from core.errors import EngineDiedError, SteelyardError
 from core.request import Request, Response
-from engines.distributed.cluster import Cluster, attach, driver_environment, make_room
-from engines.distributed.engine import CLOSE_SECONDS, Opening
+from engines.distributed.cluster import Cluster, attach, driver_environment
+from engines.distributed.engine import CLOSE_SECONDS, Opening, service_name
 from engines.distributed.lease import RENEW_SECONDS
+from engines.distributed.ray_node import RayNode, start_node
 from engines.distributed.service import CONTROLS_AT_ONCE, NAMESPACE, RUNS_AT_ONCE, ModelService
-from engines.engine import EngineConfig
-from engines.process_server import run_server
+from engines.process_server import STATS_SECONDS, run_server
 
 FIND_SECONDS = 120.0  # a service that is just ending is waited for
 
@@ -41,13 +39,27 @@ class RemoteSession:
         self._cluster = cluster
         self._client = secrets.token_hex(8)
         self._service: Any = None
+        self._node: RayNode | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._stats: dict[str, float] = {}
         self._numbers = itertools.count()
 
     @property
     def _wish(self) -> float:
         """While a campaign runs, a client that vanishes leaves nothing behind; only an orderly end keeps the service."""
         return 0.0
+
+    async def join(self) -> None:
+        """Make this machine part of the cluster, with nothing to run on. Raises `core.errors.EngineDiedError`."""
+        log = Path(tempfile.gettempdir()) / f"steelyard-ray-node-{self._client}.log"
+        try:
+            self._node = await start_node(
+                [f"--address={self._cluster.address}", "--num-cpus=0", "--num-gpus=0"], log, {}
+            )
+        except (OSError, RuntimeError) as error:
+            raise EngineDiedError(f"the Ray cluster at {self._cluster.address} cannot be joined: {error}") from error
+        log.unlink(missing_ok=True)
 
     async def open(self) -> None:
         """Take a lease on the service, which is created where there is none, and wait until it is loaded."""
@@ -68,6 +80,7 @@ class RemoteSession:
             raise cause_of(error) from None
         detail = {"ray_address": self._cluster.address, "service": name}
         self.facts = {**facts, "reused": found["creator"] != self._client, "detail": detail}
+        self._following = asyncio.create_task(self._follow())
 
     async def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:
         """Yield one response per request as each finishes."""
@@ -85,15 +98,24 @@ class RemoteSession:
                 with contextlib.suppress(RayError):
                     await self._service.abort.remote(self._client, number)
 
+    def stats(self) -> dict[str, float]:
+        """Figures of the service, whoever uses it, and of the cluster; at most some seconds old."""
+        return self._stats
+
     async def close(self, *, keep: bool) -> None:
         """Give the lease and the cluster up; at idle time 0 both have ended on return, where nobody else uses them."""
         idle_seconds = self._opening.idle_seconds if keep else 0.0
         if self._renewing is not None:
             self._renewing.cancel()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
         if self._service is not None:
             with contextlib.suppress(RayError):  # the end of the actor is the answer where it ends
                 await self._service.detach.remote(self._client, idle_seconds)
         await asyncio.to_thread(ray.shutdown)
+        if self._node is not None:
+            await self._node.end()
         await asyncio.to_thread(self._cluster.leave, idle_seconds)
 
     async def _renew(self) -> None:
@@ -101,6 +123,17 @@ class RemoteSession:
             await asyncio.sleep(RENEW_SECONDS)
             with contextlib.suppress(RayError):  # whoever runs requests hears of it
                 await self._service.attach.remote(self._client, self._wish)
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(RayError):  # whoever runs requests hears of it
+                figures = await self._service.stats.remote()
+                asking = asyncio.ensure_future(asyncio.to_thread(cluster_figures))
+                try:
+                    self._stats = {**figures, **await asyncio.shield(asking)}
+                finally:
+                    await asyncio.wait([asking])  # Ray is not shut down under it
+            await asyncio.sleep(STATS_SECONDS)
 
     async def _make_room(self, name: str) -> None:
         """End services that nobody uses where this model needs their GPUs."""
@@ -114,6 +147,7 @@ class RemoteSession:
                 await ray.get_actor(other, NAMESPACE).end_if_unused.remote()
 
     def _get_or_create(self, name: str) -> Any:
+        resource = self._opening.cluster.service_resource
         actor = ray.remote(concurrency_groups={"control": CONTROLS_AT_ONCE})(ModelService)
         environment = {**driver_environment(self._opening.cluster), "RAY_ADDRESS": self._cluster.address}
         return actor.options(
@@ -123,21 +157,26 @@ class RemoteSession:
             get_if_exists=True,
             num_cpus=0,
             max_concurrency=RUNS_AT_ONCE,
+            resources=None if resource is None else {resource: 0.001},
             runtime_env={"env_vars": environment},
         ).remote(self._opening.config, self._client)
-
-
-def service_name(config: EngineConfig) -> str:
-    """Name of the actor that serves ``config``: the same for the same model loaded the same way."""
-    shared = replace(config, devices=())
-    digest = hashlib.sha256(json.dumps(asdict(shared), sort_keys=True, default=str).encode()).hexdigest()
-    return f"{Path(config.model).name}-{digest[:16]}"
 
 
 def named_services() -> list[dict[str, Any]]:
     """All services of the cluster, whoever made them."""
     listed: list[dict[str, Any]] = ray.util.list_named_actors(all_namespaces=True)
     return [each for each in listed if each["namespace"] == NAMESPACE]
+
+
+def cluster_figures() -> dict[str, float]:
+    """The cluster as a whole: living nodes, CPUs and GPUs there are, and those that are taken."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    figures = {"ray_nodes": float(sum(node["Alive"] for node in ray.nodes()))}
+    for kind in ("CPU", "GPU"):
+        total = float(there.get(kind, 0.0))
+        figures[f"ray_{kind.lower()}s"] = total
+        figures[f"ray_{kind.lower()}s_used"] = total - float(free.get(kind, 0.0))
+    return figures
 
 
 def cause_of(error: RayError) -> SteelyardError:
@@ -151,15 +190,15 @@ def cause_of(error: RayError) -> SteelyardError:
 
 async def open_session(opening: Opening) -> RemoteSession:
     """Attach to the cluster and the service. Whatever was taken is given back where this fails or is cancelled."""
-    if opening.cluster.address is None:
-        await asyncio.to_thread(make_room, opening.cluster)
-    attaching = asyncio.ensure_future(asyncio.to_thread(attach, opening.cluster, Path(opening.config.model).name))
+    attaching = asyncio.ensure_future(asyncio.to_thread(attach, opening.cluster, service_name(opening.config)))
     try:
         cluster = await asyncio.shield(attaching)
     except asyncio.CancelledError:
         os._exit(0)  # the keeper sees this process go and ends what it has begun
     session = RemoteSession(opening, cluster)
     try:
+        if opening.cluster.service_resource is not None:
+            await session.join()
         await asyncio.to_thread(connect, cluster.address)
         await session.open()
     except BaseException:

@@ -11,14 +11,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from core.errors import EngineDiedError, UserError
 from engines.cpu_platform import ASKED_BY
-from engines.devices import visible_names
+from engines.devices import INHERITED, visible_names
 from engines.distributed import runtime
 from engines.distributed.runtime import Line, LocalSpec
 from engines.process_engine import child_environment
@@ -31,13 +31,16 @@ TRIES = 3  # a keeper that is just ending hangs up; the next one is ours
 class ClusterSpec:
     """What a placement runs on: ``devices`` of a fleet of ``gpus`` a node on ``device`` "cuda" or "cpu".
 
-    With ``address`` (host:port) the cluster is there already: it decides on devices, and is never stopped by us.
+    With ``address`` (host:port) the cluster is there already: it decides on devices, and is never stopped by us. One on
+    Kubernetes is joined by a Ray node of our own without CPUs and GPUs, since a driver needs one beside it; its services run
+    where ``service_resource`` is, which only the nodes with the model's GPUs have.
     """
 
     devices: tuple[int, ...]
     gpus: int
     device: str
     address: str | None = None
+    service_resource: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,10 @@ class Cluster:
             self._line.leave()
 
 
-def attach(spec: ClusterSpec, model: str) -> Cluster:
+def attach(spec: ClusterSpec, service: str, held: Sequence[int] = ()) -> Cluster:
     """Find the cluster or start it; until `Cluster.leave` it ends with this process.
+
+    One that is started takes over the slots ``held`` (`engines.slots`).
 
     Raises `core.errors.UserError` for an address that does not answer, `core.errors.EngineDiedError` with the cause where a
     local cluster does not start.
@@ -81,8 +86,8 @@ def attach(spec: ClusterSpec, model: str) -> Cluster:
         return Cluster(spec.address, None)
     local = local_spec(spec, os.environ)
     for _ in range(TRIES):
-        line = _line_to_keeper(local)
-        line.send(idle_seconds=0, model=model)
+        line = _line_to_keeper(local, held)
+        line.send(idle_seconds=0, model=service)
         facts = line.greeting()
         if facts is not None:
             return Cluster(facts["address"], line)
@@ -154,17 +159,34 @@ def stop_all() -> int:
     return len(lines)
 
 
-def make_room(spec: ClusterSpec) -> None:
-    """End unused local clusters that keep a model on devices of ``spec``, but for the one that serves it."""
-    wanted = local_spec(spec, os.environ)
+@contextmanager
+def claimed(key: str, idle_seconds: float) -> Iterator[None]:
+    """Keep a living local cluster alive for the length of the block, and for ``idle_seconds`` after its last client."""
+    line = Line.connect(key)
+    if line is not None:
+        line.send(idle_seconds=idle_seconds)
+    try:
+        yield
+    finally:
+        if line is not None:
+            line.close()
+
+
+def serving(service: str) -> LocalCluster | None:
+    """The local cluster that has a model loaded, by the name of its service."""
+    return next((cluster for cluster in local_clusters() if service in cluster.models), None)
+
+
+def end_unused(device: str, names: Collection[str]) -> None:
+    """End local clusters that keep models loaded for nobody on any of the devices ``names``. Returns when they have ended."""
     for cluster in local_clusters():
-        shares = cluster.key.startswith(wanted.device) and set(cluster.devices) & set(wanted.names)
-        if cluster.key != wanted.key and shares and not cluster.clients and (line := Line.connect(cluster.key)):
+        shares = cluster.key.startswith(f"{device}-") and not set(cluster.devices).isdisjoint(names)
+        if shares and not cluster.clients and (line := Line.connect(cluster.key)):
             line.send(stop="unused")
             line.leave()
 
 
-def _line_to_keeper(local: LocalSpec) -> Line:
+def _line_to_keeper(local: LocalSpec, held: Sequence[int]) -> Line:
     """A connection to the keeper, which is started where there is none."""
     with runtime.starting(local.key):
         if line := Line.connect(local.key):
@@ -179,10 +201,10 @@ def _line_to_keeper(local: LocalSpec) -> Line:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()],
+                pass_fds=[listener.fileno(), *held],
                 start_new_session=True,  # it outlives this process, and Ctrl-C is not for it
                 cwd=tempfile.gettempdir(),
-                env={**child_environment(os.environ), **token_environment()},
+                env={**child_environment(os.environ), **token_environment(), INHERITED: ",".join(map(str, held))},
             )
             # Before this listener is closed, so that a keeper that fails at once is seen as one that hangs up.
             line = Line.connect(local.key)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from engines.distributed.cluster import ClusterSpec, driver_environment
 from engines.engine import EngineConfig
@@ -37,3 +40,10 @@ class DistributedEngine(ProcessEngine):
             close_seconds=CLOSE_SECONDS,
             orderly_while_loading=True,
         )
+
+
+def service_name(config: EngineConfig) -> str:
+    """Name of the actor that serves ``config``: the same for the same model loaded the same way."""
+    shared = replace(config, devices=())
+    digest = hashlib.sha256(json.dumps(asdict(shared), sort_keys=True, default=str).encode()).hexdigest()
+    return f"{Path(config.model).name}-{digest[:16]}"

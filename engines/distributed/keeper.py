@@ -17,18 +17,18 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from core.errors import EngineDiedError
+from engines import slots
 from engines.cpu_platform import ASKED_BY
 from engines.distributed import runtime
+from engines.distributed.ray_node import RayNode, free_port, start_node
 from engines.distributed.runtime import LocalSpec
 from engines.guard import adopt_orphans, end_descendants
-from engines.process_log import quote_log
 
 UNCLAIMED_SECONDS = 30.0  # whoever started this process has gone before it came to say so
-START_SECONDS = 120.0
 OBJECT_STORE_BYTES = 1 << 30  # requests and responses, and vLLM's channels between pipeline stages
-STARTED = "Ray runtime started"
 
 
 class Keeper:
@@ -63,8 +63,9 @@ class Keeper:
     async def _keep(self) -> None:
         """Start Ray and wait for its end."""
         try:
+            slots.keep(self._spec.device, self._spec.names, f"Ray cluster {self._spec.key}", os.environ)
             port, *ray = await self._start_nodes()
-        except (OSError, RuntimeError, TimeoutError) as error:
+        except (EngineDiedError, OSError, RuntimeError) as error:
             self._facts.set_result({"error": f"local Ray cluster {self._spec.key} did not start: {error}"})
             return
         self._facts.set_result({"address": f"127.0.0.1:{port}", "devices": self._spec.names})
@@ -82,36 +83,13 @@ class Keeper:
             nodes.append(await self._start_node(f"node{number}", [f"--address=127.0.0.1:{port}"], devices))
         return port, *nodes
 
-    async def _start_node(self, name: str, arguments: list[str], devices: Sequence[str]) -> asyncio.subprocess.Process:
-        log = self._temporary / f"{name}.log"
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1"]
-        command += [
+    async def _start_node(self, name: str, arguments: list[str], devices: Sequence[str]) -> RayNode:
+        common = [
+            "--node-ip-address=127.0.0.1",
             f"--num-gpus={len(devices)}",
-            "--disable-usage-stats",
             f"--ray-client-server-port={free_port()}",
-            *arguments,
         ]
-        node = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "engines.guard", *command),
-            stdin=asyncio.subprocess.PIPE,  # held open: the guard ends with us
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ray ends its own process group
-            env={**os.environ, **self._node_environment(devices)},
-        )
-        output = cast(asyncio.StreamReader, node.stdout)
-        async with asyncio.timeout(START_SECONDS):
-            with log.open("wb") as file:
-                async for line in output:
-                    file.write(line)
-                    file.flush()
-                    if STARTED.encode() in line:
-                        break
-                else:
-                    await node.wait()
-                    raise RuntimeError(f"ray start exited with status {node.returncode}{quote_log(log)}")
-        self._draining = asyncio.create_task(drain(output))
-        return node
+        return await start_node([*common, *arguments], self._temporary / f"{name}.log", self._node_environment(devices))
 
     def _node_environment(self, devices: Sequence[str]) -> dict[str, str]:
         if self._spec.device == "cpu":
@@ -163,20 +141,6 @@ class Keeper:
         if self._ending is not None:
             self._ending.cancel()
             self._ending = None
-
-
-async def drain(stream: asyncio.StreamReader) -> None:
-    """Read on, so that the writer never blocks on a full pipe."""
-    while await stream.read(1 << 16):
-        pass
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def main() -> None:

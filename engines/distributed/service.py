@@ -108,7 +108,13 @@ class ModelService:
             "death": self._death,
             "pid": os.getpid(),
             "log": str(self._log),
+            "stats": await self.stats(),
         }
+
+    @ray.method(concurrency_group="control")
+    async def stats(self) -> dict[str, float]:
+        """Latest figures of the loaded model; see `engines.engine.Engine.stats`. Empty before it is loaded."""
+        return {} if self._session is None else self._session.stats()
 
     async def ready(self) -> dict[str, Any]:
         """Load the model if nobody has, and say what it is. Raises `core.errors.EngineDiedError` with the cause."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -185,3 +186,50 @@ def survives_a_caller_that_stops_early(engine: Engine) -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     generates_what_the_model_knows(engine)
+
+
+def counts_what_it_answers(engine: Engine) -> None:
+    """The second prompt is the first again, so its blocks are in the prefix cache."""
+    before = settled(engine)
+    sampling = Sampling(max_tokens=5, extra={"ignore_eos": True})
+    answers = [answer(engine, [Generate(id, HEADER, sampling)])[id] for id in ("first", "again")]
+    asked = sum(each.prompt_tokens for each in answers)
+    after = awaited(engine, lambda stats: stats["generation_tokens"] - before["generation_tokens"] >= 10)
+    risen = {name: after[name] - before[name] for name in after if name.endswith(("tokens", "queries", "hits"))}
+    assert (risen["prompt_tokens"], risen["generation_tokens"]) == (asked, 10)
+    assert risen["prefix_cache_queries"] == asked
+    assert risen["prefix_cache_hits"] == sum(each.cached_tokens for each in answers) > 0
+
+
+def shows_what_runs(engine: Engine) -> None:
+    """Requests and their KV cache are seen while they run, and none once all are answered."""
+    settled(engine)
+    many = [Generate(str(n), f"Number {n} is", Sampling(max_tokens=200, extra={"ignore_eos": True})) for n in range(80)]
+    thread = threading.Thread(target=answer, args=(engine, many))
+    thread.start()
+    working = awaited(engine, lambda stats: stats["running"] > 0)
+    assert 0 < working["kv_cache_usage"] <= 1
+    assert working["running"] + working["waiting"] <= len(many)
+    thread.join()
+    assert settled(engine)["generation_tokens"] > working["generation_tokens"]
+
+
+def settled(engine: Engine) -> dict[str, float]:
+    """The figures once nothing runs and they rise no more."""
+    last: dict[str, float] = {}
+
+    def is_at_rest(stats: dict[str, float]) -> bool:
+        nonlocal last
+        same, last = stats == last, stats
+        return same and stats["running"] == stats["waiting"] == 0
+
+    return awaited(engine, is_at_rest, pause=2.5)
+
+
+def awaited(engine: Engine, is_so: Callable[[dict[str, float]], bool], pause: float = 0.1) -> dict[str, float]:
+    """The first figures of which ``is_so`` holds, within a minute."""
+    deadline = time.monotonic() + 60
+    while not is_so(stats := engine.stats()):
+        assert time.monotonic() < deadline, stats
+        threading.Event().wait(pause)
+    return stats

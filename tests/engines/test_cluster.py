@@ -19,9 +19,9 @@ from engines.distributed.cluster import (
     ClusterSpec,
     attach,
     check_address,
+    end_unused,
     local_clusters,
     local_spec,
-    make_room,
     stop_all,
 )
 from engines.distributed.runtime import LocalSpec
@@ -29,7 +29,6 @@ from tests.processes import gone, nothing_left, running, started_since
 
 ONE = ClusterSpec((0,), 2, "cpu")
 OTHER = ClusterSpec((1,), 2, "cpu")
-BOTH = ClusterSpec((0, 1), 2, "cpu")
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_a_killed_keeper_takes_its_cluster_along(before: dict[int, psutil.Proces
 def test_unused_clusters_make_room_and_used_ones_do_not(before: dict[int, psutil.Process]) -> None:
     unused, used = attach(ONE, "m"), attach(OTHER, "m")
     unused.leave(600)
-    make_room(BOTH)
+    end_unused("cpu", ("0", "1"))
     assert [cluster.devices for cluster in local_clusters()] == [("1",)]
     used.leave(0)
 

@@ -17,7 +17,7 @@ import pytest
 from core.errors import EngineDiedError, UserError
 from core.request import Generate, Loglikelihood, Sampling
 from engines.distributed.cluster import ClusterSpec, local_clusters
-from engines.distributed.engine import DistributedEngine
+from engines.distributed.engine import DistributedEngine, service_name
 from engines.engine import Engine, EngineConfig
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
@@ -78,6 +78,12 @@ class TestContract:
     def test_survives_a_caller_that_stops_early(self, distributed_engine: DistributedEngine) -> None:
         contract.survives_a_caller_that_stops_early(distributed_engine)
 
+    def test_counts_what_it_answers(self, distributed_engine: DistributedEngine) -> None:
+        contract.counts_what_it_answers(distributed_engine)
+
+    def test_shows_what_runs(self, distributed_engine: DistributedEngine) -> None:
+        contract.shows_what_runs(distributed_engine)
+
 
 @pytest.mark.vllm
 def test_a_second_client_finds_the_service_and_leaves_it_to_the_first(
@@ -109,7 +115,7 @@ def test_a_kept_service_is_found_again_until_its_engine_dies(padded_smollm2: Pat
     first.close()
     (cluster,) = local_clusters()
     assert cluster.clients == 0
-    assert cluster.models == (padded_smollm2.name,)
+    assert cluster.models == (service_name(config(padded_smollm2)),)
 
     second = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=600)
     assert second.open().reused

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import psutil
 import pytest
 
 from core.errors import EngineDiedError
+from core.monitor import HostReader, Monitor, engine_reader
+from core.monitor_summary import summarise
 from core.request import Generate, Loglikelihood, Sampling
 from engines.engine import Engine, EngineConfig
 from engines.lightweight import LightweightEngine, lightweight_environment
@@ -90,6 +93,24 @@ class TestContract:
 
     def test_survives_a_caller_that_stops_early(self, lightweight_engine: LightweightEngine) -> None:
         contract.survives_a_caller_that_stops_early(lightweight_engine)
+
+    def test_counts_what_it_answers(self, lightweight_engine: LightweightEngine) -> None:
+        contract.counts_what_it_answers(lightweight_engine)
+
+    def test_shows_what_runs(self, lightweight_engine: LightweightEngine) -> None:
+        contract.shows_what_runs(lightweight_engine)
+
+    def test_its_work_is_summed_up(self, lightweight_engine: LightweightEngine) -> None:
+        """The weights alone are 540 MB in float32."""
+        begin = time.time()
+        with Monitor([engine_reader(lightweight_engine.stats), HostReader()], seconds=0.2) as monitor:
+            contract.shows_what_runs(lightweight_engine)
+        found = summarise(monitor.readings(), begin, time.time())
+        assert found["engine_rss_peak_bytes"] > 540e6
+        assert 0 < found["running_mean"] <= 80
+        assert found["generation_tokens_per_second"] > found["prompt_tokens_per_second"] > 0
+        assert 0 < found["kv_cache_usage_peak"] <= 1
+        assert 0 < found["host_cpu_mean"] <= 100
 
 
 @pytest.mark.vllm

@@ -11,6 +11,7 @@ import flows.evaluate_model
 from core.errors import EngineDiedError, UserError
 from core.request import Generate, Generated, Request, Response, Scored
 from core.results import open_store
+from engines.slots import Held
 from flows.campaign import CampaignFailedError, campaign
 from tests.checkpoints import write_checkpoint
 from tests.scripted_engine import ScriptedEngine
@@ -33,9 +34,9 @@ class Engines:
         self.devices: dict[str, tuple[int, ...]] = {}
         self.scripts: dict[str, Callable[[Request], Response]] = {}
 
-    def build(self, spec: Any, planned: Any, fleet: Any, weights: Path, devices: tuple[int, ...]) -> ScriptedEngine:
+    def build(self, spec: Any, planned: Any, config: Any, held: Held, cluster: Any) -> ScriptedEngine:
         name = planned.model.name
-        self.devices[name] = devices
+        self.devices[name] = held.devices
         self.built[name] = ScriptedEngine(self.scripts.get(name, answer))
         return self.built[name]
 

@@ -1,22 +1,34 @@
+"""Waiting in turn for devices. No engine is started."""
+
 import asyncio
+import secrets
 
 import pytest
 
-from tasks.slots import GpuBudget
+from engines.distributed.cluster import ClusterSpec, attach, local_clusters
+from engines.slots import DevicePool
+from tasks.slots import hold
 
 
-def test_no_device_is_given_out_twice() -> None:
+@pytest.fixture
+def kind() -> str:
+    return f"test-{secrets.token_hex(4)}"
+
+
+def test_no_device_is_given_out_twice(kind: str) -> None:
+    pool = DevicePool(kind, ("0", "1", "2"))
+
     async def main() -> int:
-        budget, held, most = GpuBudget(3), set[int](), 0
+        taken, most = set[int](), 0
 
         async def job(gpus: int) -> None:
             nonlocal most
-            async with budget.hold(gpus) as devices:
-                assert not held & set(devices)
-                held.update(devices)
-                most = max(most, len(held))
+            async with hold(pool, gpus, "job") as held:
+                assert not taken & set(held.devices)
+                taken.update(held.devices)
+                most = max(most, len(taken))
                 await asyncio.sleep(0)
-                held.difference_update(devices)
+                taken.difference_update(held.devices)
 
         await asyncio.gather(*(job(gpus) for gpus in (1, 2, 3, 1, 2, 1, 3, 1)))
         return most
@@ -24,24 +36,35 @@ def test_no_device_is_given_out_twice() -> None:
     assert asyncio.run(main()) == 3
 
 
-def test_a_cancelled_wait_lets_the_next_one_start() -> None:
+def test_a_cancelled_wait_lets_the_next_one_start(kind: str) -> None:
+    pool = DevicePool(kind, ("0", "1"))
+
     async def main() -> tuple[int, ...]:
-        budget = GpuBudget(2)
-        async with budget.hold(1):
-            gang = asyncio.create_task(budget.hold(2).__aenter__())
-            small = asyncio.create_task(budget.hold(1).__aenter__())
+        async with hold(pool, 1, "first"):
+            gang = asyncio.create_task(hold(pool, 2, "gang").__aenter__())
+            await asyncio.sleep(0)
+            small = asyncio.create_task(hold(pool, 1, "small").__aenter__())
             await asyncio.sleep(0)
             assert not small.done()
             gang.cancel()
-            return await small
+            return (await small).devices
 
     assert asyncio.run(main()) == (1,)
 
 
-def test_more_gpus_than_the_fleet_has_is_refused() -> None:
-    async def main() -> None:
-        async with GpuBudget(1).hold(2):
-            pass
+def test_a_loaded_service_is_joined_and_an_unused_one_makes_room() -> None:
+    cluster = attach(ClusterSpec((0, 1), 2, "cpu"), "loaded-model")
+    cluster.leave(600)
+    pool = DevicePool("cpu", ("0", "1"))
 
-    with pytest.raises(ValueError, match="2 GPUs asked of a fleet of 1"):
-        asyncio.run(main())
+    async def main() -> None:
+        async with hold(pool, 2, "again", service="loaded-model", idle_seconds=600) as held:
+            assert held.devices == (0, 1)
+            assert held.descriptors == ()
+            (living,) = local_clusters()
+            assert living.clients == 1
+        async with hold(pool, 1, "another") as held:
+            assert held.devices == (0,)
+            assert local_clusters() == []
+
+    asyncio.run(main())

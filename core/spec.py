@@ -1,0 +1,202 @@
+"""Parts of a campaign's spec, each as a person writes it: models, benchmarks, the fleet, the policy, schedules."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from core.errors import nearest
+from core.kuberay_spec import KubeRaySpec
+from core.strict import Strict
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def safe_name(text: str) -> str:
+    """Turn a path or hub id into a name that is safe as one path segment: its last part, odd characters as ``-``."""
+    last = text.rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.")[:128] or "model"
+
+
+def check_name(value: str) -> str:
+    """Return ``value`` if it can stand in paths and run names. Raises `ValueError` with the rule."""
+    if not NAME.fullmatch(value):
+        raise ValueError("use letters, digits, '.', '_' and '-', starting with a letter or digit (at most 128)")
+    return value
+
+
+class ModelSpec(Strict):
+    """One model of the campaign."""
+
+    model: str = Field(min_length=1)
+    """Hub id, local directory or s3:// URI of the checkpoint."""
+    name: str = ""
+    """Name in results; the last part of ``model`` when left out."""
+    revision: str | None = None
+    """Hub revision: branch, tag or commit."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type the weights are computed in; ``auto`` takes the checkpoint's."""
+    max_model_len: PositiveInt | None = None
+    """Context window in tokens; the checkpoint's, as far as memory allows, when left out."""
+    trust_remote_code: bool = False
+    """Run Python code that the checkpoint brings. Recorded with every result."""
+    chat_template: bool = False
+    """Render prompts with the checkpoint's chat template."""
+    system_prompt: str | None = None
+    """System message; needs ``chat_template``."""
+    fewshot_as_multiturn: bool = True
+    """With a chat template: each few-shot example as a user and an assistant turn."""
+    long_context: bool = False
+    """Marks a long-context model: above the policy's window it runs distributed where more than one GPU is free."""
+    engine: Literal["auto", "lightweight", "distributed"] = "auto"
+    """Engine override; ``auto`` lets the policy decide."""
+    tensor_parallel: PositiveInt | None = None
+    """GPUs that share each layer; computed from memory when left out."""
+    pipeline_parallel: PositiveInt | None = None
+    """Stages the layers are split into; computed when left out."""
+    vllm: dict[str, Any] = Field(default_factory=dict)
+    """Further vLLM engine arguments, by vLLM's own names."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_from_model(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("model"), str) and not data.get("name"):
+            return {**data, "name": safe_name(data["model"])}
+        return data
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, value: str) -> str:
+        return check_name(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        if self.system_prompt is not None and not self.chat_template:
+            raise ValueError("system_prompt needs chat_template: true")
+        if self.engine == "lightweight" and (self.tensor_parallel or 1) * (self.pipeline_parallel or 1) > 1:
+            raise ValueError(
+                "engine 'lightweight' uses one GPU: drop tensor_parallel/pipeline_parallel or use 'distributed'"
+            )
+        return self
+
+
+class SamplingSpec(Strict):
+    """Overrides of a benchmark's own generation settings; what is left out stays as the benchmark says."""
+
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Nucleus sampling."""
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    """Most likely tokens to sample from; 0 or -1 for all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Smallest probability, relative to the most likely token's."""
+    max_tokens: PositiveInt | None = None
+    """Longest answer in tokens."""
+    until: list[str] | None = None
+    """Strings that end an answer."""
+    seed: int | None = None
+    """Seed of each request."""
+
+
+class BenchmarkSpec(Strict):
+    """One benchmark of the campaign."""
+
+    name: str = Field(min_length=1)
+    """Task or group name of the catalogue, a bundled benchmark, or the path of a task YAML."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Few-shot examples per prompt; the benchmark's own number when left out."""
+    limit: PositiveInt | None = None
+    """Docs per task, from the first; all when left out."""
+    repeats: PositiveInt | None = None
+    """Answers per doc; the benchmark's own number when left out."""
+    sampling: SamplingSpec = SamplingSpec()
+    """Overrides of the generation settings."""
+    timeout_seconds: PositiveFloat | None = None
+    """Longest time of one model on this benchmark, from its first request; what is answered by then stays stored."""
+
+
+class FleetSpec(Strict):
+    """What there is to run on."""
+
+    nodes: PositiveInt = 1
+    """Machines."""
+    gpus: PositiveInt = 1
+    """GPUs per machine. On a machine without GPUs: logical devices."""
+    gpu_memory_gb: PositiveFloat = 80
+    """Memory of one GPU in GB (10⁹ bytes). Without GPUs: RAM that one logical device may use."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """What the devices are; ``auto`` looks at this machine."""
+    ray_address: str | None = None
+    """Existing Ray cluster (host:port). A local one is started when a model needs it and none is named."""
+    kuberay: KubeRaySpec | None = None
+    """Makes a Ray cluster on Kubernetes for each distributed model instead, and deletes it after."""
+
+    @field_validator("ray_address")
+    @classmethod
+    def _host_and_port(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\S+:\d{1,5}", value):
+            raise ValueError("use host:port of a running Ray cluster, or leave it out for a local one")
+        return value
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> FleetSpec:
+        if self.ray_address is not None and self.kuberay is not None:
+            raise ValueError("give one of ray_address and kuberay")
+        return self
+
+
+class PolicySpec(Strict):
+    """Numbers of the routing policy."""
+
+    lightweight_max_weight_gb: PositiveFloat = 30
+    """Weights up to this many GB (10⁹ bytes) run lightweight."""
+    long_context_tokens: PositiveInt = 64_000
+    """A model marked ``long_context`` with a larger window runs distributed where more than one GPU is free."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of a GPU's memory that an engine may use."""
+    activation_headroom_gb: Annotated[float, Field(ge=0)] = 2.0
+    """Memory per GPU kept for activations, logits and the runtime, in GB."""
+    min_kv_sequences: PositiveFloat = 1.0
+    """Sequences of full ``max_model_len`` whose KV cache must fit."""
+    service_idle_seconds: Annotated[float, Field(ge=0)] = 300
+    """How long a distributed model stays loaded, and its Ray cluster up, after its last request; 0 ends it with the campaign."""
+
+
+class ScheduleSpec(Strict):
+    """When `steelyard deploy` has the campaign start by itself; one of ``cron``, ``interval_seconds`` and ``rrule``."""
+
+    cron: str | None = None
+    """Five fields of cron, say ``0 2 * * *``."""
+    interval_seconds: PositiveFloat | None = None
+    """Seconds from one start to the next."""
+    rrule: str | None = None
+    """Recurrence rule of RFC 5545, say ``FREQ=DAILY;BYHOUR=2``."""
+    timezone: str = "UTC"
+    """IANA name of the time zone that ``cron`` and ``rrule`` are meant in, say ``Europe/Berlin``."""
+    active: bool = True
+    """Whether it is in force."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"no such time zone{nearest(value, available_timezones())}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> ScheduleSpec:
+        if sum(rule is not None for rule in (self.cron, self.interval_seconds, self.rrule)) != 1:
+            raise ValueError("give one of cron, interval_seconds and rrule")
+        return self
+
+
+def benchmark_label(benchmark: BenchmarkSpec) -> str:
+    """Name of a benchmark in results: the task's name, or a task YAML's file name without its ending."""
+    if benchmark.name.endswith((".yaml", ".yml")):
+        return safe_name(Path(benchmark.name).stem)
+    return benchmark.name

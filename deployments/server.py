@@ -1,0 +1,62 @@
+"""The Prefect server that the environment or the active profile names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+PATIENCE_SECONDS = 8.0
+
+
+@contextmanager
+def server_client() -> Iterator[SyncPrefectClient]:
+    """Open a client of the configured server, which has just answered.
+
+    Raises `core.errors.UserError` where none is configured (Prefect would start a temporary one), where it does not answer
+    within some seconds, refuses us, or later fails a request that nobody else has caught.
+    """
+    from httpx import HTTPError, HTTPStatusError
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+
+    url = get_current_settings().api.url
+    if url is None:
+        raise UserError(
+            "no Prefect server is configured: start one with `prefect server start` and set "
+            "PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    with (
+        temporary_settings(updates={PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(httpx_settings={"timeout": PATIENCE_SECONDS}, sync_client=True) as client,
+    ):
+        problem = client.api_healthcheck()
+    if problem is not None:
+        status = problem.response.status_code if isinstance(problem, HTTPStatusError) else None
+        if status in (401, 403):
+            raise UserError(
+                f"Prefect server {without_login(url)} refuses us: set PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
+            )
+        why = f"HTTP {status}" if status else type(problem).__name__
+        raise UserError(
+            f"Prefect server {without_login(url)} does not answer ({why}): start it with `prefect server start`, "
+            "or set PREFECT_API_URL"
+        )
+    # The client that serves gets Prefect's own patience: a busy server may take longer than a living one to say so.
+    with get_client(sync_client=True) as client:
+        try:
+            yield client
+        except HTTPError as error:
+            raise UserError(f"Prefect server {without_login(url)}: {str(error).splitlines()[0][:300]}") from error
+
+
+def without_login(url: str) -> str:
+    """Return ``url`` without the user and password that it may carry."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,163 @@
+"""Where models are evaluated: as subflows in this process, or as runs on the work pools of their engines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect import get_client, tags
+from prefect.client.orchestration import PrefectClient
+from prefect.deployments import arun_deployment
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.runtime import flow_run
+from prefect.settings import get_current_settings
+from prefect.states import Cancelled, Cancelling, Crashed, Failed, State
+
+from core.campaign import CampaignSpec
+from core.errors import UserError
+from core.plan import Plan, PlannedModel
+from core.portable import absolute_paths
+from flows.evaluate_model import evaluate_model
+from flows.pools import GPU, MISSED_HEARTBEATS, RAY, live_workers, no_worker_message, silent_seconds
+from tasks.say import say, warn
+
+CONFLICT = 409  # parameters that do not fit the schema of the time of the deployment
+POLL_SECONDS = 2.0  # the server tells nobody of a change
+SILENT_SECONDS = 120.0  # four heartbeats; Prefect's automation is usually faster, but not the only one to notice
+SERVER_SECONDS = 300.0  # a server that is being restarted ends no campaign
+DOUBT_SECONDS = 12.0  # a little more than the heartbeat of our workers
+
+
+async def evaluate_models(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, State]:
+    """Evaluate every model at once, each in a run of its own. A failed one ends none of the others.
+
+    Raises `core.errors.UserError` where work pools are asked for and not registered.
+    """
+    if await uses_pools(spec):
+        spec = absolute_paths(spec if spec.fleet else spec.model_copy(update={"fleet": plan.fleet}))
+        states = await asyncio.gather(*(_on_pool(spec, planned, run) for planned in plan.models))
+    else:
+        states = await asyncio.gather(*(_in_process(spec, planned, run) for planned in plan.models))
+    return {planned.model.name: state for planned, state in zip(plan.models, states, strict=True)}
+
+
+async def uses_pools(spec: CampaignSpec) -> bool:
+    """Decide by the spec's ``dispatch``, and where that is "auto" by what is registered with the configured server."""
+    asked = spec.dispatch == "work_pools"
+    if spec.dispatch == "embedded":
+        return False
+    if get_current_settings().api.url is None:
+        if asked:
+            raise UserError("dispatch = 'work_pools': no Prefect server is configured; set PREFECT_API_URL")
+        return False  # a temporary server has no workers
+    async with get_client() as client:
+        try:
+            for pool in (GPU, RAY):
+                await client.read_deployment_by_name(f"evaluate-model/{pool}")
+        except ObjectNotFound as error:
+            if asked:
+                raise UserError(
+                    "dispatch = 'work_pools': evaluate-model is not registered; run steelyard deploy"
+                ) from error
+            return False
+    return True
+
+
+def run_name(planned: PlannedModel) -> str:
+    """Name of a model's run in the UI."""
+    return f"{planned.model.name} · {planned.placement.engine}"
+
+
+def run_tags(spec: CampaignSpec, planned: PlannedModel) -> list[str]:
+    """Tags of a model's run and its tasks."""
+    return [f"campaign:{spec.name}", f"model:{planned.model.name}", f"engine:{planned.placement.engine}"]
+
+
+async def _in_process(spec: CampaignSpec, planned: PlannedModel, run: str) -> State:
+    subflow = evaluate_model.with_options(flow_run_name=run_name(planned))
+    with tags(*flow_run.tags, *run_tags(spec, planned)):
+        state: State = await subflow(spec, planned.model.name, run, return_state=True)
+    return state
+
+
+async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str) -> State:
+    """Hand a model to the pool of its engine and wait for its run. Cancelled, it has that run cancelled too."""
+    pool = RAY if planned.placement.engine == "distributed" else GPU
+    parameters: dict[str, Any] = {
+        "spec": spec.model_dump(mode="json", exclude_unset=True),
+        "model": planned.model.name,
+        "run": run,
+    }
+    async with get_client() as client:
+        if not await has_worker(pool):
+            return Failed(message=no_worker_message(pool))
+        try:
+            child = await arun_deployment(
+                f"evaluate-model/{pool}",
+                parameters=parameters,
+                timeout=0,
+                flow_run_name=run_name(planned),
+                tags=run_tags(spec, planned),
+            )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != CONFLICT:
+                raise
+            return Failed(
+                message=f"the registered evaluate-model takes no such spec: run steelyard deploy again ({error})"
+            )
+        say(f"{planned.model.name}: handed to work pool {pool}")
+        try:
+            return await _final_state(client, child.id, pool)
+        except asyncio.CancelledError:
+            await asyncio.shield(client.set_flow_run_state(child.id, Cancelling(message="its campaign was cancelled")))
+            raise
+
+
+async def _final_state(client: PrefectClient, run: UUID, pool: str) -> State:
+    """Wait for a run's end. One that nobody can start is cancelled, one whose process has gone is set Crashed."""
+    looked = heard = time.monotonic()
+    while True:
+        try:
+            state = (await client.read_flow_run(run)).state
+        except HTTPError as error:
+            if time.monotonic() - heard > SERVER_SECONDS:
+                raise
+            warn(f"the Prefect server does not answer and is asked again: {type(error).__name__} {error}")
+            await asyncio.sleep(POLL_SECONDS)
+            continue
+        heard = time.monotonic()
+        if state and state.is_final():
+            return state
+        if state is None or state.is_scheduled() or state.is_pending():
+            if not await has_worker(pool):
+                await client.set_flow_run_state(run, Cancelled(message=no_worker_message(pool)))
+                return Failed(message=no_worker_message(pool))
+        elif time.monotonic() - looked > SILENT_SECONDS / 4:
+            looked = time.monotonic()
+            if (silent := await asyncio.to_thread(_silent_seconds, run)) > SILENT_SECONDS:
+                gone = f"no heartbeat for {silent:.0f} seconds: its process or its machine is gone"
+                await client.set_flow_run_state(run, Crashed(message=gone))
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def has_worker(pool: str) -> bool:
+    """Whether somebody serves ``pool``. A worker that was there a moment ago is waited for: machines and servers do stall."""
+    deadline = time.monotonic() + DOUBT_SECONDS
+    while not await asyncio.to_thread(_live_workers, pool, MISSED_HEARTBEATS):
+        if time.monotonic() > deadline or not await asyncio.to_thread(_live_workers, pool, 5 * MISSED_HEARTBEATS):
+            return False
+        await asyncio.sleep(POLL_SECONDS)
+    return True
+
+
+def _live_workers(pool: str, missed: int) -> list[str]:
+    with get_client(sync_client=True) as client:
+        return live_workers(client, pool, missed)
+
+
+def _silent_seconds(run: UUID) -> float:
+    with get_client(sync_client=True) as client:
+        return silent_seconds(client, run)

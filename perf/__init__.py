@@ -1,0 +1,1 @@
+"""Measurements; each prints ratios or times of one run on this machine. None passes or fails."""

@@ -1,0 +1,71 @@
+"""What people ask of a model while it is evaluated: to pause, to go on, to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.errors import SteelyardError
+from engines.stop import Stop
+
+
+class CancelledByUserError(SteelyardError):
+    """The run was told to end; what it had answered is stored."""
+
+
+class Control:
+    """One model's switch. Any thread may turn it; threads that feed the engine go by it."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._state = "running"  # | "paused" | "cancelled", which is final
+        self._stops: set[Stop] = set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._state == "cancelled"
+
+    def pause(self) -> None:
+        """Have the engine fed no more; what is in flight is given up and asked again later."""
+        self._turn("paused")
+
+    def resume(self) -> None:
+        """Go on."""
+        self._turn("running")
+
+    def cancel(self) -> None:
+        """Stop for good."""
+        self._turn("cancelled")
+
+    @contextmanager
+    def stops(self, stop: Stop) -> Iterator[None]:
+        """Have ``stop`` set when the switch is turned off within the block, or is off already."""
+        with self._change:
+            self._stops.add(stop)
+            off = self._state != "running"
+        try:
+            if off:
+                stop.set()
+            yield
+        finally:
+            with self._change:
+                self._stops.discard(stop)
+
+    def wait(self) -> None:
+        """Block while paused. Raises `CancelledByUserError` once cancelled."""
+        with self._change:
+            self._change.wait_for(lambda: self._state != "paused")
+            if self._state == "cancelled":
+                raise CancelledByUserError("cancelled; what is answered is stored, the next run goes on from there")
+
+    def _turn(self, state: str) -> None:
+        with self._change:
+            if state == self._state or self._state == "cancelled":
+                return
+            self._state = state
+            stops = list(self._stops) if state != "running" else []
+            self._change.notify_all()
+        for stop in stops:
+            stop.set()

@@ -1,0 +1,119 @@
+"""Feeding an engine and storing what it says: time-outs, pauses and cancellation. The engine is scripted."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.benchmark import load_benchmark
+from core.campaign import BenchmarkSpec
+from core.errors import EngineDiedError, SteelyardError
+from core.progress import Progress
+from core.request import Generated, Request, Response
+from core.results import open_store
+from core.sample import Cell
+from tasks.control import CancelledByUserError, Control
+from tasks.evaluate import Bench, run_cell
+from tasks.prepare import CellWork
+from tests.scripted_engine import ScriptedEngine
+
+LIMIT = 8
+FINGERPRINT = "0" * 64
+
+
+def answer(request: Request) -> Response:
+    return Generated(request.id, " 4", "stop", prompt_tokens=5, completion_tokens=1)
+
+
+def work(**changes: Any) -> CellWork:
+    benchmark = load_benchmark(BenchmarkSpec(name="steelyard_arithmetic", limit=LIMIT), chat=None, seed=1)
+    return CellWork(Cell(FINGERPRINT, "m", benchmark.label, {}), benchmark, complete=False, **changes)
+
+
+def opened(answers: Callable[[Request], Response]) -> ScriptedEngine:
+    engine = ScriptedEngine(answers)
+    engine.open()
+    return engine
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    return str(tmp_path / "results")
+
+
+def silent(progress: Progress) -> None:
+    """Nobody listens."""
+
+
+def test_progress_is_told_up_to_the_end(results: str) -> None:
+    told: list[Progress] = []
+    run_cell(Bench(opened(answer), results, Control()), work(), told.append)
+    assert told[-1].done == told[-1].docs == LIMIT
+    assert told[-1].ended
+    assert told[-1].tokens == 6 * LIMIT
+
+
+def test_a_paused_model_asks_nothing_until_it_is_resumed_and_nothing_twice(results: str) -> None:
+    control, paused = Control(), threading.Event()
+
+    def pauses_in_the_middle(request: Request) -> Response:
+        if len(engine.seen) == 3:
+            control.pause()
+            paused.set()
+        return answer(request)
+
+    engine = opened(pauses_in_the_middle)
+    outcome: list[Any] = []
+    thread = threading.Thread(target=lambda: outcome.append(run_cell(Bench(engine, results, control), work(), silent)))
+    thread.start()
+    assert paused.wait(30)
+    thread.join(0.3)
+    assert thread.is_alive()
+    assert len(engine.seen) == 3
+    control.resume()
+    thread.join(30)
+    assert len(outcome[0].responses) == LIMIT
+    assert len(engine.seen) == len(set(engine.seen)) == LIMIT
+
+
+def test_a_cancelled_model_keeps_what_it_answered(results: str) -> None:
+    control = Control()
+
+    def cancels(request: Request) -> Response:
+        if len(engine.seen) == 3:
+            control.cancel()
+        return answer(request)
+
+    engine = opened(cancels)
+    with pytest.raises(CancelledByUserError, match="stored"):
+        run_cell(Bench(engine, results, control), work(), silent)
+    assert len(open_store(results).responses(FINGERPRINT)) == 3
+
+
+def test_a_benchmark_whose_time_is_over_fails_and_keeps_what_it_answered(results: str) -> None:
+    over = threading.Event()
+
+    def hangs(request: Request) -> Response:
+        if len(engine.seen) == 3:
+            over.wait(1.0)
+        return answer(request)
+
+    engine = opened(hangs)
+    with pytest.raises(SteelyardError, match=r"timeout_seconds = 0\.5 are over with 5 of 8 requests to go"):
+        run_cell(Bench(engine, results, Control()), work(timeout_seconds=0.5), silent)
+    assert len(open_store(results).responses(FINGERPRINT)) == 3
+    run = run_cell(Bench(opened(answer), results, Control()), work(timeout_seconds=60), silent)
+    assert run.resumed == 3
+
+
+def test_an_engine_that_leaves_requests_unanswered_is_named(results: str) -> None:
+    class Forgetful(ScriptedEngine):
+        def run(self, *arguments: Any) -> Any:
+            yield from list(super().run(*arguments))[:-1]
+
+    engine = Forgetful(answer)
+    engine.open()
+    with pytest.raises(EngineDiedError, match="1 of 8 requests were not answered"):
+        run_cell(Bench(engine, results, Control()), work(), silent)

@@ -1,0 +1,56 @@
+"""What README and examples/ tell people to run, run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from core.campaign import CampaignSpec
+from tests import models
+
+ROOT = Path(__file__).resolve().parents[1]
+STEELYARD = [sys.executable, "-c", "from deployments.cli import main; main()"]
+
+
+def run(command: list[str], cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.vllm
+def test_the_examples_run_one_after_the_other(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / ".demo").mkdir()
+    checkpoint = tmp_path / ".demo" / "smollm2-135m-instruct"
+    checkpoint.symlink_to(models.smollm2(models.cache_directory(tmp_path)))
+    spec = "examples/smollm2.yaml"
+    assert "30, hidden size 576" in run([*STEELYARD, "models", str(checkpoint)], tmp_path)
+    assert "lightweight" in run([*STEELYARD, "plan", spec], tmp_path)
+    assert "smollm2-chat" in run([*STEELYARD, "run", spec], tmp_path)
+    rows = [json.loads(line) for line in run([*STEELYARD, "results", spec, "--format", "json"], tmp_path).splitlines()]
+    assert {row["benchmark"] for row in rows} == {"steelyard_facts", "steelyard_arithmetic", "own_benchmark"}
+    assert len(rows) == 6
+    assert "steelyard_facts" in run([sys.executable, "examples/from_python.py"], tmp_path)
+
+
+def test_the_readme_s_campaign_is_a_campaign() -> None:
+    block = re.search(
+        r"^    name: nightly\n(?:    .*\n)+", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert block is not None
+    spec = CampaignSpec.model_validate(yaml.safe_load(block.group()))
+    assert [model.name for model in spec.models] == ["SmolLM2-135M-Instruct", "llama-70b"]
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
