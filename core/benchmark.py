@@ -13,19 +13,25 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from core import catalogue
-from core.campaign import BenchmarkSpec, SamplingSpec, benchmark_label
+from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
+from core.code_metrics import loads_code_eval, runs_in_sandbox
+from core.dataset_call import Loaded
+from core.dataset_route import Route
 from core.errors import SteelyardError, UserError
-from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Sampling, Scored
+from core.images import hold_images, identities, images_of, in_parts, task_asks_images
+from core.reasoning import cut, split_reasoning
+from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
+from core.rows import drawn_shots, rows_digest
 from core.sample import Sample, Score, Scoring
+from core.sampling import sampling_of
 from core.sandbox import check_sandbox, unsafe_code_allowed
+from core.scoring import primary_key, read_scores, recall, request_id, score_docs, whole_answer
 
 BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
-DEFAULT_MAX_TOKENS = 256  # of lm-eval's backends
-MAX_TOKEN_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 # Where rows come from; which rows they were is in the digest.
 PLACE_FIELDS = (
     "custom_dataset",
@@ -36,6 +42,32 @@ PLACE_FIELDS = (
     "num_fewshot",
     "repeats",
 )
+
+
+class Askable(Protocol):
+    """What a cell is made of: requests, and scores from their responses."""
+
+    @property
+    def label(self) -> str:
+        """Name in results."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What fixes prompts and scores, for the cell's fingerprint."""
+        ...
+
+    def requests(self) -> list[Request]:
+        """Return every request."""
+        ...
+
+    def score(self, responses: Mapping[str, Response]) -> Scoring:
+        """Turn responses by request id into samples and scores."""
+        ...
+
+    def recall(self, samples: Iterable[Sample]) -> dict[str, Response]:
+        """Return the responses that stored samples were made from, by request id; those of failed samples are missing."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,26 +82,47 @@ class Chat:
 
 def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> None:
     """Find the benchmark without loading its dataset. Raises `core.errors.UserError` where it is not there or cannot run here."""
-    config = catalogue.find(spec.name)
-    if (config.get("metadata") or {}).get("runs_code"):
-        if not allow_unsafe_code:
+    catalogue.find(spec.name)
+    for leaf in [] if allow_unsafe_code else catalogue.leaves_of(spec.name):
+        config = leaf.config or {}
+        if (config.get("metadata") or {}).get("runs_code") or loads_code_eval(config):
             check_sandbox()
-    elif config.get("unsafe_code") and not allow_unsafe_code:
-        raise UserError(
-            f"benchmark {spec.name!r} runs model-written code with the harness's own metric, outside any sandbox: "
-            "use the bundled 'humaneval', or set allow_unsafe_code: true"
-        )
+        elif config.get("unsafe_code"):
+            raise _unsafe(leaf.name)
 
 
-def load_benchmark(spec: BenchmarkSpec, *, chat: Chat | None, seed: int, allow_unsafe_code: bool = False) -> Benchmark:
+def _unsafe(name: str) -> UserError:
+    return UserError(
+        f"benchmark {name!r} runs model-written code in the harness itself, outside any sandbox: "
+        "use one whose metric is code_eval, as humaneval and mbpp, or set allow_unsafe_code: true"
+    )
+
+
+def load_benchmark(
+    spec: BenchmarkSpec,
+    *,
+    chat: Chat | None,
+    seed: int,
+    allow_unsafe_code: bool = False,
+    think_end_token: str | None = None,
+    image_token: Callable[[], str] | None = None,
+    datasets: DatasetsSpec | None = None,
+) -> Benchmark:
     """Load datasets and build every prompt of a benchmark.
 
-    Few-shot numbers follow lm-eval: a task whose own config says 0 stays at 0. Raises `core.errors.UserError` where the benchmark
+    Few-shot numbers follow lm-eval: a task whose own config says 0 stays at 0. With ``think_end_token`` the task's own stop strings
+    end the answer, not the reasoning before it. ``image_token`` gives what marks an image in a prompt without chat template; None
+    says that the model takes no images. ``datasets`` says where rows come from. Raises `core.errors.UserError` where the benchmark
     cannot be loaded.
     """
     check_benchmark(spec, allow_unsafe_code=allow_unsafe_code)
-    tasks, groups = catalogue.load_tasks(spec.name)
+    with unsafe_code_allowed(allow_unsafe_code):  # code_eval tries itself when it is loaded
+        route = Route(datasets, spec.dataset_revision)
+        tasks, groups = catalogue.load_tasks(spec.name, route)
+    shots = {name: drawn_shots(task) for name, task in tasks.items()}
     for name, task in tasks.items():
+        if task.get_config("unsafe_code") and not (allow_unsafe_code or runs_in_sandbox(task)):
+            raise _unsafe(name)
         if spec.num_fewshot is not None and task.get_config("num_fewshot") != 0:
             task.set_config(key="num_fewshot", value=spec.num_fewshot)
         elif task.get_config("num_fewshot") is None:
@@ -77,6 +130,7 @@ def load_benchmark(spec: BenchmarkSpec, *, chat: Chat | None, seed: int, allow_u
         if spec.repeats is not None:
             task.set_config(key="repeats", value=spec.repeats)
         task.set_fewshot_seed(seed=seed)
+        images = task_asks_images(name, task, takes_images=image_token is not None)
         try:
             with catalogue.LOADING:
                 # Some tasks draw from the module's generator while they build prompts.
@@ -86,7 +140,7 @@ def load_benchmark(spec: BenchmarkSpec, *, chat: Chat | None, seed: int, allow_u
                     system_instruction=chat.system_prompt if chat else None,
                     apply_chat_template=chat is not None,
                     fewshot_as_multiturn=bool(chat and chat.fewshot_as_multiturn),
-                    chat_template=chat.render if chat else None,
+                    chat_template=in_parts(chat.render) if chat and images else chat and chat.render,
                     tokenizer_name=chat.tokenizer_name if chat else "",
                 )
         except Exception as error:  # whatever a task's own templates and functions raise
@@ -94,7 +148,9 @@ def load_benchmark(spec: BenchmarkSpec, *, chat: Chat | None, seed: int, allow_u
             raise UserError(
                 f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {type(error).__name__}: {reason}"
             ) from error
-    return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code)
+        if images:
+            hold_images(task.instances, image_token() if image_token and not chat else None)
+    return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded))
 
 
 class Benchmark:
@@ -108,14 +164,18 @@ class Benchmark:
         chat: Chat | None,
         seed: int,
         allow_unsafe_code: bool,
+        think_end_token: str | None,
+        shots: Mapping[str, Mapping[int, Any]],
+        datasets: tuple[Loaded, ...],
     ) -> None:
         self.label = benchmark_label(spec)
+        self.datasets = datasets
         self._spec, self._tasks, self._groups = spec, tasks, groups
-        self._allow_unsafe_code = allow_unsafe_code
+        self._allow_unsafe_code, self._think_end_token = allow_unsafe_code, think_end_token
         self._scoring = threading.Lock()  # lm-eval keeps responses on its instances
         self.docs = sum(len({instance.doc_id for instance in task.instances}) for task in tasks.values())
         self.settings: dict[str, Any] = {
-            "tasks": {name: self._task_settings(name, task) for name, task in sorted(tasks.items())},
+            "tasks": {name: self._task_settings(name, task, shots[name]) for name, task in sorted(tasks.items())},
             "groups": _digest({name: group.to_dict() for name, group in groups.items()}) if groups else None,
             "limit": spec.limit,
             "seed": seed,
@@ -126,6 +186,16 @@ class Benchmark:
     def requests(self) -> list[Request]:
         """Return every request, ids ``<task>/<doc>/<request of the doc>/<repeat>``, in the benchmark's order."""
         return [request for name, task in self._tasks.items() for request in self._requests_of(name, task)]
+
+    def recall(self, samples: Iterable[Sample]) -> dict[str, Response]:
+        """Return the responses that stored samples were made from, by request id; those of failed samples are missing."""
+        by_task: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            by_task[sample.task].append(sample)
+        found: dict[str, Response] = {}
+        for name, task in self._tasks.items():
+            found |= recall(name, task, by_task[name], self._think_end_token)
+        return found
 
     def score(self, responses: Mapping[str, Response]) -> Scoring:
         """Turn responses by request id into samples, task scores and group scores.
@@ -139,7 +209,7 @@ class Benchmark:
         accumulated: dict[str, Any] = {}
         with self._scoring, unsafe_code_allowed(self._allow_unsafe_code):
             for name, task in self._tasks.items():
-                scored, raw = _score_docs(name, task, responses)
+                scored, raw = score_docs(name, task, responses, self._split if self._think_end_token else whole_answer)
                 samples += scored
                 if not raw:
                     raise SteelyardError(f"{name}: no doc could be scored; the first said: {scored[0].error}")
@@ -150,7 +220,9 @@ class Benchmark:
         for name, acc in accumulated.items():
             better = acc["task"].higher_is_better() or {}
             counts = {f"{metric},{filter_}": len(values) for (metric, filter_), values in acc["raw_metrics"].items()}
-            found = _scores(name, results.metrics[name], counts, better, _primary_key(acc["task"], acc["raw_metrics"]))
+            found = read_scores(
+                name, results.metrics[name], counts, better, primary_key(acc["task"], acc["raw_metrics"])
+            )
             scores += found
             primary[name] = next(score for score in found if score.primary)
         for name, group in self._groups.items():
@@ -160,7 +232,7 @@ class Benchmark:
                 continue
             counts = dict.fromkeys(keys, metrics.get("sample_len", 0))
             better = next(iter(accumulated.values()))["task"].higher_is_better() or {}
-            found = _scores(name, metrics, counts, better, keys[0], group=True)
+            found = read_scores(name, metrics, counts, better, keys[0], group=True)
             scores += found
             primary[name] = next(score for score in found if score.primary)
         headline = self._headline(primary)
@@ -190,215 +262,48 @@ class Benchmark:
     def _requests_of(self, name: str, task: Any) -> Iterable[Request]:
         for instance in task.instances:
             for repeat in range(instance.repeats or 1):
-                yield _request(_request_id(name, instance, repeat), instance, self._spec.sampling, repeat)
+                yield self._request(request_id(name, instance, repeat), instance, repeat)
 
-    def _task_settings(self, name: str, task: Any) -> dict[str, Any]:
+    def _request(self, key: str, instance: Any, repeat: int) -> Request:
+        arguments = instance.args
+        if instance.request_type == "generate_until":
+            sampling = sampling_of(arguments[1], self._spec.sampling)
+            if repeat and sampling.seed is not None:  # or every repeat would be the same
+                sampling = replace(sampling, seed=sampling.seed + repeat)
+            if self._think_end_token:  # they may well stand in the reasoning; `_split` applies them to the answer
+                sampling = replace(sampling, until=())
+            return Generate(key, arguments[0], sampling, tuple(image.png for image in images_of(instance)))
+        if instance.request_type == "loglikelihood":
+            return Loglikelihood(key, arguments[0], arguments[1])
+        return LoglikelihoodRolling(key, arguments[0])
+
+    def _stops(self, task: Any) -> list[tuple[str, ...]]:
+        generations = (instance for instance in task.instances if instance.request_type == "generate_until")
+        return [sampling_of(instance.args[1], self._spec.sampling).until for instance in generations]
+
+    def _split(self, instance: Any, text: str) -> tuple[str, str]:
+        reasoning, answer = split_reasoning(text, self._think_end_token or "")
+        return reasoning, cut(answer, sampling_of(instance.args[1], self._spec.sampling).until)
+
+    def _task_settings(self, name: str, task: Any, shots: Mapping[int, Any]) -> dict[str, Any]:
         """Everything of one task that changes outputs or scores; the digest covers each prompt and target as built."""
         from importlib.metadata import version
 
         config = {key: value for key, value in task.dump_config().items() if key not in PLACE_FIELDS}
+        config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}  # a path
         docs: dict[int, Any] = {instance.doc_id: instance.doc for instance in task.instances}
         return {
+            # With reasoning they are in no request.
+            **({"until": _digest(self._stops(task))} if self._think_end_token else {}),
             "version": task.VERSION,
             "num_fewshot": task.get_config("num_fewshot"),
             "repeats": task.get_config("repeats"),
             "config": _digest(config),
-            "prompts": _digest([asdict(request) for request in self._requests_of(name, task)]),
+            "rows": rows_digest(docs.values(), shots.values()),
+            "prompts": _digest(identities(self._requests_of(name, task), task.instances)),
             "targets": _digest([str(task.doc_to_target(doc)) for doc in docs.values()]),
             "harness": version("lm-eval"),
         }
-
-
-def sampling_of(generation: Mapping[str, Any], override: SamplingSpec) -> Sampling:
-    """Translate a task's ``generation_kwargs`` as lm-eval's backends do, then apply the campaign's overrides."""
-    given = dict(generation)
-    until = given.pop("until", None) or []
-    limits = [given.pop(name, None) for name in MAX_TOKEN_NAMES]
-    do_sample = given.pop("do_sample", None)
-    temperature = float(given.pop("temperature", None) or 0.0)
-    if do_sample is False:
-        temperature = 0.0
-    elif do_sample and not temperature:
-        temperature = 1.0
-    values: dict[str, Any] = {
-        "until": tuple([until] if isinstance(until, str) else until),
-        "max_tokens": int(next((limit for limit in limits if limit is not None), DEFAULT_MAX_TOKENS)),
-        "temperature": temperature,
-        **{name: given.pop(name) for name in ("top_p", "top_k", "min_p", "seed") if given.get(name) is not None},
-    }
-    chosen = override.model_dump(exclude_none=True)
-    if "until" in chosen:
-        chosen["until"] = tuple(chosen["until"])
-    return Sampling(**{**values, **chosen}, extra=given)
-
-
-def _request_id(name: str, instance: Any, repeat: int) -> str:
-    return f"{name}/{instance.doc_id}/{instance.idx}/{repeat}"
-
-
-def _request(key: str, instance: Any, override: SamplingSpec, repeat: int) -> Request:
-    arguments = instance.args
-    if len(arguments) > (1 if instance.request_type == "loglikelihood_rolling" else 2):
-        raise UserError(f"{instance.task_name}: image and audio inputs are not supported")
-    if instance.request_type == "generate_until":
-        sampling = sampling_of(arguments[1], override)
-        if repeat and sampling.seed is not None:
-            sampling = Sampling(
-                **{**asdict(sampling), "seed": sampling.seed + repeat}
-            )  # or every repeat would be the same
-        return Generate(key, arguments[0], sampling)
-    if instance.request_type == "loglikelihood":
-        return Loglikelihood(key, arguments[0], arguments[1])
-    return LoglikelihoodRolling(key, arguments[0])
-
-
-def _score_docs(
-    name: str, task: Any, responses: Mapping[str, Response]
-) -> tuple[list[Sample], dict[tuple[str, str], list[Any]]]:
-    """Score one task doc by doc. Returns its samples and (metric, filter) → per-doc values, as lm-eval accumulates them."""
-    by_doc: dict[int, list[Any]] = defaultdict(list)
-    for instance in task.instances:
-        by_doc[instance.doc_id].append(instance)
-    answered: dict[int, list[Response]] = {}
-    errors: dict[int, str] = {}
-    for doc_id, instances in by_doc.items():
-        instances.sort(key=lambda instance: instance.idx)
-        keys = [_request_id(name, i, repeat) for i in instances for repeat in range(i.repeats or 1)]
-        found = [responses.get(key) for key in keys]
-        answered[doc_id] = [response for response in found if response is not None]
-        faults = [r.error if r else "no response" for r in found if r is None or r.error is not None]
-        if faults:
-            errors[doc_id] = faults[0] or "failed"
-    everything = task.instances
-    scorable = [instance for instance in everything if instance.doc_id not in errors]
-    raw: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    values: dict[int, dict[str, Any]] = defaultdict(dict)
-    filtered: dict[int, dict[str, str]] = defaultdict(dict)
-    if scorable:
-        for instance in scorable:
-            instance.filtered_resps = {}
-            instance.resps = [
-                _answer(instance, responses[_request_id(name, instance, repeat)])
-                for repeat in range(instance.repeats or 1)
-            ]
-        task._instances = scorable
-        try:
-            task.apply_filters()
-        finally:
-            task._instances = everything
-        for filter_ in scorable[0].filtered_resps:
-            for doc_id, instances in by_doc.items():
-                if doc_id in errors:
-                    continue
-                answers = [instance.filtered_resps[filter_] for instance in instances]
-                for metric, value in task.process_results(instances[0].doc, answers).items():
-                    raw[metric, filter_].append(value)
-                    values[doc_id][f"{metric},{filter_}"] = value
-                if instances[0].request_type == "generate_until":
-                    filtered[doc_id][filter_] = answers[0] if isinstance(answers[0], str) else _json(answers[0])
-    primary = _primary_key(task, raw) if raw else ""
-    samples = [
-        _sample(
-            name, task, by_doc[doc_id], answered[doc_id], filtered[doc_id], values[doc_id], primary, errors.get(doc_id)
-        )
-        for doc_id in by_doc
-    ]
-    return samples, dict(raw)
-
-
-def _answer(instance: Any, response: Response) -> Any:
-    """Return a response as lm-eval's backends do."""
-    if isinstance(response, Generated):
-        return response.text
-    return (
-        response.logprob if instance.request_type == "loglikelihood_rolling" else (response.logprob, response.is_greedy)
-    )
-
-
-def _sample(
-    name: str,
-    task: Any,
-    instances: list[Any],
-    responses: list[Response],
-    filtered: dict[str, str],
-    values: dict[str, Any],
-    primary: str,
-    error: str | None,
-) -> Sample:
-    first = instances[0]
-    scored = [response for response in responses if isinstance(response, Scored)]
-    generated = [response for response in responses if isinstance(response, Generated)]
-    numbers = {
-        key: float(value) for key, value in values.items() if isinstance(value, bool | int | float) or _is_scalar(value)
-    }
-    return Sample(
-        task=name,
-        doc_id=first.doc_id,
-        doc=_json(first.doc),
-        prompt=first.args[0],
-        choices=tuple(i.args[1] for i in instances) if first.request_type == "loglikelihood" else (),
-        target=str(task.doc_to_target(first.doc)),
-        texts=tuple(response.text for response in generated),
-        logprobs=tuple(response.logprob for response in scored),
-        is_greedy=tuple(response.is_greedy for response in scored),
-        filtered=filtered,
-        values=numbers,
-        value=numbers.get(primary),
-        prompt_tokens=sum(response.prompt_tokens for response in responses),
-        completion_tokens=sum(response.completion_tokens for response in generated),
-        cached_tokens=sum(response.cached_tokens for response in responses),
-        truncated=any(r.finish_reason == "length" for r in generated) or any(r.truncated for r in scored),
-        error=error,
-    )
-
-
-def _is_scalar(value: Any) -> bool:
-    import numpy as np
-
-    return isinstance(value, np.number | np.bool_)
-
-
-def _primary_key(task: Any, raw: Mapping[tuple[str, str], Any]) -> str:
-    """Name the number that stands for a task: the first metric it lists, under its first filter."""
-    listed = [
-        entry.get("metric") for entry in task.get_config("metric_list") or [] if isinstance(entry.get("metric"), str)
-    ]
-    metric, filter_ = next((key for name in listed for key in raw if key[0] == name), next(iter(raw)))
-    return f"{metric},{filter_}"
-
-
-def _scores(
-    name: str,
-    metrics: Mapping[str, Any],
-    docs: Mapping[str, int],
-    higher_is_better: Mapping[str, bool],
-    primary: str,
-    *,
-    group: bool = False,
-) -> list[Score]:
-    """Read lm-eval's flat ``"metric,filter"`` results of one task or group."""
-    scores = []
-    for key, count in docs.items():
-        metric, filter_ = key.rsplit(",", 1)
-        stderr = metrics.get(f"{metric}_stderr,{filter_}")
-        scores.append(
-            Score(
-                task=name,
-                metric=metric,
-                filter=filter_,
-                value=float(metrics[key]),
-                stderr=float(stderr) if isinstance(stderr, int | float) else None,
-                docs=count,
-                higher_is_better=bool(higher_is_better.get(metric, True)),
-                primary=key == primary,
-                group=group,
-            )
-        )
-    return scores
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _digest(value: Any) -> str:

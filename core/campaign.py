@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, fie
 from core.errors import UserError, nearest
 from core.spec import (
     BenchmarkSpec,
+    DatasetsSpec,
     FleetSpec,
     ModelSpec,
     PolicySpec,
@@ -24,10 +25,12 @@ from core.spec import (
     safe_name,
 )
 from core.strict import Strict
+from core.suite import expanded, is_folder, is_path
 
 __all__ = [
     "BenchmarkSpec",
     "CampaignSpec",
+    "DatasetsSpec",
     "FleetSpec",
     "ModelSpec",
     "PolicySpec",
@@ -55,7 +58,9 @@ class CampaignSpec(Strict):
     models: list[Annotated[ModelSpec, BeforeValidator(_model_entry)]] = Field(min_length=1)
     """Models to evaluate; a string stands for ``{model: …}``."""
     benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(_benchmark_entry)]] = Field(min_length=1)
-    """Benchmarks that every model runs; a string stands for ``{name: …}``."""
+    """Benchmarks that every model runs; a string stands for ``{name: …}``, a suite or a folder for its members."""
+    datasets: DatasetsSpec = DatasetsSpec()
+    """Mirror and offline mode of the benchmarks' datasets."""
     fleet: FleetSpec | None = None
     """Nodes × GPUs × memory; detected when left out."""
     policy: PolicySpec = PolicySpec()
@@ -71,6 +76,8 @@ class CampaignSpec(Strict):
     """Seconds between two readings of GPUs, host and engines while models run."""
     prometheus_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Serves the latest readings on this port of loopback for Prometheus, in each process that evaluates models."""
+    canary: bool = True
+    """Where models run on both engines: compare the engines on one small model and a canary set, once for each version."""
     seed: int = 1234
     """Seed of few-shot sampling and of the engines."""
     allow_unsafe_code: bool = False
@@ -80,6 +87,11 @@ class CampaignSpec(Strict):
     @classmethod
     def _safe_name(cls, value: str) -> str:
         return check_name(value)
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _expanded(cls, value: list[BenchmarkSpec]) -> list[BenchmarkSpec]:
+        return expanded(value)
 
     @field_validator("results")
     @classmethod
@@ -104,11 +116,22 @@ class CampaignSpec(Strict):
                 raise ValueError(f"{what}: two entries are named {twice[0]!r}; give each its own name")
         return self
 
+    @model_validator(mode="after")
+    def _judges_are_models(self) -> CampaignSpec:
+        names = [model.name for model in self.models]
+        for index, benchmark in enumerate(self.benchmarks):
+            if benchmark.judge and benchmark.judge.model not in names:
+                wrong = benchmark.judge.model
+                raise ValueError(
+                    f"benchmarks[{index}].judge.model = {wrong!r}: the judge is one of the campaign's models{nearest(wrong, names)}"
+                )
+        return self
+
 
 def load_spec(source: CampaignSpec | Mapping[str, Any] | str | Path) -> CampaignSpec:
     """Read a spec from a YAML or JSON file, a mapping, or return one that is already a spec.
 
-    Paths of task YAMLs and of models that start with ``.`` are taken relative to the spec's file.
+    Paths of task YAMLs and folders, and of models and the mirror where they start with ``.``, are relative to the spec's file.
     Raises `core.errors.UserError` with one line per wrong field: where, what value, and the nearest valid name.
     """
     if isinstance(source, CampaignSpec):
@@ -132,8 +155,10 @@ def load_spec(source: CampaignSpec | Mapping[str, Any] | str | Path) -> Campaign
 
 def _anchored(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     def benchmark(entry: Any) -> Any:
-        if isinstance(entry, str) and entry.endswith((".yaml", ".yml")):
+        if isinstance(entry, str) and is_path(entry):
             return str(folder / entry)
+        if isinstance(entry, str) and is_folder(entry):
+            return f"{folder / entry}/"
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
             return {**entry, "name": benchmark(entry["name"])}
         return entry
@@ -146,6 +171,9 @@ def _anchored(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         return entry
 
     anchored = dict(data)
+    datasets = data.get("datasets")
+    if isinstance(datasets, dict) and str(datasets.get("mirror")).startswith(("./", "../")):
+        anchored["datasets"] = {**datasets, "mirror": str(folder / datasets["mirror"])}
     if isinstance(data.get("benchmarks"), list):
         anchored["benchmarks"] = [benchmark(entry) for entry in data["benchmarks"]]
     if isinstance(data.get("models"), list):
@@ -171,7 +199,7 @@ def _lines(error: ValidationError) -> Iterator[str]:
         elif item["type"] == "literal_error":
             known = str(item["ctx"]["expected"])
             yield f"{where} = {item['input']!r}: use one of {known}{nearest(str(item['input']), re.findall(r'[a-z_0-9]+', known))}"
-        elif isinstance(item["input"], dict):
+        elif isinstance(item["input"], dict | list):
             yield f"{where}: {message}"
         else:
             yield f"{where} = {item['input']!r}: {message[:1].lower()}{message[1:]}"

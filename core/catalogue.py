@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.catalogue_index import Entry, Leaf, MemberError, harness_index, leaves, read_index
+from core.code_metrics import code_eval_in_sandbox
+from core.dataset_route import Route, install
 from core.errors import UserError, nearest
+from core.suite import is_path, suites
+from core.task_functions import function_fault, functions_in
+from core.task_yaml import check_yaml
 
 BUNDLED = Path(__file__).parent / "benchmarks"
-# Indexing the catalogue takes seconds and loading a task touches lm-eval's module state: one thread at a time.
+# Loading a task touches lm-eval's module state: one thread at a time.
 LOADING = threading.Lock()
 
 
@@ -23,118 +28,140 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
 
 
-def is_path(name: str) -> bool:
-    """Say whether a benchmark is named by the path of its YAML."""
-    return name.endswith((".yaml", ".yml"))
+def entries() -> dict[str, Entry]:
+    """Everything a campaign can name: lm-eval's tasks, groups and tags, and the bundled benchmarks."""
+    return harness_index().entries | _bundled_entries()
+
+
+def names() -> Iterable[str]:
+    """Every name of the catalogue and every bundled one."""
+    return entries()
 
 
 def find(name: str) -> dict[str, Any]:
-    """Return the parsed YAML of a benchmark, functions unresolved; empty for a name that stands for several tasks.
+    """Return the parsed YAML of a benchmark, functions unresolved; empty for a tag.
 
-    Loads no dataset and runs no code of the benchmark. Raises `core.errors.UserError` with the nearest name, or with the line or
-    field at fault.
+    Loads no dataset and runs no code of the benchmark. Raises `core.errors.UserError` with the nearest name, or with file, line,
+    field and fix.
     """
     if is_path(name):
-        return _parsed(Path(name))
-    if name in bundled():
-        return _parsed(bundled()[name])
-    with LOADING:
-        entry = _manager().task_index.get(name)
-    if entry is None:
-        known = [*bundled(), *_manager().all_tasks]
-        raise UserError(f"benchmark {name!r} is not known{nearest(name, known)}")
-    return {} if entry.yaml_path is None or entry.tags == {name} else _parsed(entry.yaml_path)
+        return _checked(Path(name))
+    entry = _named(name)
+    config = {} if entry.path is None else check_yaml(entry.path, misspelt=False)
+    if entry.kind in ("group", "tag"):
+        _check_functions(name)
+    return config
 
 
-def load_tasks(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def leaves_of(name: str) -> list[Leaf]:
+    """Return the tasks that a benchmark stands for, what its groups override applied. Raises `core.errors.UserError`."""
+    root, scope = _scope(name)
+    try:
+        return leaves(scope, root)
+    except MemberError as error:
+        meant = nearest(error.member, scope) if error.member else ""
+        raise UserError(f"benchmark {name!r}: {error}{meant}") from error
+
+
+def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Build lm-eval's tasks and groups of a benchmark, datasets loaded: (name → Task, name → Group), both fresh.
 
-    Raises `core.errors.UserError` where a dataset cannot be had or the YAML does not work.
+    ``route`` says where datasets come from, and keeps what was loaded. Raises `core.errors.UserError` where a dataset cannot be had
+    or the YAML does not work.
     """
-    path = name if is_path(name) else str(bundled().get(name, ""))
-    with LOADING:
-        config = _parsed(Path(path)) if path else {}
-        manager = _manager_for(Path(path), config) if path else _manager()
+    root, scope = _scope(name)
+    manager = _harness()(include_defaults=False)
+    manager.task_index.update(_as_harness(scope))
+    with LOADING, (route or Route()).active(), code_eval_in_sandbox():
         try:
-            loaded = manager.load(config.get("group") or path or name)  # lm-eval loads a group by its name only
-        except UserError:
-            raise
+            loaded = manager.load(root)
+        except UserError as error:
+            raise UserError(f"benchmark {name!r} cannot be loaded: {error}") from error
         except Exception as error:  # whatever a task's own code or a dataset's loader raises
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise UserError(f"benchmark {name!r} cannot be loaded: {type(error).__name__}: {reason}") from error
     return loaded["tasks"], loaded["groups"]
 
 
-def _parsed(path: Path) -> dict[str, Any]:
-    import yaml
-    from lm_eval.tasks._yaml_loader import load_yaml
+@cache
+def _bundled_entries() -> dict[str, Entry]:
+    return read_index(BUNDLED).entries
 
-    if not path.is_file():
-        siblings = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise UserError(f"benchmark {str(path)!r}: no such file{nearest(path.name, siblings)}")
+
+def _named(name: str) -> Entry:
+    entry = _bundled_entries().get(name) or harness_index().entries.get(name)
+    if entry is None:
+        if name in suites():
+            raise UserError(
+                f"benchmark {name!r} is a suite: name it in a campaign's benchmarks, or one of its members here"
+            )
+        raise UserError(f"benchmark {name!r} is not known{nearest(name, [*entries(), *suites()])}")
+    return entry
+
+
+def _scope(name: str) -> tuple[str, Mapping[str, Entry]]:
+    """Return a benchmark's own name and the entries that its members are looked up in."""
+    if not is_path(name):
+        _named(name)
+        return name, _bundled_entries() if name in _bundled_entries() else entries()
+    path = Path(name)
+    config = check_yaml(path)
+    if "group" not in config or "class" in config:
+        return config["task"], {
+            config["task"]: Entry(config["task"], "python" if "class" in config else "task", path, config)
+        }
+    return config["group"], _beside(path, config)
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Check a YAML by path and, of a group, every member that lies beside it."""
+    config = check_yaml(path)
+    if "group" in config and "class" not in config:
+        scope = _beside(path, config)
+        check_yaml(path, scope)
+        for leaf in leaves_of(str(path)):
+            if leaf.path is not None and leaf.path.is_relative_to(path.parent):
+                check_yaml(leaf.path, config=leaf.config)
+    return config
+
+
+def _check_functions(name: str) -> None:
+    """Check that what the tasks of a group call can be imported."""
+    found = {
+        (function, function.folder): function
+        for leaf in leaves_of(name)
+        for _, function in functions_in(dict(leaf.config))
+    }
+    for function in found.values():
+        if reason := function_fault(function):
+            raise UserError(f"benchmark {name!r}: {str(function.folder)!r}: !function {function.written}: {reason}")
+
+
+def _beside(path: Path, config: Mapping[str, Any]) -> dict[str, Entry]:
+    """Entries for a group's YAML: those of its folder, and the catalogue's where they do not hold every member."""
+    folder = read_index(path.parent).entries | {config["group"]: Entry(config["group"], "group", path, config)}
     try:
-        config = load_yaml(path, resolve_func=False, recursive=True)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise UserError(f"benchmark {str(path)!r}:{where} {getattr(error, 'problem', None) or 'not YAML'}") from error
-    except OSError as error:
-        raise UserError(f"benchmark {str(path)!r}: cannot read {error.filename}: {error.strerror}") from error
-    except ValueError as error:  # lm-eval's word for anything but a mapping, and for files that include each other
-        raise UserError(f"benchmark {str(path)!r}: {error}; it needs at least 'task' and 'dataset_path'") from error
-    if "group" not in config:
-        _check_fields(path, config)
-    return dict(config)
+        leaves(folder, config["group"])
+    except MemberError:
+        return entries() | folder
+    return folder
 
 
-def _check_fields(path: Path, config: dict[str, Any]) -> None:
-    from lm_eval.config.task import TaskConfig
+def _as_harness(scope: Mapping[str, Entry]) -> dict[str, Any]:
+    from lm_eval.tasks._index import Entry as HarnessEntry
+    from lm_eval.tasks._index import Kind
 
-    known = [*TaskConfig.__dataclass_fields__, "include", "class", "group_alias", "dataset", "kwargs"]
-    if "task" not in config:
-        raise UserError(f"benchmark {str(path)!r}: field 'task' is missing; name the benchmark with it")
-    if "class" in config:  # a Python task takes fields of its own
-        return
-    for field in config:
-        if field not in known:
-            line = _line_of(path, str(field))
-            raise UserError(f"benchmark {str(path)!r}:{line} unknown field {str(field)!r}{nearest(str(field), known)}")
-    kinds = ("generate_until", "loglikelihood", "loglikelihood_rolling", "multiple_choice")
-    kind = config.get("output_type", "generate_until")
-    if kind not in kinds:
-        line = _line_of(path, "output_type")
-        raise UserError(
-            f"benchmark {str(path)!r}:{line} output_type = {kind!r}: use one of {', '.join(kinds)}{nearest(str(kind), kinds)}"
-        )
-
-
-def _line_of(path: Path, field: str) -> str:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if re.match(rf"{re.escape(field)}\s*:", line):
-            return f" line {number}:"
-    return ""
-
-
-def names() -> Iterable[str]:
-    """Every name of the catalogue and every bundled one."""
-    with LOADING:
-        return [*bundled(), *_manager().all_tasks]
-
-
-def _manager_for(path: Path, config: dict[str, Any]) -> Any:
-    """The manager for a YAML by path. A group's members are looked up beside it, then in the (slow) catalogue."""
-    if "group" not in config:
-        return _manager(include_defaults=False)
-    folder = str(path.parent.resolve())
-    beside = _manager(folder, include_defaults=False)
-    listed = config.get("task") or []
-    members = [member for member in ([listed] if isinstance(listed, str) else listed) if isinstance(member, str)]
-    return beside if beside.task_index.keys() >= set(members) else _manager(folder)
+    kinds = {"task": Kind.TASK, "python": Kind.PY_TASK, "group": Kind.GROUP, "tag": Kind.TAG}
+    return {
+        entry.name: HarnessEntry(entry.name, kinds[entry.kind], entry.path, tags=set(entry.members or entry.tags))
+        for entry in scope.values()
+    }
 
 
 @cache
-def _manager(folder: str | None = None, *, include_defaults: bool = True) -> Any:
-    # lm-eval forks processes for bootstrapped standard errors otherwise; a campaign has threads, which do not survive a fork.
+def _harness() -> Any:
+    """Set lm-eval up for our processes, once. Returns its TaskManager class."""
+    # It forks processes for bootstrapped standard errors otherwise; a campaign has threads, which do not survive a fork.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     import datasets
@@ -143,4 +170,5 @@ def _manager(folder: str | None = None, *, include_defaults: bool = True) -> Any
 
     datasets.disable_progress_bars()
     task.tqdm = lambda docs, **_: docs
-    return TaskManager(include_path=folder, include_defaults=include_defaults)
+    install()
+    return TaskManager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from core.campaign import ModelSpec
 from core.checkpoint import Checkpoint
+from core.dataset_call import Loaded
 from core.placement import Placement
 from core.sample import Cell
 
@@ -24,10 +26,14 @@ SPEED_ONLY = frozenset(
         "enforce_eager",
         "gpu_memory_utilization",
         "kv_cache_memory_bytes",
+        "limit_mm_per_prompt",
         "load_format",
         "max_num_batched_tokens",
         "max_num_seqs",
         "max_parallel_loading_workers",
+        "mm_encoder_tp_mode",
+        "mm_processor_cache_gb",
+        "mm_processor_cache_type",
         "swap_space",
     }
 )
@@ -39,11 +45,13 @@ def make_cell(
     placement: Placement,
     benchmark: str,
     benchmark_settings: Mapping[str, Any],
+    datasets: Sequence[Loaded] = (),
 ) -> Cell:
     """Build the cell of one model and one loaded benchmark.
 
     Engine, tensor parallel and the names a person gave are left out of the fingerprint: the same checkpoint under the same
-    settings is the same cell, whoever asks. ``benchmark_settings`` is `core.benchmark.Benchmark.settings`.
+    settings is the same cell, whoever asks. ``benchmark_settings`` is `core.benchmark.Benchmark.settings`; ``datasets``, where its
+    rows came from, is described only: the rows themselves are in the settings.
     """
     settings: dict[str, Any] = {
         "checkpoint": checkpoint.identity,
@@ -55,10 +63,14 @@ def make_cell(
         "vllm": {key: value for key, value in sorted(model.vllm.items()) if key not in SPEED_ONLY},
         "benchmark": dict(benchmark_settings),
     }
-    if model.trust_remote_code:
-        settings["trust_remote_code"] = True
+    # Named where they are set, so that a new field changes no fingerprint of those who do not use it.
+    for name in ("trust_remote_code", "think_end_token", "chat_template_args"):
+        if value := getattr(model, name):
+            settings[name] = value
     # Kept for people, outside the hash: a revision's name may change while its content does not.
     described = {**settings, "source": checkpoint.source, "revision": checkpoint.revision}
+    if datasets:
+        described["datasets"] = [asdict(dataset) for dataset in datasets]
     return Cell(fingerprint=fingerprint(settings), model=model.name, benchmark=benchmark, settings=described)
 
 

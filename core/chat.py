@@ -1,8 +1,10 @@
-"""Chat templates: the checkpoint's own, rendered by its tokenizer."""
+"""Chat templates: the checkpoint's own, rendered by its tokenizer; and what marks an image where there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ from core.catalogue import LOADING
 from core.errors import UserError
 
 
-def chat_renderer(directory: Path, *, trust_remote_code: bool = False) -> Callable[..., str]:
+def chat_renderer(
+    directory: Path, *, trust_remote_code: bool = False, variables: Mapping[str, Any] | None = None
+) -> Callable[..., str]:
     """Return ``render(messages, add_generation_prompt=True) -> str`` for the checkpoint in ``directory``.
 
-    Without a generation prompt the last message is left open for the model to continue, as lm-evaluation-harness does.
-    Raises `core.errors.UserError` where the tokenizer has no chat template.
+    ``variables`` go to the template beside the messages. Without a generation prompt the last message is left open for the model to
+    continue, as lm-evaluation-harness does. Messages in content parts (`core.images.in_parts`) get the processor's template where
+    it has one of its own. Raises `core.errors.UserError` where there is no chat template.
     """
     with (
         LOADING
@@ -22,17 +27,49 @@ def chat_renderer(directory: Path, *, trust_remote_code: bool = False) -> Callab
         from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    if not tokenizer.chat_template:
+    processors = _processors_template(directory)
+    if not (tokenizer.chat_template or processors):
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} has none; set chat_template: false")
 
     def render(messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        parts = any(not isinstance(message["content"], str) for message in messages)
         return str(
             tokenizer.apply_chat_template(
                 messages,
+                chat_template=processors if parts or not tokenizer.chat_template else None,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
+                **(variables or {}),
             )
         )
 
     return render
+
+
+def _processors_template(directory: Path) -> str | None:
+    """Read the template that older processors keep for themselves; ``chat_template.jinja`` is the tokenizer's too."""
+    file = directory / "chat_template.json"
+    if not file.is_file() or (directory / "chat_template.jinja").is_file():
+        return None
+    return str(json.loads(file.read_text(encoding="utf-8"))["chat_template"])
+
+
+@cache
+def image_token(directory: Path, *, trust_remote_code: bool = False) -> str:
+    """Return the text that stands for an image in a prompt of the checkpoint in ``directory``, for prompts without chat template.
+
+    It is what lm-evaluation-harness's ``hf-multimodal`` backend writes. Raises `core.errors.UserError` where the config names none.
+    """
+    with LOADING:
+        from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    number = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    if number is None:
+        raise UserError(
+            f"images: config.json in {str(directory)!r} has no image_token_id, which prompts without chat template need; "
+            "set chat_template: true"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    return str(tokenizer.decode([number], skip_special_tokens=False))

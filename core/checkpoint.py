@@ -20,6 +20,10 @@ SAFETENSORS_DTYPES = {
 }
 
 
+TEMPLATE_FILES = frozenset({"chat_template.jinja", "chat_template.json"})
+PROCESSOR_FILES = frozenset({"preprocessor_config.json", "processor_config.json"})
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Facts of one checkpoint at one revision. Sizes in bytes, windows in tokens."""
@@ -43,7 +47,7 @@ class Checkpoint:
     context_window: int
     vocab_size: int
     experts: int  # 0 where dense
-    multimodal: bool
+    multimodal: bool  # takes images or sound, too
     has_chat_template: bool
 
 
@@ -79,7 +83,8 @@ def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_co
         source=source,
         revision=files.revision or f"sha256:{identity[:16]}",
         identity=identity,
-        has_chat_template=bool(tokenizer.get("chat_template")) or "chat_template.jinja" in files.names,
+        has_chat_template=bool(tokenizer.get("chat_template")) or not TEMPLATE_FILES.isdisjoint(files.names),
+        has_processor=not PROCESSOR_FILES.isdisjoint(files.names),
     )
 
 
@@ -91,12 +96,14 @@ def describe(
     revision: str = "",
     identity: str = "",
     has_chat_template: bool = False,
+    has_processor: bool = False,
 ) -> Checkpoint:
     """Turn a config.json and the weights' facts into a `Checkpoint`. Pure.
 
     Raises `core.errors.UserError` where the config lacks what placement needs.
     """
-    text = {**config, **config.get("text_config", config.get("llm_config", {}))}
+    whole = config.get("thinker_config", config)  # an omni model's part that reads and answers
+    text = {**whole, **_with_defaults(whole.get("text_config", whole.get("llm_config", {})))}
     name = f"{source!r}: config.json"
     layers = _number(text, name, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     heads = _number(text, name, "num_attention_heads", "n_head", "n_heads")
@@ -130,9 +137,19 @@ def describe(
         context_window=_context_window(text),
         vocab_size=_optional(text, "vocab_size") or 0,
         experts=_optional(text, "num_local_experts", "n_routed_experts", "num_experts") or 0,
-        multimodal="vision_config" in config or "audio_config" in config,
+        multimodal=has_processor or "vision_config" in whole or "audio_config" in whole,
         has_chat_template=has_chat_template,
     )
+
+
+def _with_defaults(nested: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add what a nested config leaves out because its class's default says the same, as that of llava-1.5-7b does."""
+    kind = nested.get("model_type")
+    if kind is None or "num_hidden_layers" in nested:
+        return nested
+    from transformers import CONFIG_MAPPING
+
+    return {**CONFIG_MAPPING[kind]().to_dict(), **nested} if kind in CONFIG_MAPPING else nested
 
 
 def _attention_layers(text: Mapping[str, Any], layers: int) -> int:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from core.errors import StoreError
 from core.sample import Cell, Score, Scoring
-from core.schema import SAMPLES, SCHEMA_VERSION, SCORES, decode, encode, samples_table, scores_table
+from core.schema import READABLE, SAMPLES, SCHEMA_VERSION, SCORES, decode, encode, samples_table, scores_table
 from core.shards import SHARD_NAME
 from core.storage import Storage, path_part
 
@@ -56,7 +56,7 @@ def parse_record(storage: Storage, path: str, data: bytes) -> dict[str, Any]:
         fingerprint = record["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"results {storage.uri!r}: {path} is no commit record: delete it") from error
-    if version != SCHEMA_VERSION or path != record_path(fingerprint):
+    if version not in READABLE or path != record_path(fingerprint):
         raise StoreError(
             f"results {storage.uri!r}: {path} has schema version {version!r} and this Steelyard reads "
             f"{SCHEMA_VERSION!r}: use the version that wrote it, or another results URI"

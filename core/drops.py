@@ -33,7 +33,9 @@ def drops(
     The two scores are taken as independent, which overstates the spread where both stem from the same docs: a drop that is
     named is one. Cells without a standard error, and those that both runs share, are not compared.
     """
-    cells = {model["model"]: model["cells"] for model in before["models"]}
+    cells: dict[str, dict[str, str]] = {}
+    for model in before["models"]:
+        cells.setdefault(model["model"], {}).update(model["cells"])
     for model in after["models"]:
         for benchmark, fingerprint in model["cells"].items():
             old, new = records.get(cells.get(model["model"], {}).get(benchmark, "")), records.get(fingerprint)

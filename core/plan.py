@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.benchmark import check_benchmark
-from core.campaign import CampaignSpec, FleetSpec, ModelSpec
+from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec
 from core.checkpoint import Checkpoint, read_checkpoint
+from core.dataset_manager import faults
 from core.errors import UserError
 from core.fleet import resolve_fleet
+from core.images import benchmark_asks_images
 from core.placement import Placement, place
 from core.results import open_store
 
@@ -48,23 +50,38 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
 
 
 def make_plan(spec: CampaignSpec) -> Plan:
-    """Check benchmarks and place every model.
+    """Check benchmarks and their datasets, and place every model.
 
     Raises `core.errors.UserError` with one line per problem, all of them at once.
     """
     fleet = resolve_fleet(spec.fleet)
     problems: list[str] = []
+    asking: list[str] = []
+    known: list[BenchmarkSpec] = []
     for benchmark in spec.benchmarks:
         try:
             check_benchmark(benchmark, allow_unsafe_code=spec.allow_unsafe_code)
+            if benchmark_asks_images(benchmark.name):
+                asking.append(benchmark.name)
+            known.append(benchmark)
         except UserError as error:
             problems.append(str(error))
+    try:
+        problems += faults(known, spec.datasets)
+    except UserError as error:
+        problems.append(str(error))
     planned: list[PlannedModel] = []
     for model in spec.models:
         try:
             planned.append(plan_model(spec, model, fleet))
         except UserError as error:
             problems.append(str(error))
+    problems += [
+        f"model {each.model.name!r} takes no images, and benchmark {name!r} asks about them: leave out one of the two"
+        for name in asking
+        for each in planned
+        if not each.checkpoint.multimodal
+    ]
     if problems:
         raise UserError("\n".join(problems))
     return Plan(fleet, tuple(planned))

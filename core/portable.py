@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec
-from core.catalogue import is_path
+from core.campaign import BenchmarkSpec, CampaignSpec, DatasetsSpec, ModelSpec
+from core.suite import is_path
 
 
 def absolute_paths(spec: CampaignSpec) -> CampaignSpec:
-    """Return ``spec`` with the local paths of models, task YAMLs and results made absolute; it names and means the same.
+    """Return ``spec`` with local paths of models, task YAMLs, the mirror and results made absolute; it names and means the same.
 
     Hub ids and URIs stay as they are; what a hub id is, `core.checkpoint_files.open_files` decides the same way.
     """
@@ -17,6 +17,7 @@ def absolute_paths(spec: CampaignSpec) -> CampaignSpec:
         update={
             "models": [_model(model) for model in spec.models],
             "benchmarks": [_benchmark(benchmark) for benchmark in spec.benchmarks],
+            "datasets": _datasets(spec.datasets),
             "results": spec.results if "://" in spec.results else _absolute(spec.results),
         }
     )
@@ -33,6 +34,12 @@ def _model(model: ModelSpec) -> ModelSpec:
 def _benchmark(benchmark: BenchmarkSpec) -> BenchmarkSpec:
     local = is_path(benchmark.name) and "://" not in benchmark.name
     return benchmark.model_copy(update={"name": _absolute(benchmark.name)}) if local else benchmark
+
+
+def _datasets(datasets: DatasetsSpec) -> DatasetsSpec:
+    if datasets.mirror is None or "://" in datasets.mirror:
+        return datasets
+    return datasets.model_copy(update={"mirror": _absolute(datasets.mirror)})
 
 
 def _absolute(path: str) -> str:

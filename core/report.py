@@ -1,16 +1,28 @@
-"""The leaderboard for people: a terminal table, markdown, and plain rows. All read the frame of `Store.leaderboard`."""
+"""The leaderboard for people: terminal tables, markdown, and plain rows, from the frames of `core.compare`.
+
+The frame of `core.results.Store.leaderboard` will do: without ``low``, ``high`` and ``letters`` a score stands with its standard
+error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from core.paired import share_letter
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-HEADINGS = ("benchmark", "model", "metric", "score", "docs", "engine", "TP", "tokens/s")
-NUMBERS = frozenset({"score", "docs", "TP", "tokens/s"})
+NUMBERS = frozenset({"score", "docs", "TP", "PP", "replicas", "tokens/s", "difference", "p", "p (Holm)", "won", "lost"})
+COMPARED = ("95% interval", "letters")
+ALPHA = 0.05
+LETTERS_NOTE = (
+    "Models of a benchmark that share a letter are not told apart (paired tests, 5%, Holm-corrected); "
+    "bold: not told apart from the best."
+)
 
 
 def ranked(frame: pd.DataFrame) -> pd.DataFrame:
@@ -24,56 +36,79 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
 
 def leaderboard_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the leaderboard as plain JSON values, ranked, one dict per row; None for what is not known."""
-    rows = ranked(frame).astype(object)
-    return [
-        {str(name): value for name, value in row.items()} for row in rows.where(rows.notna(), None).to_dict("records")
-    ]
+    return _rows(ranked(frame))
 
 
 def leaderboard_table(frame: pd.DataFrame) -> Table:
-    """Return the leaderboard as a table for the terminal; a benchmark's best score is bold."""
-    from rich.table import Table
+    """Return the leaderboard as a table for the terminal; a benchmark's best models, as far as one can tell, are bold."""
     from rich.text import Text
 
-    table = Table(title="Leaderboard", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(
-            heading, justify="right" if heading in NUMBERS else "left", overflow="fold", no_wrap=heading in NUMBERS
-        )
+    rows = leaderboard_rows(frame)
+    compared = _is_compared(rows)
+    table = _table("Leaderboard", _headings(compared))
+    table.caption, table.caption_justify = Text("\n".join(_remarks(rows))), "left"
     above = None
-    for row in leaderboard_rows(frame):
-        first = row["benchmark"] != above
-        if first and above is not None:
+    for row, best in _with_best(rows):
+        if above is not None and row["benchmark"] != above:
             table.add_section()
         above = row["benchmark"]
-        # Text, not strings: a name in square brackets would be read as markup.
-        table.add_row(*(Text(cell, style="bold" if first and row["score"] is not None else "") for cell in _cells(row)))
+        _add_row(table, _cells(row, compared), "bold" if best else "")
     return table
 
 
 def runs_table(frame: pd.DataFrame) -> Table:
     """Return where each model ran and why, one row per model and placement."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="Where each model ran and why", title_justify="left")
-    for heading in ("model", "engine", "TP", "PP", "replicas", "reason"):
-        table.add_column(heading, justify="right" if heading in ("TP", "PP", "replicas") else "left")
+    table = _table("Where each model ran and why", ("model", "engine", "TP", "PP", "replicas", "reason"), fold=False)
     names = ["model", "engine", "tensor_parallel", "pipeline_parallel", "replicas", "reason"]
     for row in leaderboard_rows(frame.drop_duplicates(names).sort_values("model")):
-        table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in names))
+        _add_row(table, ("" if row[name] is None else str(row[name]) for name in names))
     return table
 
 
 def leaderboard_markdown(frame: pd.DataFrame) -> str:
     """Return the leaderboard as a markdown table, and under it where each model ran and why."""
-    lines = [_markdown_line(HEADINGS), _markdown_line("---:" if heading in NUMBERS else "---" for heading in HEADINGS)]
-    lines += [_markdown_line(_cells(row)) for row in leaderboard_rows(frame)]
-    reasons = dict.fromkeys(
-        (row["model"], row["reason"]) for row in sorted(leaderboard_rows(frame), key=lambda row: row["model"])
-    )
+    rows = leaderboard_rows(frame)
+    compared = _is_compared(rows)
+    lines = _markdown_head(_headings(compared))
+    lines += [_markdown_line(_cells(row, compared), bold=(1, 3) if best else ()) for row, best in _with_best(rows)]
+    lines += [line for remark in _remarks(rows) for line in ("", _escaped(remark))]
+    reasons = dict.fromkeys((row["model"], row["reason"]) for row in sorted(rows, key=lambda row: row["model"]))
     lines += ["", *(f"- {_escaped(model)}: {_escaped(reason)}" for model, reason in reasons if reason)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+PAIR_HEADINGS = (
+    "benchmark",
+    "model",
+    "against",
+    "difference",
+    "95% interval",
+    "p",
+    "p (Holm)",
+    "docs",
+    "won",
+    "lost",
+    "test",
+)
+
+
+def pairs_table(pairs: pd.DataFrame) -> Table:
+    """Return every pair of models compared (`core.compare.PAIR_COLUMNS`), significant differences bold."""
+    table = _table("Differences between models, on the docs both answered", PAIR_HEADINGS)
+    above = None
+    for row in _rows(pairs):
+        if above is not None and row["benchmark"] != above:
+            table.add_section()
+        above = row["benchmark"]
+        _add_row(table, _pair_cells(row), "bold" if _is_significant(row) else "")
+    return table
+
+
+def pairs_markdown(pairs: pd.DataFrame) -> str:
+    """Return the pairs as a markdown table, significant differences bold."""
+    lines = _markdown_head(PAIR_HEADINGS)
+    lines += [_markdown_line(_pair_cells(row), bold=(3,) if _is_significant(row) else ()) for row in _rows(pairs)]
+    return "\n".join(lines) + "\n"
 
 
 def score_text(score: float | None, stderr: float | None) -> str:
@@ -83,13 +118,63 @@ def score_text(score: float | None, stderr: float | None) -> str:
     return f"{score:.4f}" if stderr is None else f"{score:.4f} ± {stderr:.4f}"
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    degree, speed = row["tensor_parallel"], row["tokens_per_second"]
+def interval_text(low: float | None, high: float | None) -> str:
+    """Write an interval, to four decimals; empty where there is none."""
+    return "" if low is None or high is None else f"[{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "-∞" if value < 0 else "∞"
+    return f"{value:.4f}".replace("-0.0000", "0.0000")
+
+
+def _p_text(p: float | None) -> str:
+    return "" if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    values = frame.astype(object)
+    return [
+        {str(name): value for name, value in row.items()}
+        for row in values.where(values.notna(), None).to_dict("records")
+    ]
+
+
+def _is_compared(rows: Iterable[dict[str, Any]]) -> bool:
+    return any(row.get("low") is not None for row in rows)
+
+
+def _remarks(rows: Iterable[dict[str, Any]]) -> list[str]:
+    listed = list(rows)
+    letters = [LETTERS_NOTE] if any(row.get("letters") for row in listed) else []
+    return letters + [f"* {row['model']}, {row['benchmark']}: {row['notes']}" for row in listed if row.get("notes")]
+
+
+def _headings(compared: bool) -> tuple[str, ...]:
+    between = COMPARED if compared else ()
+    return ("benchmark", "model", "metric", "score", *between, "docs", "engine", "TP", "tokens/s")
+
+
+def _with_best(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Give ranked rows with whether each is its benchmark's best, or shares a letter with that."""
+    best: dict[str, Any] = {}
+    for row in rows:
+        if best.get("benchmark") != row["benchmark"]:
+            best = row
+        alike = share_letter(row.get("letters") or "", best.get("letters") or "")
+        yield row, row["score"] is not None and (row is best or alike)
+
+
+def _cells(row: dict[str, Any], compared: bool) -> list[str]:
+    degree, speed, low = row["tensor_parallel"], row["tokens_per_second"], row.get("low")
+    between = [interval_text(low, row.get("high")), row.get("letters") or ""] if compared else []
     return [
         row["benchmark"],
         row["model"],
         row["metric"],
-        score_text(row["score"], row["stderr"]),
+        score_text(row["score"], row["stderr"] if low is None else None) + ("*" if row.get("notes") else ""),
+        *between,
         f"{row['docs']:,}",
         row["engine"] or "",
         "" if degree is None else str(degree),
@@ -97,9 +182,59 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _markdown_line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+def _pair_cells(row: dict[str, Any]) -> list[str]:
+    difference = row["difference"]
+    return [
+        row["benchmark"],
+        row["model_a"],
+        row["model_b"],
+        "-" if difference is None else f"{difference:+.4f}",
+        interval_text(row["low"], row["high"]),
+        _p_text(row["p"]),
+        _p_text(row["p_holm"]),
+        f"{row['docs']:,}" + (f" (-{row['left_out']:,})" if row["left_out"] else ""),
+        f"{row['wins']:,}",
+        f"{row['losses']:,}",
+        row["method"],
+    ]
+
+
+def _is_significant(row: dict[str, Any]) -> bool:
+    return row["p_holm"] is not None and row["p_holm"] <= ALPHA
+
+
+def _table(title: str, headings: Iterable[str], *, fold: bool = True) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        number = heading in NUMBERS or heading in COMPARED
+        table.add_column(
+            heading,
+            justify="right" if heading in NUMBERS else "left",
+            overflow="fold" if fold else "ellipsis",
+            no_wrap=fold and number,
+        )
+    return table
+
+
+def _add_row(table: Table, cells: Iterable[str], style: str = "") -> None:
+    from rich.text import Text
+
+    # Text, not strings: a name in square brackets would be read as markup.
+    table.add_row(*(Text(cell, style=style) for cell in cells))
+
+
+def _markdown_head(headings: Iterable[str]) -> list[str]:
+    names = list(headings)
+    return [_markdown_line(names), _markdown_line("---:" if name in NUMBERS else "---" for name in names)]
+
+
+def _markdown_line(cells: Iterable[str], bold: Iterable[int] = ()) -> str:
+    marked = set(bold)
+    texts = [f"**{_escaped(cell)}**" if place in marked else _escaped(cell) for place, cell in enumerate(cells)]
+    return f"| {' | '.join(texts)} |"
 
 
 def _escaped(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(text.replace("|", "\\|").replace("*", "\\*").split())

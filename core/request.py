@@ -26,11 +26,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Continue ``prompt``; the response's text ends before the first of ``sampling.until``."""
+    """Continue ``prompt``; the response's text ends before the first of ``sampling.until``.
+
+    ``images`` are PNG files, one for each of the places that the model's own image token marks in ``prompt``, in their order.
+    """
 
     id: str
     prompt: str
     sampling: Sampling
+    images: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Generated:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    truncated: int = 0  # prompt tokens dropped from the left to fit the window
     error: str | None = None
 
 

@@ -15,15 +15,16 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from core.commit import commit_cell, parse_record, read_record, record_path, shards_folder
 from core.errors import StoreError, nearest
+from core.quality import notes
 from core.request import Response
-from core.sample import Cell, Scoring
-from core.schema import RESPONSES, SAMPLES, SCORES, decode, responses_of
+from core.sample import Cell, Sample, Scoring
+from core.schema import RESPONSES, SAMPLES, SCORES, decode, responses_of, samples_of
 from core.shards import ResponseWriter
 from core.storage import Storage, open_storage, path_part
 
@@ -49,8 +50,12 @@ LEADERBOARD_COLUMNS = (
     "tokens_per_second",  # prompt and completion tokens answered, by the seconds that took
     "seconds",
     "reason",
+    "cluster",  # the doc field that groups docs, where its benchmark names one
+    "notes",  # what its data or answers hold against the score, see core.quality
     "fingerprint",
 )
+
+FILES_AT_ONCE = 32  # read before their columns are taken out: what a store holds need not fit in memory
 
 log = logging.getLogger("steelyard.results")
 
@@ -134,12 +139,31 @@ class Store:
 
     # Reading
 
-    def samples(self, campaign: str | None = None) -> pd.DataFrame:
+    def samples(
+        self,
+        campaign: str | None = None,
+        *,
+        columns: Collection[str] | None = None,
+        benchmarks: Collection[str] | None = None,
+    ) -> pd.DataFrame:
         """Return the samples of the cells that `leaderboard` lists, ``model`` and ``benchmark`` named as there.
 
-        Columns as in `core.schema.SAMPLES`; maps come as dicts. A cell with two names has its rows under each.
+        Columns as in `core.schema.SAMPLES`; maps come as dicts. A cell with two names has its rows under each. ``columns``
+        names those to read besides ``benchmark`` and ``model``: without the texts a million samples fit in memory.
+        ``benchmarks`` names those whose samples to read. Raises `core.errors.StoreError` for a column that there is not.
         """
-        return self._frame("samples", SAMPLES, campaign)
+        for column in columns or ():
+            if column not in SAMPLES.names:
+                raise StoreError(f"samples have no column {column!r}{nearest(column, SAMPLES.names)}")
+        return self._frame("samples", SAMPLES, campaign, columns, benchmarks)
+
+    def cell_samples(self, fingerprint: str) -> list[Sample]:
+        """Return the samples of one complete cell. Raises `core.errors.StoreError` where it is not complete."""
+        record = self.commit_record(fingerprint)
+        if record is None:
+            raise StoreError(f"results {self.uri!r}: cell {fingerprint} is not complete")
+        entry = _entry(record, "samples")
+        return samples_of(decode(self._committed(self._storage.read(entry["path"]), entry, fingerprint), SAMPLES))
 
     def scores(self, campaign: str | None = None) -> pd.DataFrame:
         """Return the scores of the cells that `leaderboard` lists, named as there (`core.schema.SCORES`)."""
@@ -163,9 +187,10 @@ class Store:
     def write_model_run(self, campaign: str, run: str, model: Mapping[str, Any]) -> None:
         """Store what one model's part of a run asks for, before it is computed: a run that is cut short is still known.
 
-        JSON values; at least ``model`` and ``cells``: benchmark → fingerprint.
+        JSON values; at least ``model`` and ``cells``: benchmark → fingerprint. With ``judge`` the cells are that model's verdicts.
         """
-        path = f"campaigns/{path_part(campaign)}/{path_part(run)}/{path_part(model['model'])}.json"
+        name = f"{model['model']}@{model['judge']}" if "judge" in model else model["model"]
+        path = f"campaigns/{path_part(campaign)}/{path_part(run)}/{path_part(name)}.json"
         self._storage.put(path, json.dumps({**model, "campaign": campaign, "run": run}, indent=2).encode())
 
     def write_campaign(self, run: Mapping[str, Any]) -> None:
@@ -188,7 +213,7 @@ class Store:
                 content = json.loads(data)
                 run = runs.setdefault((content["run"], content["campaign"]), {"models": {}})
                 models = [content] if "model" in content else content.pop("models", [])
-                run["models"].update((model["model"], model) for model in models)
+                run["models"].update(((model["model"], model.get("judge")), model) for model in models)
                 if "model" not in content:
                     run.update(content)
             except (ValueError, KeyError, TypeError) as error:
@@ -222,29 +247,44 @@ class Store:
                 cells.setdefault((model, benchmark, fingerprint), (name, model, benchmark, records[fingerprint]))
         return list(cells.values())
 
-    def _frame(self, kind: str, schema: pa.Schema, campaign: str | None) -> pd.DataFrame:
+    def _frame(
+        self,
+        kind: str,
+        schema: pa.Schema,
+        campaign: str | None,
+        columns: Collection[str] | None = None,
+        benchmarks: Collection[str] | None = None,
+    ) -> pd.DataFrame:
         import pyarrow as pa
 
-        named = self._named_cells(campaign)
-        entries = {record["fingerprint"]: _entry(record, kind) for *_, record in named}
-        found = self._storage.read_many([entry["path"] for entry in entries.values()])
+        named = [cell for cell in self._named_cells(campaign) if benchmarks is None or cell[2] in benchmarks]
+        records = list({record["fingerprint"]: record for *_, record in named}.values())
+        read: dict[str, pa.Table] = {}
+        for start in range(0, len(records), FILES_AT_ONCE):
+            entries = {each["fingerprint"]: _entry(each, kind) for each in records[start : start + FILES_AT_ONCE]}
+            found = self._storage.read_many([entry["path"] for entry in entries.values()])
+            for fingerprint, entry in entries.items():
+                data = self._committed(found.get(entry["path"]), entry, fingerprint)
+                read[fingerprint] = decode(data, schema, columns).replace_schema_metadata()
         tables = []
         for _, model, benchmark, record in named:
-            entry = entries[record["fingerprint"]]
-            data = found.get(entry["path"])
-            if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                raise StoreError(
-                    f"results {self.uri!r}: {entry['path']} is not the file its cell was committed with: "
-                    f"delete {record_path(record['fingerprint'])} to have the cell computed again"
-                )
-            table = decode(data, schema).replace_schema_metadata()
+            table = read[record["fingerprint"]]
             for name, value in (("model", model), ("benchmark", benchmark)):
-                table = table.add_column(0, name, pa.array([value] * table.num_rows, pa.string()))
+                table = table.add_column(0, name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
             tables.append(table)
         if not tables:
             names = [pa.field("benchmark", pa.string()), pa.field("model", pa.string())]
-            tables = [pa.schema([*names, *schema]).empty_table()]
+            kept = [field for field in schema if columns is None or field.name in columns]
+            tables = [pa.schema([*names, *kept]).empty_table()]
         return pa.concat_tables(tables).to_pandas(maps_as_pydicts="strict")
+
+    def _committed(self, data: bytes | None, entry: Mapping[str, Any], fingerprint: str) -> bytes:
+        if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise StoreError(
+                f"results {self.uri!r}: {entry['path']} is not the file its cell was committed with: "
+                f"delete {record_path(fingerprint)} to have the cell computed again"
+            )
+        return data
 
 
 def _entry(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -265,5 +305,7 @@ def _leaderboard_row(campaign: str | None, model: str, benchmark: str, record: M
         **{name: placement.get(name) for name in ("tensor_parallel", "pipeline_parallel", "replicas", "reason")},
         "tokens_per_second": tokens / seconds if tokens and seconds else None,
         "seconds": seconds,
+        "cluster": metadata.get("cluster"),
+        "notes": notes(metadata.get("quality", {})),
         "fingerprint": record["fingerprint"],
     }

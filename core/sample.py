@@ -31,7 +31,10 @@ class Sample:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
-    truncated: bool = False  # an answer stopped at its length limit, or context was dropped to fit the window
+    reasoning: tuple[str, ...] = ()  # what stood before each of ``texts``; empty where no answer has any
+    truncated: bool = False  # an answer stopped at its length limit
+    dropped_tokens: int = 0  # of the prompts, from the left, to fit the window
+    images: tuple[str, ...] = ()  # digest of each image of the prompt, see core.images.EncodedImage
     error: str | None = None
 
 

@@ -7,7 +7,7 @@ files: they are hive partitions, so that every reader gets them once, from the p
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from core.request import Generated, Response, Scored
 from core.sample import Cell, Sample, Score
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+READABLE = ("1", "2")  # 1 had no reasoning, no dropped_tokens and no images
 VERSION_KEY = b"steelyard.schema"
 TABLE_KEY = b"steelyard.table"
 
@@ -35,9 +36,11 @@ SAMPLES = pa.schema(
         pa.field("doc_id", pa.int64(), nullable=False),  # position in the task's split
         pa.field("doc", pa.string()),  # the doc as JSON
         pa.field("prompt", pa.string()),
+        pa.field("images", pa.list_(pa.string())),  # SHA-256 of each image's mode, size and pixels; empty for text
         pa.field("choices", pa.list_(pa.string())),  # continuations scored; empty for generation
         pa.field("target", pa.string()),
         pa.field("texts", pa.list_(pa.string())),  # generated answers, repeats in order; empty for loglikelihood
+        pa.field("reasoning", pa.list_(pa.string())),  # what stood before each of texts; empty where no answer has any
         pa.field("logprobs", pa.list_(pa.float64())),  # nats, one per choice; empty for generation
         pa.field("is_greedy", pa.list_(pa.bool_())),  # one per choice
         pa.field("filtered", pa.map_(pa.string(), pa.string())),  # filter → answer after it
@@ -46,7 +49,8 @@ SAMPLES = pa.schema(
         pa.field("prompt_tokens", pa.int64()),
         pa.field("completion_tokens", pa.int64()),
         pa.field("cached_tokens", pa.int64()),  # of the prompt's, those read from the prefix cache
-        pa.field("truncated", pa.bool_()),
+        pa.field("truncated", pa.bool_()),  # an answer stopped at its length limit
+        pa.field("dropped_tokens", pa.int64()),  # of the prompts, from the left, to fit the window
         pa.field("error", pa.string()),  # null where the sample was answered
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"samples"},
@@ -98,21 +102,35 @@ def encode(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes, schema: pa.Schema) -> pa.Table:
-    """Read a Parquet file of ``schema``; metadata beyond the schema's own is kept.
+def decode(data: bytes, schema: pa.Schema, columns: Collection[str] | None = None) -> pa.Table:
+    """Read a Parquet file of ``schema``; metadata beyond the schema's own is kept. Columns that an older version lacked are null.
 
-    Raises `ValueError` where it is no Parquet file, another table, or of another schema version.
+    With ``columns`` only those are read, in the schema's order. Raises `ValueError` where it is no Parquet file, another table,
+    or of a newer schema version.
     """
+    names = None if columns is None else [name for name in schema.names if name in columns]
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"no Parquet file ({error})") from error
     found = table.schema.metadata or {}
-    if any(found.get(key) != value for key, value in schema.metadata.items()):
-        raise ValueError(f"not {schema.metadata[TABLE_KEY].decode()} of schema version {SCHEMA_VERSION}")
+    if found.get(TABLE_KEY) != schema.metadata[TABLE_KEY] or found.get(VERSION_KEY, b"").decode() not in READABLE:
+        raise ValueError(f"not {schema.metadata[TABLE_KEY].decode()} of schema version {' or '.join(READABLE)}")
+    if names is not None:
+        schema = pa.schema([schema.field(name) for name in names], schema.metadata)
+    if found[VERSION_KEY] != schema.metadata[VERSION_KEY]:
+        table = _with_later_columns(table, schema)
     if not table.schema.equals(schema, check_metadata=False):
         raise ValueError("its columns differ from the schema's")
     return table
+
+
+def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for field in schema:
+        if field.name not in table.column_names and field.nullable:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    ordered = [name for name in schema.names if name in table.column_names]
+    return table.select(ordered).replace_schema_metadata({**(table.schema.metadata or {}), **(schema.metadata or {})})
 
 
 def samples_table(cell: Cell, samples: Iterable[Sample], metadata: Mapping[bytes, bytes]) -> pa.Table:
@@ -128,6 +146,17 @@ def samples_table(cell: Cell, samples: Iterable[Sample], metadata: Mapping[bytes
         for sample in samples
     ]
     return pa.Table.from_pylist(rows, SAMPLES.with_metadata({**SAMPLES.metadata, **metadata}))
+
+
+def samples_of(table: pa.Table) -> list[Sample]:
+    """Return the samples of a `SAMPLES` table; what is null has its default."""
+    names = [field.name for field in fields(Sample) if field.name in SAMPLES.names and field.name != "filtered"]
+    samples = []
+    for row in table.to_pylist():
+        given: dict[str, Any] = {name: row[name] for name in names if row[name] is not None}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        samples.append(Sample(**given, filtered=dict(row["filtered"] or ()), values=dict(row["metrics"] or ())))
+    return samples
 
 
 def scores_table(cell: Cell, scores: Iterable[Score], headline: Score) -> pa.Table:
@@ -158,7 +187,12 @@ def responses_of(table: pa.Table) -> list[Response]:
     """Return the responses of a `RESPONSES` table. Raises `ValueError` for a kind that there is not."""
     if unknown := set(table["kind"].unique().to_pylist()) - set(_KINDS):
         raise ValueError(f"unknown kinds of response: {sorted(unknown)}")
-    return [_KINDS[row["kind"]](**{name: row[name] for name in _FIELDS[row["kind"]]}) for row in table.to_pylist()]
+    return [_response(row) for row in table.to_pylist()]
+
+
+def _response(row: dict[str, Any]) -> Response:
+    given = {name: row[name] for name in _FIELDS[row["kind"]] if row[name] is not None}
+    return _KINDS[row["kind"]](**given)
 
 
 def _identity(cell: Cell) -> dict[str, Any]:

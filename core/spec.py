@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from core.errors import nearest
+from core.judge_spec import JudgeSpec
 from core.kuberay_spec import KubeRaySpec
 from core.strict import Strict
 
@@ -50,6 +51,10 @@ class ModelSpec(Strict):
     """System message; needs ``chat_template``."""
     fewshot_as_multiturn: bool = True
     """With a chat template: each few-shot example as a user and an assistant turn."""
+    chat_template_args: dict[str, Any] = Field(default_factory=dict)
+    """Further variables of the chat template, say ``enable_thinking: true``; needs ``chat_template``."""
+    think_end_token: str | None = Field(default=None, min_length=1)
+    """Text that ends a reasoning model's reasoning, say ``</think>``: what comes after it is the answer."""
     long_context: bool = False
     """Marks a long-context model: above the policy's window it runs distributed where more than one GPU is free."""
     engine: Literal["auto", "lightweight", "distributed"] = "auto"
@@ -75,8 +80,9 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
-        if self.system_prompt is not None and not self.chat_template:
-            raise ValueError("system_prompt needs chat_template: true")
+        for field in ("system_prompt", "chat_template_args"):
+            if getattr(self, field) and not self.chat_template:
+                raise ValueError(f"{field} needs chat_template: true")
         if self.engine == "lightweight" and (self.tensor_parallel or 1) * (self.pipeline_parallel or 1) > 1:
             raise ValueError(
                 "engine 'lightweight' uses one GPU: drop tensor_parallel/pipeline_parallel or use 'distributed'"
@@ -103,11 +109,15 @@ class SamplingSpec(Strict):
     """Seed of each request."""
 
 
+def _judge_entry(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
 class BenchmarkSpec(Strict):
     """One benchmark of the campaign."""
 
     name: str = Field(min_length=1)
-    """Task or group name of the catalogue, a bundled benchmark, or the path of a task YAML."""
+    """Task, group or tag of the catalogue, a bundled benchmark, a suite, or the path of a task YAML or of a folder of them."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Few-shot examples per prompt; the benchmark's own number when left out."""
     limit: PositiveInt | None = None
@@ -116,8 +126,33 @@ class BenchmarkSpec(Strict):
     """Answers per doc; the benchmark's own number when left out."""
     sampling: SamplingSpec = SamplingSpec()
     """Overrides of the generation settings."""
+    judge: Annotated[JudgeSpec | None, BeforeValidator(_judge_entry)] = None
+    """Model of the campaign that scores the answers besides the benchmark's own metrics; a string stands for ``{model: …}``."""
     timeout_seconds: PositiveFloat | None = None
     """Longest time of one model on this benchmark, from its first request; what is answered by then stays stored."""
+    dataset_revision: str | None = Field(default=None, min_length=1)
+    """Revision of the hub dataset: branch, tag or commit; what the task says, or the newest, when left out."""
+    suite: str | None = None
+    """Suite and version that the entry comes from; written where a suite's name is replaced by its members."""
+
+
+class DatasetsSpec(Strict):
+    """Where datasets come from before the hub is asked."""
+
+    mirror: str | None = None
+    """Mirror of hub datasets: s3://bucket/prefix or a local directory, as ``steelyard datasets fetch --to`` writes it."""
+    offline: bool = False
+    """Never ask the hub: what neither the mirror nor the cache of this machine holds is refused before anything starts."""
+
+    @field_validator("mirror")
+    @classmethod
+    def _mirror_uri(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme = value.split("://", 1)[0] if "://" in value else ""
+        if scheme not in ("", "s3", "file") or not value.removeprefix("s3://").removeprefix("file://").strip("/"):
+            raise ValueError("use s3://bucket/prefix or a local directory")
+        return value.rstrip("/")
 
 
 class FleetSpec(Strict):

@@ -1,4 +1,4 @@
-"""``steelyard``: run, plan, results, models, deploy, worker, services. Bad input ends with one line and exit code 2."""
+"""The command ``steelyard``. Bad input ends with one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from core.campaign import FleetSpec, load_spec
 from core.errors import UserError
+from deployments import catalogue, datasets
 
 app = typer.Typer(
     help="LLM evaluation campaigns: many models × many benchmarks, one specification, one result format.",
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 services = typer.Typer(help="Models that stay loaded between campaigns.", no_args_is_help=True)
 app.add_typer(services, name="services")
+app.add_typer(datasets.app, name="datasets")
+app.command()(catalogue.benchmarks)
 
 SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
 
@@ -53,6 +56,16 @@ def run(spec_path: SpecPath) -> None:
 
 
 @app.command()
+def rescore(spec_path: SpecPath) -> None:
+    """Score a campaign's stored samples again, where a metric, a filter or a target has changed. Starts no engine."""
+    from deployments.console import configure
+    from deployments.launch import rescore_campaign
+
+    configure()
+    rescore_campaign(load_spec(spec_path))
+
+
+@app.command()
 def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why. Starts nothing."""
     from core.describe import placement_table
@@ -76,15 +89,18 @@ def results(
     ],
     campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
     format: Annotated[str, typer.Option(help="table, markdown, csv or json.")] = "table",
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Every two models compared, instead of the leaderboard.")
+    ] = False,
 ) -> None:
-    """Show the leaderboard of a results store."""
+    """Show the leaderboard of a results store, with intervals and which differences are real."""
     from core.results import open_store
     from deployments.console import print_frame
 
     if store.endswith((".yaml", ".yml", ".json")):
         spec = load_spec(store)
         store, campaign = spec.results, campaign or spec.name
-    print_frame(open_store(store), campaign, format)
+    print_frame(open_store(store), campaign, format, pairs=pairs)
 
 
 @app.command()
@@ -127,6 +143,17 @@ def deploy(
     from deployments.deploy import deployments_table
 
     console().print(deployments_table(register(specs, alerts=alerts, notify=notify)))
+
+
+@app.command()
+def server(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 4200,
+) -> None:
+    """Run a Prefect server with its UI, until SIGTERM or Ctrl-C. Any other Prefect server will do as well."""
+    from deployments.server import serve
+
+    serve(host, port)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import sys
 from rich.console import Console
 from rich.logging import RichHandler
 
-from core.errors import UserError
+from core.errors import UserError, nearest
 from core.results import Store
 
 # Read by Prefect and vLLM when they are first imported. Prefect's own lines go to its run logs, not to the terminal.
@@ -24,6 +24,8 @@ ENVIRONMENT = {
 }
 
 FILE_WIDTH = 160
+FORMATS = ("table", "markdown", "csv", "json")
+NOTHING = "No complete results in {} yet"
 
 
 def configure() -> None:
@@ -52,31 +54,49 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_leaderboard(store: Store, campaign: str | None) -> None:
     """Print the leaderboard, where each model ran and why, and where the Parquet is."""
+    from core.compare import compare_store
     from core.report import leaderboard_table, runs_table
 
-    frame = store.leaderboard(campaign)
+    frame = compare_store(store, campaign).board
     out = console()
     if frame.empty:
-        out.print(f"No complete results in {store.uri} yet", soft_wrap=True)
+        out.print(NOTHING.format(store.uri), soft_wrap=True)
         return
     out.print(leaderboard_table(frame))
     out.print(runs_table(frame))
     out.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)
 
 
-def print_frame(store: Store, campaign: str | None, format: str) -> None:
-    """Print the leaderboard as ``format``. Raises `core.errors.UserError` for a format it does not know."""
-    if format == "table":
-        print_leaderboard(store, campaign)
+def print_pairs(store: Store, campaign: str | None) -> None:
+    """Print every pair of models of each benchmark, and which benchmarks cannot be compared."""
+    from core.compare import compare_store, not_compared
+    from core.report import pairs_table
+
+    compared = compare_store(store, campaign)
+    out = console()
+    if compared.board.empty:
+        out.print(NOTHING.format(store.uri), soft_wrap=True)
         return
-    frame = store.leaderboard(campaign)
+    out.print(pairs_table(compared.pairs))
+    if left := not_compared(compared):
+        out.print(f"Not compared, for a score is not a mean of values per doc: {', '.join(left)}", soft_wrap=True)
+
+
+def print_frame(store: Store, campaign: str | None, format: str, *, pairs: bool = False) -> None:
+    """Print the leaderboard, or the ``pairs`` of models, as ``format``. Raises `core.errors.UserError` for one it does not know."""
+    if format not in FORMATS:
+        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    if format == "table":
+        (print_pairs if pairs else print_leaderboard)(store, campaign)
+        return
+    from core.compare import compare_store
+    from core.report import leaderboard_markdown, pairs_markdown
+
+    compared = compare_store(store, campaign)
+    frame = compared.pairs if pairs else compared.board
     if format == "csv":
         frame.to_csv(sys.stdout, index=False)
     elif format == "json":
-        sys.stdout.write(frame.to_json(orient="records", lines=True).lstrip("\n"))
-    elif format == "markdown":
-        from core.report import leaderboard_markdown
-
-        print(leaderboard_markdown(frame))
+        sys.stdout.write(frame.to_json(orient="records", lines=True, double_precision=15).lstrip("\n"))
     else:
-        raise UserError(f"format {format!r}: use one of table, markdown, csv, json")
+        print((pairs_markdown if pairs else leaderboard_markdown)(frame))

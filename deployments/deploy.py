@@ -27,6 +27,7 @@ from deployments.server import server_client
 from flows.campaign import campaign
 from flows.evaluate_model import evaluate_model
 from flows.pools import CAMPAIGN, GPU, RAY, live_workers
+from flows.rescore import rescore
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -54,10 +55,10 @@ class Registered:
 
 
 def deploy(specs: Sequence[CampaignSpec] = (), *, alerts: bool = False, notify: str | None = None) -> list[Registered]:
-    """Register pools, the three deployments, one more for each of ``specs``, and the automations. Doing it again doubles nothing.
+    """Register pools, the deployments that take any spec, one more for each of ``specs``, and the automations.
 
-    ``alerts`` adds notifications through the existing notification block ``notify`` (``type/name``).
-    Raises `core.errors.UserError` for a bad spec, schedule or block, or without a server that answers; nothing is registered then.
+    Doing it again doubles nothing. ``alerts`` adds notifications through the notification block ``notify`` (``type/name``). Raises
+    `core.errors.UserError` for a bad spec, schedule or block, or without a server that answers; nothing is registered then.
     """
     check_names(specs)
     schedules = [schedules_of(spec) for spec in specs]
@@ -103,9 +104,10 @@ def ensure_pool(client: SyncPrefectClient, name: str) -> None:
 
 
 def standard_deployments() -> list[RunnerDeployment]:
-    """The deployments that take any spec: ``campaign/campaign``, ``evaluate-model/gpu`` and ``evaluate-model/ray``."""
+    """Return the deployments that take any spec; docs/prefect.md lists them."""
     return [
         _deployment(campaign, CAMPAIGN, CAMPAIGN, "Any campaign: fill in the spec."),
+        _deployment(rescore, "rescore", CAMPAIGN, "Score a campaign's stored samples again. Starts no engine."),
         _deployment(evaluate_model, GPU, GPU, "One model of a campaign, on one GPU. Campaigns start it."),
         _deployment(evaluate_model, RAY, RAY, "One model of a campaign, on a Ray cluster. Campaigns start it."),
     ]

@@ -23,11 +23,12 @@ def embedded_server() -> Iterator[Future[None]]:
 def _start() -> None:
     # A blocked signal stays blocked in child processes; this thread has nothing else to do with it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
     if get_current_settings().api.url is None:
-        server = SubprocessASGIServer()
+        from flows.prefect_server import TemporaryServer
+
+        server = TemporaryServer()
         server.start()
         atexit.register(_kill, server)  # comes before Prefect's own stop, which would wait for its SIGTERM
 

@@ -1,4 +1,4 @@
-"""Running a campaign from a terminal: check first, then flows on the embedded or the configured Prefect server."""
+"""Running a campaign, or scoring it again, from a terminal: check first, then the flow, on the embedded or configured server."""
 
 from __future__ import annotations
 
@@ -32,3 +32,18 @@ def run_campaign(spec: CampaignSpec) -> int:
             return 1
     print_leaderboard(open_store(spec.results), spec.name)
     return 0
+
+
+def rescore_campaign(spec: CampaignSpec) -> None:
+    """Score the stored samples of ``spec`` again and print the leaderboard. Raises `core.errors.UserError` for bad input."""
+    check_campaign(spec)
+    with embedded_server() as server:
+        from flows.rescore import rescore
+
+        server.result()
+        done = rescore(spec)
+    print_leaderboard(open_store(spec.results), spec.name)
+    print(
+        f"{len(done.rescored)} scored again, {len(done.unchanged)} unchanged, {len(done.missing)} without stored samples",
+        file=sys.stderr,
+    )

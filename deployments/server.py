@@ -1,7 +1,8 @@
-"""The Prefect server that the environment or the active profile names."""
+"""The Prefect server: running one, and reaching the one that the environment or the active profile names."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ def server_client() -> Iterator[SyncPrefectClient]:
     url = get_current_settings().api.url
     if url is None:
         raise UserError(
-            "no Prefect server is configured: start one with `prefect server start` and set "
+            "no Prefect server is configured: start one with `steelyard server` and set "
             "PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
     with (
@@ -45,7 +46,7 @@ def server_client() -> Iterator[SyncPrefectClient]:
             )
         why = f"HTTP {status}" if status else type(problem).__name__
         raise UserError(
-            f"Prefect server {without_login(url)} does not answer ({why}): start it with `prefect server start`, "
+            f"Prefect server {without_login(url)} does not answer ({why}): start it with `steelyard server`, "
             "or set PREFECT_API_URL"
         )
     # The client that serves gets Prefect's own patience: a busy server may take longer than a living one to say so.
@@ -54,6 +55,17 @@ def server_client() -> Iterator[SyncPrefectClient]:
             yield client
         except HTTPError as error:
             raise UserError(f"Prefect server {without_login(url)}: {str(error).splitlines()[0][:300]}") from error
+
+
+def serve(host: str, port: int) -> None:
+    """Run Prefect's server in this process, as ``prefect server start`` does, with `flows.prefect_server`'s mend for SQLite."""
+    from prefect.cli import app
+
+    from flows.prefect_server import begin_immediate
+
+    begin_immediate()
+    sys.argv = ["prefect", "server", "start", "--host", host, "--port", str(port)]  # its entry point takes no others
+    app()
 
 
 def without_login(url: str) -> str:

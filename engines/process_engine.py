@@ -22,12 +22,12 @@ import psutil
 
 from core.errors import EngineDiedError, UserError
 from core.request import Request, Response
+from engines.batches import batches
 from engines.devices import INHERITED
 from engines.engine import EngineInfo
 from engines.process_log import describe_exit, quote_log
 from engines.stop import Stop
 
-REQUESTS_PER_MESSAGE = 256
 _Item = list[Response] | Exception | Stop | None  # what a run hears: responses, its end or a fault
 
 GROUP_SECONDS = 5.0  # what killed processes may take to vanish
@@ -105,8 +105,8 @@ class ProcessEngine:
         finished = False
         stopping = stop.heard_by(lambda: responses.put(stop)) if stop else contextlib.nullcontext()
         try:
-            for begin in range(0, len(requests), REQUESTS_PER_MESSAGE):
-                self._send(child, "requests", number, list(requests[begin : begin + REQUESTS_PER_MESSAGE]))
+            for portion in batches(requests):
+                self._send(child, "requests", number, portion)
             self._send(child, "start", number)
             with stopping:
                 while isinstance(batch := responses.get(), list):

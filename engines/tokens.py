@@ -127,10 +127,11 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A prompt to continue, cut to leave room for ``request.sampling.max_tokens``."""
+    """A prompt to continue, cut to leave room for ``request.sampling.max_tokens``; one with images is still to be cut."""
 
     request: Generate
     prompt: list[int]
+    truncated: int = 0  # tokens dropped from the left
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def plan(requests: Sequence[Request], encoder: Encoder, window: int) -> Plan:
     spans: list[Span] = []
     for (_, generate), prompt in zip(generates, encoder.encode([r.prompt for _, r in generates]), strict=True):
         try:
-            work.generations.append(Generation(generate, _fit_prompt(generate, prompt, encoder, window)))
+            fitted = _fit_prompt(generate, prompt, encoder, window)
+            work.generations.append(Generation(generate, fitted, max(0, len(prompt) - len(fitted))))
         except TokenError as error:
             work.answered.append(failed(generate, str(error)))
     encoded = encoder.encode_pairs([(r.context, r.continuation) for _, r in pairs])
@@ -187,7 +189,10 @@ def failed(request: Request, reason: str) -> Response:
 
 
 def _fit_prompt(request: Generate, prompt: list[int], encoder: Encoder, window: int) -> list[int]:
-    """Cut ``prompt`` from the left to leave room for the answer; an empty one becomes the prefix token."""
+    """Cut ``prompt`` from the left to leave room for the answer; an empty one becomes the prefix token.
+
+    One with images stays whole: how long it is shows when they take their places in it.
+    """
     room = window - request.sampling.max_tokens
     if room < 1:
         raise TokenError(
@@ -197,7 +202,7 @@ def _fit_prompt(request: Generate, prompt: list[int], encoder: Encoder, window: 
         if encoder.prefix_id is None:
             raise TokenError("the prompt is empty and the tokenizer has neither a BOS nor an EOS token to start from")
         return [encoder.prefix_id]
-    return prompt[-room:]
+    return prompt if request.images else prompt[-room:]
 
 
 def score(owner: int, context: Sequence[int], continuation: Sequence[int], window: int) -> Span:

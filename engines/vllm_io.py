@@ -11,7 +11,6 @@ import itertools
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,15 +18,17 @@ import vllm
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
-from vllm.inputs.engine import tokens_input
+from vllm.inputs.engine import EngineInput, tokens_input
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from core.errors import EngineDiedError
-from core.request import Generated, Loglikelihood, Request, Response, Scored
+from core.request import Generated, Request, Response
 from engines.engine import EngineConfig
-from engines.tokens import Encoder, Generation, Plan, Prefill, failed, plan
+from engines.images import render
+from engines.in_flight import PIXELS_IN_FLIGHT, Room, Tally, pixels
+from engines.tokens import Encoder, Generation, Plan, Prefill, TokenError, failed, plan
 from engines.vllm_params import cut, engine_arguments, generation_params, read_scores, scoring_params
 from engines.vllm_stats import EngineStats, stats_of
 
@@ -129,14 +130,15 @@ class Session:
 
     async def _feed(self, requests: Sequence[Request], responses: asyncio.Queue[Response | Exception]) -> None:
         """Keep vLLM supplied without handing it everything at once; put every response, or the first fatal error."""
-        room = _Room(self._requests_in_flight, PROMPT_TOKENS_IN_FLIGHT)
+        room = Room(self._requests_in_flight, PROMPT_TOKENS_IN_FLIGHT)
+        canvas = Room(self._requests_in_flight, PIXELS_IN_FLIGHT)
 
-        async def serve(work: Callable[[], Awaitable[list[Response]]], tokens: int) -> None:
+        async def serve(work: Callable[[], Awaitable[list[Response]]], place: Room, size: int) -> None:
             try:
                 for response in await work():
                     responses.put_nowait(response)
             finally:
-                room.leave(tokens)
+                place.leave(size)
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -144,13 +146,15 @@ class Session:
                     for response in part.answered:
                         responses.put_nowait(response)
                     for generation in part.generations:
-                        await room.enter(0)
-                        tasks.create_task(serve(partial(self._generate, generation), 0))
-                    tallies = {index: _Tally(part.requests[index], spans) for index, spans in part.spans_of.items()}
+                        images = generation.request.images
+                        place, size = (canvas, pixels(images)) if images else (room, 0)
+                        await place.enter(size)
+                        tasks.create_task(serve(partial(self._generate, generation), place, size))
+                    tallies = {index: Tally(part.requests[index], spans) for index, spans in part.spans_of.items()}
                     for prefill in part.prefills:
                         tokens = len(prefill.prompt) if prefill.reads_prompt else 0
                         await room.enter(tokens)
-                        tasks.create_task(serve(partial(self._score, prefill, tallies), tokens))
+                        tasks.create_task(serve(partial(self._score, prefill, tallies), room, tokens))
         except* Exception as errors:
             responses.put_nowait(errors.exceptions[0])
 
@@ -169,10 +173,14 @@ class Session:
 
     async def _generate(self, generation: Generation) -> list[Response]:
         request = generation.request
+        prompt: EngineInput = tokens_input(generation.prompt)
+        truncated = generation.truncated
         try:
             params = generation_params(request.sampling, self._encoder.eos_text)
-            output = await self._complete(generation.prompt, params)
-        except _RefusedError as error:
+            if request.images:
+                prompt, truncated = await render(self._engine, generation, self.max_model_len)
+            output = await self._complete(prompt, params)
+        except (_RefusedError, TokenError) as error:
             return [failed(request, str(error))]
         except (TypeError, ValueError, VLLMClientError) as error:
             return [failed(request, f"sampling: {error}")]
@@ -182,21 +190,23 @@ class Session:
                 id=request.id,
                 text=cut(answer.text, params.stop),
                 finish_reason=answer.finish_reason,
-                prompt_tokens=len(generation.prompt),
+                prompt_tokens=len(output.prompt_token_ids or ()),
                 completion_tokens=len(answer.token_ids),
                 cached_tokens=output.num_cached_tokens or 0,
+                truncated=truncated,
             )
         ]
 
-    async def _score(self, prefill: Prefill, tallies: dict[int, _Tally]) -> list[Response]:
+    async def _score(self, prefill: Prefill, tallies: dict[int, Tally]) -> list[Response]:
         owners = [tallies[span.owner] for span in prefill.spans]
         try:
             # Where less than a block precedes the first scored token, no cached block is of use.
             skip_cache = prefill.reads_prompt and prefill.first_scored <= self._block_size
-            output = await self._complete(prefill.prompt, scoring_params(prefill, skip_cache=skip_cache))
+            prompt = tokens_input(list(prefill.prompt))
+            output = await self._complete(prompt, scoring_params(prefill, skip_cache=skip_cache))
             scores = read_scores(prefill, output)
             if scores is None:
-                output = await self._complete(prefill.prompt, scoring_params(prefill, skip_cache=True))
+                output = await self._complete(prompt, scoring_params(prefill, skip_cache=True))
                 scores = read_scores(prefill, output)
         except _RefusedError as error:
             return [r for owner in owners if (r := owner.fail(str(error)))]
@@ -218,11 +228,11 @@ class Session:
                 finished.append(response)
         return finished
 
-    async def _complete(self, prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
+    async def _complete(self, prompt: EngineInput, params: SamplingParams) -> RequestOutput:
         """Run one request to its end. Raises `_RefusedError` for this request, `EngineDiedError` for the engine."""
         output = None
         try:
-            async for part in self._engine.generate(tokens_input(list(prompt)), params, str(next(self._numbers))):
+            async for part in self._engine.generate(prompt, params, str(next(self._numbers))):
                 output = part
         except EngineDeadError as error:
             raise EngineDiedError(CORE_ENDED) from error
@@ -238,72 +248,3 @@ class Session:
 
 class _RefusedError(Exception):
     """vLLM cannot serve this one request."""
-
-
-class _Room:
-    """Bounds what is in flight by requests and by prompt tokens; one request always fits. For a single feeder."""
-
-    def __init__(self, requests: int, tokens: int) -> None:
-        self._requests, self._tokens = requests, tokens
-        self._most_tokens = tokens
-        self._left = asyncio.Event()
-
-    async def enter(self, tokens: int) -> None:
-        while not self._requests or (tokens > self._tokens and self._tokens < self._most_tokens):
-            self._left.clear()
-            await self._left.wait()
-        self._requests -= 1
-        self._tokens -= tokens
-
-    def leave(self, tokens: int) -> None:
-        self._requests += 1
-        self._tokens += tokens
-        self._left.set()
-
-
-@dataclass
-class _Tally:
-    """Adds up the spans of one score."""
-
-    request: Request
-    missing: int
-    logprob: float = 0.0
-    is_greedy: bool = True
-    tokens: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    truncated: int = 0
-    error: str | None = None
-
-    def add(
-        self, logprob: float, is_greedy: bool, *, tokens: int, prompt_tokens: int, cached_tokens: int, truncated: int
-    ) -> Response | None:
-        """Count one span; the response once it was the last."""
-        self.logprob += logprob
-        self.is_greedy &= is_greedy
-        self.tokens += tokens
-        self.prompt_tokens += prompt_tokens
-        self.cached_tokens += cached_tokens
-        self.truncated += truncated
-        return self._finish()
-
-    def fail(self, reason: str) -> Response | None:
-        """Count one span as failed, and with it the whole score."""
-        self.error = reason
-        return self._finish()
-
-    def _finish(self) -> Response | None:
-        self.missing -= 1
-        if self.missing:
-            return None
-        if self.error is not None:
-            return failed(self.request, self.error)
-        return Scored(
-            id=self.request.id,
-            logprob=self.logprob,
-            is_greedy=self.is_greedy and isinstance(self.request, Loglikelihood),
-            tokens=self.tokens,
-            prompt_tokens=self.prompt_tokens,
-            cached_tokens=self.cached_tokens,
-            truncated=self.truncated,
-        )

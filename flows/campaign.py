@@ -7,16 +7,26 @@ from dataclasses import dataclass
 
 import pandas as pd
 from prefect import flow
+from prefect.settings import get_current_settings
 from prefect.states import Cancelled, State
 
 from core.campaign import CampaignSpec
 from core.errors import SteelyardError
+from core.plan import Plan
 from core.results import new_run_id
+from flows.canary import check_engines
 from flows.dispatch import evaluate_models
 from flows.heed import is_cancelling
 from flows.loop import run_interruptible
 from tasks.check import check
+from tasks.control import CANCELLED
+from tasks.judge import judges_of
 from tasks.publish import publish, watch_scores
+
+if get_current_settings().api.url is None:
+    from flows.prefect_server import use_temporary_server  # slow to import, and of no use to workers
+
+    use_temporary_server()
 
 
 class CampaignFailedError(SteelyardError):
@@ -49,11 +59,18 @@ def campaign(spec: CampaignSpec) -> CampaignResult:
     run, started = new_run_id(), time.monotonic()
     states = run_interruptible(lambda: evaluate_models(spec, plan, run))
     failures = {model: failure_reason(state) for model, state in states.items() if not state.is_completed()}
-    leaderboard = publish(spec, run, failures, time.monotonic() - started)
+    judges = tuple(p for p in plan.models if p.model.name in judges_of(spec) and p.model.name not in failures)
+    if judges and not is_cancelling():
+        verdicts = run_interruptible(lambda: evaluate_models(spec, Plan(plan.fleet, judges), run, "judge"))
+        failures |= {
+            model: f"as judge: {failure_reason(state)}" for model, state in verdicts.items() if not state.is_completed()
+        }
+    engines = None if is_cancelling() else check_engines(spec, plan, run)
+    leaderboard = publish(spec, run, failures, time.monotonic() - started, engines)
     watch_scores(spec, run)
     if is_cancelling():
         # A state returned is how Prefect lets a run end; who called gets `prefect.exceptions.CancelledRun`.
-        return Cancelled(message="cancelled; what is answered is stored, the next run goes on from there")  # type: ignore[return-value]
+        return Cancelled(message=CANCELLED)  # type: ignore[return-value]
     if failures:
         reasons = "; ".join(f"{model}: {reason}" for model, reason in failures.items())
         raise CampaignFailedError(f"{len(failures)} of {len(spec.models)} models failed: {reasons}", failures)

@@ -20,7 +20,7 @@ from core.campaign import CampaignSpec
 from core.errors import UserError
 from core.plan import Plan, PlannedModel
 from core.portable import absolute_paths
-from flows.evaluate_model import evaluate_model
+from flows.evaluate_model import Part, evaluate_model
 from flows.pools import GPU, MISSED_HEARTBEATS, RAY, live_workers, no_worker_message, silent_seconds
 from tasks.say import say, warn
 
@@ -31,16 +31,17 @@ SERVER_SECONDS = 300.0  # a server that is being restarted ends no campaign
 DOUBT_SECONDS = 12.0  # a little more than the heartbeat of our workers
 
 
-async def evaluate_models(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, State]:
-    """Evaluate every model at once, each in a run of its own. A failed one ends none of the others.
+async def evaluate_models(spec: CampaignSpec, plan: Plan, run: str, part: Part = "benchmarks") -> dict[str, State]:
+    """Have every model of ``plan`` do its ``part`` at once, each in a run of its own. A failed one ends none of the others.
 
     Raises `core.errors.UserError` where work pools are asked for and not registered.
     """
     if await uses_pools(spec):
         spec = absolute_paths(spec if spec.fleet else spec.model_copy(update={"fleet": plan.fleet}))
-        states = await asyncio.gather(*(_on_pool(spec, planned, run) for planned in plan.models))
+        one = _on_pool
     else:
-        states = await asyncio.gather(*(_in_process(spec, planned, run) for planned in plan.models))
+        one = _in_process
+    states = await asyncio.gather(*(one(spec, planned, run, part) for planned in plan.models))
     return {planned.model.name: state for planned, state in zip(plan.models, states, strict=True)}
 
 
@@ -66,9 +67,9 @@ async def uses_pools(spec: CampaignSpec) -> bool:
     return True
 
 
-def run_name(planned: PlannedModel) -> str:
+def run_name(planned: PlannedModel, part: Part = "benchmarks") -> str:
     """Name of a model's run in the UI."""
-    return f"{planned.model.name} · {planned.placement.engine}"
+    return f"{planned.model.name} · {planned.placement.engine}{'' if part == 'benchmarks' else f' · {part}'}"
 
 
 def run_tags(spec: CampaignSpec, planned: PlannedModel) -> list[str]:
@@ -76,20 +77,21 @@ def run_tags(spec: CampaignSpec, planned: PlannedModel) -> list[str]:
     return [f"campaign:{spec.name}", f"model:{planned.model.name}", f"engine:{planned.placement.engine}"]
 
 
-async def _in_process(spec: CampaignSpec, planned: PlannedModel, run: str) -> State:
-    subflow = evaluate_model.with_options(flow_run_name=run_name(planned))
+async def _in_process(spec: CampaignSpec, planned: PlannedModel, run: str, part: Part) -> State:
+    subflow = evaluate_model.with_options(flow_run_name=run_name(planned, part))
     with tags(*flow_run.tags, *run_tags(spec, planned)):
-        state: State = await subflow(spec, planned.model.name, run, return_state=True)
+        state: State = await subflow(spec, planned.model.name, run, part, return_state=True)
     return state
 
 
-async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str) -> State:
+async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str, part: Part) -> State:
     """Hand a model to the pool of its engine and wait for its run. Cancelled, it has that run cancelled too."""
     pool = RAY if planned.placement.engine == "distributed" else GPU
     parameters: dict[str, Any] = {
         "spec": spec.model_dump(mode="json", exclude_unset=True),
         "model": planned.model.name,
         "run": run,
+        "part": part,
     }
     async with get_client() as client:
         if not await has_worker(pool):
@@ -99,7 +101,7 @@ async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str) -> State
                 f"evaluate-model/{pool}",
                 parameters=parameters,
                 timeout=0,
-                flow_run_name=run_name(planned),
+                flow_run_name=run_name(planned, part),
                 tags=run_tags(spec, planned),
             )
         except PrefectHTTPStatusError as error:

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 from prefect import flow
+from prefect.context import TagsContext
 from prefect.states import State
 from prefect.utilities.annotations import quote
 
@@ -16,46 +18,63 @@ from core.fleet import resolve_fleet
 from core.plan import PlannedModel
 from engines.engine import EngineInfo
 from flows.heed import run_heeding
+from tasks.canary import answer_canary
 from tasks.control import Control
 from tasks.evaluate import Bench, cell_metadata, score, store
 from tasks.evaluate import evaluate as evaluate_benchmark
+from tasks.judge import prepare_judging
 from tasks.monitor import monitored
 from tasks.prepare import CellWork, fetch, prepare
 from tasks.provision import build_engine, engine_config, open_engine, provisioned
-from tasks.publish import record_model
+from tasks.publish import record_model, record_verdicts
 from tasks.route import route
 from tasks.say import say
 from tasks.slots import hold_devices
 
+Part = Literal["benchmarks", "judge", "canary"]
+
 
 @flow(name="evaluate-model", persist_result=False)
-async def evaluate_model(spec: CampaignSpec, model: str, run: str) -> State | None:
+async def evaluate_model(spec: CampaignSpec, model: str, run: str, part: Part = "benchmarks") -> State | None:
     """Evaluate the model named ``model`` on every benchmark of ``spec``, as part of the campaign's run ``run``.
 
-    What it finds goes to the results store. Raises the first failure after everything that could be computed is stored; ends
-    Cancelled where people ask for that.
+    As "judge" it scores instead what the run's models have answered where a benchmark names it as judge; as "canary" it answers the
+    canary set, by which engines are compared. What it finds goes to the results store. Raises the first failure after everything
+    that could be computed is stored; ends Cancelled where people ask for that.
 
     Args:
         spec: The campaign.
         model: Name of the campaign's model to evaluate.
         run: The campaign's run in the results store.
+        part: What to do of the campaign: its benchmarks, judging, or the canary set.
     """
     control = Control()
-    return await run_heeding(lambda: evaluate(spec, model, run, control), control, model)
+    # A task with tags asks the server for a slot of each before it runs, which costs seconds where SQLite is busy.
+    with TagsContext(current_tags=set()):
+        return await run_heeding(lambda: evaluate(spec, model, run, control, part), control, model)
 
 
-async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control) -> None:
+async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, part: Part = "benchmarks") -> None:
     """Do what is left to do for one model."""
     fleet = resolve_fleet(spec.fleet)
     chosen = next(entry for entry in spec.models if entry.name == model)
     planned = await route(spec, chosen, fleet)
     weights = await fetch(planned)
-    prepared = await asyncio.gather(*(prepare(spec, planned, weights, benchmark) for benchmark in spec.benchmarks))
-    works = [work.unquote() for work in prepared]
-    await record_model(spec, run, planned, [work.cell for work in works])
+    if part == "canary":
+        async with bench(spec, planned, fleet, weights, run, control, keep=False) as on:
+            await open_engine(quote(on.engine), model)
+            await answer_canary(quote(on), spec, run, planned.placement.engine)
+        return
+    if part == "judge":
+        works = (await prepare_judging(spec, run, planned, weights)).unquote()
+        await record_verdicts(spec, run, planned, [work.cell for work in works])
+    else:
+        prepared = await asyncio.gather(*(prepare(spec, planned, weights, benchmark) for benchmark in spec.benchmarks))
+        works = [work.unquote() for work in prepared]
+        await record_model(spec, run, planned, [work.cell for work in works])
     for work in works:
         if work.complete:
-            say(f"{model} · {work.cell.benchmark}: complete in the store, not computed again")
+            say(f"{work.cell.model} · {work.cell.benchmark}: complete in the store, not computed again")
     todo = [work for work in works if not work.complete]
     if not todo:
         return
@@ -66,24 +85,31 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control) -
 
 @asynccontextmanager
 async def bench(
-    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, weights: Path, run: str, control: Control
+    spec: CampaignSpec,
+    planned: PlannedModel,
+    fleet: FleetSpec,
+    weights: Path,
+    run: str,
+    control: Control,
+    *,
+    keep: bool = True,
 ) -> AsyncIterator[Bench]:
     """Hold the placement's devices, its Ray cluster and an engine on them, not yet open, all watched.
 
-    What a failure leaves behind is not kept loaded.
+    ``keep`` leaves a service loaded for the next; what a failure leaves behind never is.
     """
     config = engine_config(spec, planned, fleet, weights)
     async with (
         hold_devices(spec, planned, fleet, config) as held,
         provisioned(spec, planned, fleet, config, held, run) as cluster,
     ):
-        engine, keep = build_engine(spec, planned, config, held, cluster), False
+        engine, sound = build_engine(spec, planned, config, held, cluster), False
         async with monitored(spec, fleet, planned.model.name, held, engine, run) as monitor:
             try:
                 yield Bench(engine, spec.results, control, monitor)
-                keep = True
+                sound = True
             finally:
-                await asyncio.shield(asyncio.to_thread(engine.close, keep=keep))
+                await asyncio.shield(asyncio.to_thread(engine.close, keep=keep and sound))
 
 
 async def evaluate_cells(on: Bench, info: EngineInfo, planned: PlannedModel, works: list[CellWork]) -> None:
@@ -93,10 +119,12 @@ async def evaluate_cells(on: Bench, info: EngineInfo, planned: PlannedModel, wor
     """
 
     async def one(work: CellWork) -> None:
-        label = f"{planned.model.name} · {work.cell.benchmark}"
+        label = f"{work.cell.model} · {work.cell.benchmark}"
         run = await evaluate_benchmark(quote(on), quote(work), label)
         scoring = await score(quote(work), run, label)
-        await store(quote(work), scoring, cell_metadata(planned, info, run.unquote()), on.results, label)
+        await store(
+            quote(work), scoring, cell_metadata(planned, info, run.unquote(), scoring.unquote()), on.results, label
+        )
 
     ended = await asyncio.gather(*(one(work) for work in works), return_exceptions=True)
     for outcome in ended:

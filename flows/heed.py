@@ -15,7 +15,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, State
 
-from tasks.control import Control
+from tasks.control import CANCELLED, Control
 from tasks.say import say, warn
 
 POLL_SECONDS = 4.0  # the server tells nobody of a change
@@ -45,7 +45,7 @@ async def run_heeding(main: Callable[[], Coroutine[Any, Any, None]], control: Co
                 task.cancel()
             await asyncio.wait([watching, working])
     say(f"{label}: cancelled; what is answered is stored")
-    return Cancelled(message="cancelled; what is answered is stored, the next run goes on from there")
+    return Cancelled(message=CANCELLED)
 
 
 @contextmanager

@@ -33,14 +33,17 @@ def alive(workers: Iterable[Worker], now: datetime, missed: int = MISSED_HEARTBE
 
     Who the server calls offline counts only where more are forgiven than usual: it does so to those that stall, too.
     """
-    return sorted(worker.name for worker in workers if _fresh(worker, now, missed))
+    lenient = missed > MISSED_HEARTBEATS
+    return sorted(
+        worker.name
+        for worker in workers
+        if (lenient or worker.status is WorkerStatus.ONLINE) and _heard_of(worker, now, missed)
+    )
 
 
-def _fresh(worker: Worker, now: datetime, missed: int) -> bool:
-    if worker.last_heartbeat_time is None or (worker.status is not WorkerStatus.ONLINE and missed <= MISSED_HEARTBEATS):
-        return False
+def _heard_of(worker: Worker, now: datetime, missed: int) -> bool:
     patience = timedelta(seconds=missed * (worker.heartbeat_interval_seconds or UNKNOWN_INTERVAL))
-    return now - worker.last_heartbeat_time <= patience
+    return worker.last_heartbeat_time is not None and now - worker.last_heartbeat_time <= patience
 
 
 def no_worker_message(pool: str) -> str:

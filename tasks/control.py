@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from core.errors import SteelyardError
 from engines.stop import Stop
 
+CANCELLED = "cancelled; what is answered is stored, the next run goes on from there"
+
 
 class CancelledByUserError(SteelyardError):
     """The run was told to end; what it had answered is stored."""
@@ -58,7 +60,7 @@ class Control:
         with self._change:
             self._change.wait_for(lambda: self._state != "paused")
             if self._state == "cancelled":
-                raise CancelledByUserError("cancelled; what is answered is stored, the next run goes on from there")
+                raise CancelledByUserError(CANCELLED)
 
     def _turn(self, state: str) -> None:
         with self._change:

@@ -18,6 +18,7 @@ from core.errors import EngineDiedError, SteelyardError
 from core.monitor import Monitor
 from core.plan import PlannedModel
 from core.progress import DocCounter, Progress
+from core.quality import quality_of
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell, Scoring
@@ -223,13 +224,13 @@ async def score(work: CellWork, run: CellRun, label: str) -> quote[Scoring]:
 @task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE, **RETRYING)
 async def store(work: CellWork, scoring: Scoring, metadata: dict[str, Any], results: str, label: str) -> None:
     """Commit the cell: samples, scores, then the record that makes it count."""
-    await asyncio.to_thread(open_store(results).commit, work.cell, scoring, metadata)
+    await asyncio.to_thread(open_store(results).commit, work.cell, scoring, {**metadata, "cluster": work.cluster})
     head = scoring.headline
     spread = "" if head.stderr is None else f" ± {head.stderr:.4f}"
     say(f"{label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
 
 
-def cell_metadata(planned: PlannedModel, info: EngineInfo, run: CellRun) -> dict[str, Any]:
+def cell_metadata(planned: PlannedModel, info: EngineInfo, run: CellRun, scoring: Scoring) -> dict[str, Any]:
     """Facts of how a cell was computed, for its commit record. JSON values."""
     return {
         "engine": info.engine,
@@ -242,5 +243,6 @@ def cell_metadata(planned: PlannedModel, info: EngineInfo, run: CellRun) -> dict
         "cached_tokens": run.cached_tokens,
         "completion_tokens": run.completion_tokens,
         "monitor": run.monitor,
+        "quality": asdict(quality_of(scoring.samples)),
         "trust_remote_code": planned.model.trust_remote_code,
     }

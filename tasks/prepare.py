@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from core.benchmark import Benchmark, Chat, load_benchmark
+from core.benchmark import Askable, Chat, load_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec
 from core.cell import make_cell
-from core.chat import chat_renderer
+from core.chat import chat_renderer, image_token
+from core.clusters import cluster_field
+from core.errors import UserError
 from core.plan import PlannedModel
+from core.request import Generate
 from core.results import open_store
 from core.sample import Cell
 from core.weights import fetch_weights
@@ -23,12 +28,16 @@ from tasks.retry import RETRYING
 
 @dataclass(frozen=True)
 class CellWork:
-    """A cell, the benchmark it answers and how long that may take; ``complete`` where the store holds it already."""
+    """A cell, the benchmark it answers and how long that may take; ``complete`` where the store holds it already.
+
+    ``cluster`` is the doc field that groups its docs.
+    """
 
     cell: Cell
-    benchmark: Benchmark
+    benchmark: Askable
     complete: bool
     timeout_seconds: float | None = None
+    cluster: str | None = None
 
 
 @task(
@@ -53,17 +62,34 @@ async def prepare(
 def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:
     """Load ``benchmark`` as ``planned``'s model is asked it, and find out whether its cell is complete."""
     chat = _chat(planned.model, weights)
-    loaded = load_benchmark(benchmark, chat=chat, seed=spec.seed, allow_unsafe_code=spec.allow_unsafe_code)
-    cell = make_cell(planned.model, planned.checkpoint, planned.placement, loaded.label, loaded.settings)
+    loaded = load_benchmark(
+        benchmark,
+        chat=chat,
+        seed=spec.seed,
+        allow_unsafe_code=spec.allow_unsafe_code,
+        think_end_token=planned.model.think_end_token,
+        image_token=_image_token(planned, weights),
+        datasets=spec.datasets,
+    )
+    if benchmark.judge and not all(isinstance(request, Generate) for request in loaded.requests()):
+        raise UserError(f"benchmark {loaded.label!r} has no generated answers for a judge to score: drop its judge")
+    placed = (planned.model, planned.checkpoint, planned.placement)
+    cell = make_cell(*placed, loaded.label, loaded.settings, loaded.datasets)
     complete = open_store(spec.results).is_complete(cell.fingerprint)
-    return CellWork(cell, loaded, complete, benchmark.timeout_seconds)
+    return CellWork(cell, loaded, complete, benchmark.timeout_seconds, cluster_field(benchmark.name))
+
+
+def _image_token(planned: PlannedModel, weights: Path) -> Callable[[], str] | None:
+    if not planned.checkpoint.multimodal:
+        return None
+    return partial(image_token, weights, trust_remote_code=planned.model.trust_remote_code)
 
 
 def _chat(model: ModelSpec, weights: Path) -> Chat | None:
     if not model.chat_template:
         return None
     return Chat(
-        render=chat_renderer(weights, trust_remote_code=model.trust_remote_code),
+        render=chat_renderer(weights, trust_remote_code=model.trust_remote_code, variables=model.chat_template_args),
         tokenizer_name=model.name,
         system_prompt=model.system_prompt,
         fewshot_as_multiturn=model.fewshot_as_multiturn,

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from core.campaign import CampaignSpec
+from core.compare import compare_store
 from core.drops import drops
 from core.plan import PlannedModel
 from core.report import leaderboard_rows
@@ -31,6 +32,9 @@ BOARD_COLUMNS = [
     "metric",
     "score",
     "stderr",
+    "low",
+    "high",
+    "letters",
     "docs",
     "engine",
     "tensor_parallel",
@@ -59,9 +63,30 @@ async def record_model(spec: CampaignSpec, run: str, planned: PlannedModel, cell
     await asyncio.to_thread(open_store(spec.results).write_model_run, spec.name, run, entry)
 
 
+@task(
+    name="record verdicts",
+    task_run_name="record verdicts of {planned.model.name}",
+    cache_policy=NO_CACHE,
+    **RETRYING,
+)
+async def record_verdicts(spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell]) -> None:
+    """Say in the store which verdicts of a judge a run asks for, under the models that answered."""
+    by_model: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        by_model.setdefault(cell.model, {})[cell.benchmark] = cell.fingerprint
+    for model, asked in by_model.items():
+        entry = {"model": model, "judge": planned.model.name, "cells": asked}
+        await asyncio.to_thread(open_store(spec.results).write_model_run, spec.name, run, entry)
+
+
 @task(task_run_name="publish", cache_policy=NO_CACHE, **RETRYING)
-def publish(spec: CampaignSpec, run: str, failures: dict[str, str], seconds: float) -> pd.DataFrame:
-    """Store the run's manifest and show what came of it as Prefect artifacts. Returns the leaderboard."""
+def publish(
+    spec: CampaignSpec, run: str, failures: dict[str, str], seconds: float, engines: dict[str, Any] | None = None
+) -> pd.DataFrame:
+    """Store the run's manifest and show what came of it as Prefect artifacts. Returns the leaderboard (`core.compare`).
+
+    ``engines`` says whether both engines score alike, where the campaign used both (`flows.canary.check_engines`).
+    """
     store = open_store(spec.results)
     manifest: dict[str, Any] = {
         "campaign": spec.name,
@@ -70,10 +95,13 @@ def publish(spec: CampaignSpec, run: str, failures: dict[str, str], seconds: flo
         "failures": failures,
         "seconds": seconds,
         "versions": installed_versions(),
+        "engines": engines,
     }
     store.write_campaign(manifest)
-    frame = store.leaderboard(spec.name)
+    frame = compare_store(store, spec.name).board
     where = f"Samples: `{store.uri}/samples` · scores: `{store.uri}/scores`"
+    if engines:
+        where = f"{engines['text']}\n\n{where}"
     create_table_artifact(
         key=artifact_key("leaderboard", spec.name), table=_table(frame, BOARD_COLUMNS), description=where
     )

@@ -37,6 +37,9 @@ def prefect_harness() -> Iterator[None]:
     """Prefect's own temporary server with a database of its own, once a session: a second one within would hang at its end."""
     from prefect.testing.utilities import prefect_test_harness
 
+    from flows.prefect_server import use_temporary_server
+
+    use_temporary_server()
     with prefect_test_harness(server_startup_timeout=120):
         yield
 

@@ -97,6 +97,36 @@ REAL = {
     ),
 }
 
+# Flat, with the sight's own size beside that of the text.
+REAL["Qwen2.5-VL-7B"] = plain(
+    {
+        **dense("Qwen2_5_VL", 28, 3584, 28, 4, 128000, rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]}),
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "image_token_id": 151655,
+        "vision_config": {"depth": 32, "hidden_size": 1280, "num_heads": 16, "out_hidden_size": 3584},
+    },
+    8_292_166_656,
+    multimodal=True,
+    hidden_size=3584,
+    head_dim=128,
+    kv_bytes_per_token=57_344,
+    context_window=128_000,
+)
+# Nested, and what equals LlamaConfig's defaults is left out.
+REAL["llava-1.5-7b"] = Real(
+    {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "image_token_index": 32000,
+        "text_config": {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064},
+        "vision_config": {"hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 24},
+    },
+    14_126_854_144,
+    7_063_427_072,
+    "float16",
+    {"multimodal": True, "layers": 32, "kv_heads": 32, "kv_bytes_per_token": 524_288, "context_window": 4096},
+)
+
 
 def real(name: str) -> Checkpoint:
     """Return the checkpoint of a real configuration."""

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from core import catalogue
-from core.benchmark import Chat, check_benchmark, load_benchmark, sampling_of
+from core.benchmark import Chat, check_benchmark, load_benchmark
 from core.campaign import BenchmarkSpec, SamplingSpec
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Scored
+from core.sampling import sampling_of
 from tests.core.tasks.rows import DATA
 
 TASKS = Path(__file__).parent / "tasks"
@@ -197,7 +198,7 @@ def test_a_missing_file_gets_the_nearest(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("task: [", "line 2, column 1"),
-        ("- a\n- b\n", "Expected YAML dict .*got list; it needs at least"),
+        ("- a\n- b\n", "a list, not a mapping of fields; it needs at least"),
         ("dataset_path: x\n", "field 'task' is missing"),
         ("task: x\ndataset_pth: y\n", "line 2: unknown field 'dataset_pth' — did you mean 'dataset_path'"),
         ("task: x\noutput_type: multiple-choice\n", "line 2: output_type = 'multiple-choice': use one of"),
@@ -219,9 +220,9 @@ def test_a_dataset_that_cannot_be_had_is_named(tmp_path: Path) -> None:
 
 
 def test_code_outside_the_sandbox_is_refused_unless_allowed() -> None:
-    with pytest.raises(UserError, match="'mbpp' runs model-written code .* outside any sandbox"):
-        check_benchmark(BenchmarkSpec(name="mbpp"))
-    check_benchmark(BenchmarkSpec(name="mbpp"), allow_unsafe_code=True)
+    with pytest.raises(UserError, match="'cruxeval_input' runs model-written code .* outside any sandbox"):
+        check_benchmark(BenchmarkSpec(name="cruxeval_input"))
+    check_benchmark(BenchmarkSpec(name="cruxeval_input"), allow_unsafe_code=True)
 
 
 def test_bundled_names_win_and_the_catalogue_is_there() -> None:

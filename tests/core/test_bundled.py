@@ -10,13 +10,14 @@ import pytest
 
 from core import catalogue
 from core.benchmark import load_benchmark
+from core.benchmarks import shapes
 from core.benchmarks.generate import files
 from core.benchmarks.hooks import pass_at_k
 from core.campaign import BenchmarkSpec
 from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Scored
 
 DOCS = {"steelyard_arithmetic": 240, "steelyard_facts": 230, "steelyard_letters": 230, "steelyard_prose": 24}
-DOCS["humaneval"] = 164
+DOCS |= {"humaneval": 164, "steelyard_shapes": 96}
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -62,14 +63,25 @@ def oracle(request: Request, doc: dict[str, Any], *, right: bool) -> Response:
 
 @pytest.mark.parametrize("name", DOCS)
 def test_who_knows_scores_one_and_who_does_not_scores_nought(name: str) -> None:
-    benchmark = load_benchmark(BenchmarkSpec(name=name), chat=None, seed=0)
+    benchmark = load_benchmark(BenchmarkSpec(name=name), chat=None, seed=0, image_token=lambda: "<image>")
     assert benchmark.docs == DOCS[name]
     if name == "steelyard_prose":
         return
-    docs = rows(f"{'arithmetic' if 'arithmetic' in name else 'facts'}.jsonl") if name != "humaneval" else humaneval()
+    docs = docs_of(name)
     for right in (True, False):
         responses = {r.id: oracle(r, docs[int(r.id.split("/")[1])], right=right) for r in benchmark.requests()}
         assert benchmark.score(responses).headline.value == right
+
+
+def docs_of(name: str) -> list[dict[str, Any]]:
+    match name:
+        case "humaneval":
+            return humaneval()
+        case "steelyard_shapes":
+            return list(shapes.rows()["test"])
+        case "steelyard_arithmetic":
+            return rows("arithmetic.jsonl")
+    return rows("facts.jsonl")
 
 
 def humaneval() -> list[dict[str, Any]]:
@@ -94,10 +106,57 @@ def test_several_samples_give_pass_at_10() -> None:
         for number, request in enumerate(benchmark.requests())
     }
     scores = {score.metric: score.value for score in benchmark.score(responses).scores}
-    assert scores == {"pass@1": pytest.approx(0.1), "pass@10": 1.0}
+    assert scores == {"pass@1": pytest.approx(0.1), "pass@5": pytest.approx(0.5), "pass@10": 1.0}
 
 
 def test_own_example_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
     benchmark = load_benchmark(BenchmarkSpec(name="examples/own_benchmark.yaml"), chat=None, seed=0)
     assert benchmark.docs == 5
+
+
+def test_a_picture_shows_what_its_doc_says() -> None:
+    docs = docs_of("steelyard_shapes")
+    for doc in docs:
+        (picture,) = shapes.draw(doc)
+        assert picture.mode == "RGB"
+        assert all(64 <= side <= 128 for side in picture.size)
+        for figure in doc["figures"]:
+            assert picture.getpixel((figure["x"], figure["y"])) == shapes.COLOURS[figure["colour"]]
+        shown = {colour for _, colour in picture.getcolors(picture.width * picture.height)}
+        assert len(shown) == 1 + len({figure["colour"] for figure in doc["figures"]})
+    assert len({shapes.draw(doc)[0].tobytes() for doc in docs}) == len(docs)
+    assert [shapes.draw(doc)[0].tobytes() for doc in docs_of("steelyard_shapes")] == [
+        shapes.draw(doc)[0].tobytes() for doc in docs
+    ]
+
+
+def test_the_answer_of_a_doc_is_what_its_picture_shows() -> None:
+    for doc in docs_of("steelyard_shapes"):
+        question, answer, figures = doc["question"], doc["answer"], doc["figures"]
+        if question.startswith("How many"):
+            assert answer == str(len(figures))
+        elif question.startswith("Which shape is in"):
+            assert [figure["shape"] for figure in figures] == [answer]
+        else:
+            asked = [figure for figure in figures if "the shape" in question or f"the {figure['shape']}" in question]
+            assert [figure["colour"] for figure in asked] == [answer]
+        assert answer in doc["choices"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("star", 1),
+        (" A STAR.", 1),
+        ("The shape is a red star", 1),
+        ("square", 0),
+        ("star or square", 0),
+        ("", 0),
+        ("stars", 0),
+    ],
+)
+def test_an_answer_names_the_right_choice_and_no_other(answer: str, right: int) -> None:
+    doc = {"choices": ["circle", "square", "star"], "answer": "star"}
+    assert shapes.results(doc, [answer]) == {"acc": right}
+    assert shapes.results({"choices": ["1", "2"], "answer": "2"}, ["There are two."]) == {"acc": 1}

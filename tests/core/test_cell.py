@@ -5,6 +5,7 @@ import pytest
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.cell import make_cell
+from core.dataset_call import Loaded
 from core.placement import place
 from core.sample import Cell
 from tests.core.real_configs import real
@@ -44,3 +45,14 @@ def test_what_changes_outputs_is(change: dict[str, Any]) -> None:
 
 def test_the_default_type_said_aloud_is_the_same_cell() -> None:
     assert cell(dtype="bfloat16").fingerprint == cell().fingerprint
+
+
+def test_where_rows_came_from_is_described_and_not_part_of_a_cell() -> None:
+    checkpoint, spec = real("Llama-3.1-8B"), ModelSpec(model="m")
+    placement = place(checkpoint, spec, FLEET, PolicySpec())
+    cells = [
+        make_cell(spec, checkpoint, placement, "b", {}, [Loaded("openai/gsm8k", "main", commit, where)])
+        for commit, where in (("1" * 40, "hub"), (None, "/mirror"))
+    ]
+    assert cells[0].fingerprint == cells[1].fingerprint == make_cell(spec, checkpoint, placement, "b", {}).fingerprint
+    assert [each.settings["datasets"][0]["place"] for each in cells] == ["hub", "/mirror"]

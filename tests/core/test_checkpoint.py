@@ -150,3 +150,23 @@ def test_layers_without_attention_keep_no_keys_and_values() -> None:
 def test_multimodal_models_nest_their_text_config() -> None:
     nested = facts(text_config={"num_hidden_layers": 7, "num_attention_heads": 4, "hidden_size": 64}, vision_config={})
     assert (nested.layers, nested.multimodal) == (7, True)
+
+
+def test_an_omni_model_is_placed_by_its_thinker() -> None:
+    thinker = {
+        "text_config": {"num_hidden_layers": 7, "num_attention_heads": 4, "hidden_size": 64},
+        "vision_config": {},
+    }
+    found = describe({"thinker_config": thinker, "talker_config": {}}, Weights(1, 1, "bfloat16"), source="x")
+    assert (found.layers, found.multimodal) == (7, True)
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "chat_template.json"])
+def test_what_a_processor_reads_is_part_of_the_identity(tmp_path: Path, name: str) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    bare = read_checkpoint(str(folder))
+    (folder / name).write_text("{}")
+    seeing = read_checkpoint(str(folder))
+    assert seeing.identity != bare.identity
+    assert (bare.multimodal, bare.has_chat_template) == (False, False)
+    assert (seeing.multimodal, seeing.has_chat_template) == ("processor" in name, "template" in name)

@@ -29,6 +29,8 @@ def routed(name: str, fleet: FleetSpec, free: int | None = None, **model: Any) -
         ("Llama-3.1-8B", SMALL_GPU, "lightweight", 1, 1),
         ("Llama-3.1-8B", ONE, "lightweight", 1, 1),
         ("long-7B", NODE, "lightweight", 1, 1),
+        ("Qwen2.5-VL-7B", SMALL_GPU, "lightweight", 1, 1),
+        ("llava-1.5-7b", SMALL_GPU, "lightweight", 1, 1),
         ("Qwen3-32B", NODE, "distributed", 2, 1),  # 65.5 GB of weights fit 72, but not beside 10.7 GB of KV cache
         ("Llama-3.1-70B", NODE, "distributed", 4, 1),
         ("Llama-70B-AWQ", NODE, "distributed", 1, 1),

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import StoreError
-from core.results import Store, new_run_id, open_store
+from core.results import FILES_AT_ONCE, Store, new_run_id, open_store
 from core.sample import Score
 from tests.core.store_parts import METADATA, make_cell, make_responses, make_scoring
 
@@ -244,3 +244,26 @@ def test_a_manifest_joins_what_its_models_wrote(store: Store) -> None:
 def test_run_ids_sort_by_time() -> None:
     ids = [new_run_id() for _ in range(20)]
     assert sorted(ids) == ids
+
+
+def test_samples_are_read_without_what_is_not_asked_for(store: Store) -> None:
+    store.commit(make_cell(), make_scoring(), METADATA)
+    store.commit(make_cell("b", benchmark="mmlu"), make_scoring(), METADATA)
+    frame = store.samples(columns=["value", "doc_id"], benchmarks={"mmlu"})
+    assert set(frame.columns) == {"benchmark", "model", "doc_id", "value"}
+    assert frame["benchmark"].unique().tolist() == ["mmlu"]
+    assert frame["value"].tolist() == store.samples()["value"].tolist()[:3]
+    assert set(store.samples(columns=["value"], benchmarks=set()).columns) == {"benchmark", "model", "value"}
+
+
+def test_a_column_that_samples_have_not_is_named(store: Store) -> None:
+    with pytest.raises(StoreError, match="samples have no column 'valeu' — did you mean 'value'"):
+        store.samples(columns=["valeu"])
+
+
+def test_more_cells_than_are_read_at_once_are_all_read(store: Store) -> None:
+    for number in range(FILES_AT_ONCE + 1):
+        cell = replace(make_cell(model=f"m{number}"), fingerprint=f"{number:064x}")
+        store.commit(cell, make_scoring(docs=1, value=float(number)), METADATA)
+    frame = store.samples(columns=["value"])
+    assert dict(zip(frame["model"], frame["value"], strict=True)) == {f"m{n}": n for n in range(FILES_AT_ONCE + 1)}

@@ -42,7 +42,7 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
     env |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     home.mkdir(parents=True, exist_ok=True)
     url = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [*CLI, "server", "--port", str(port)]
     with process(command, env, home / "server.log"):
         _await(f"{url}/health", home / "server.log")
         with temporary_settings(updates={PREFECT_API_URL: url}):

@@ -3,15 +3,19 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from core.results import open_store
+from core.sample import Scoring
 from deployments import cli
 from deployments.local_s3 import S3Server
 from tests.checkpoints import write_checkpoint
+from tests.core.store_parts import METADATA, make_cell, make_scoring
 
 
 @pytest.fixture
@@ -144,3 +148,54 @@ def test_json_results_are_lines_of_json(steelyard: Callable[..., tuple[int, str,
     code, out, _ = steelyard("results", str(tmp_path), "--format", "json")
     assert code == 0
     assert [json.loads(line) for line in out.splitlines()] == []
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> str:
+    """A store where one model answers every doc and the other none; returns its path."""
+    store = open_store(str(tmp_path / "filled"))
+    for model, letter, value in (("best", "a", 1.0), ("poor", "b", 0.0)):
+        store.commit(make_cell(letter, model), make_scoring(docs=20, value=value), METADATA)
+        store.commit(make_cell({"a": "c", "b": "d"}[letter], model, "prose"), unscored(), METADATA)
+    return store.uri
+
+
+def unscored() -> Scoring:
+    scoring = make_scoring()
+    return replace(scoring, samples=tuple(replace(sample, value=None) for sample in scoring.samples))
+
+
+def test_results_show_intervals_and_letters(steelyard: Callable[..., tuple[int, str, str]], filled: str) -> None:
+    code, out, _ = steelyard("results", filled)
+    assert code == 0
+    assert "1.0000 │ [0.8389, 1.0000] │ a " in out
+    assert "0.0000 │ [0.0000, 0.1611] │ b " in out
+    assert "1.0000 ± 0.1000 │" in out  # prose has no values per doc
+
+
+def test_pairs_are_shown_and_what_cannot_be_compared_is_named(
+    steelyard: Callable[..., tuple[int, str, str]], filled: str
+) -> None:
+    code, out, _ = steelyard("results", filled, "--pairs")
+    assert code == 0
+    assert "+1.0000" in out
+    assert "McNemar" in out
+    assert "Not compared, for a score is not a mean of values per doc: prose" in out
+
+
+def test_pairs_come_in_every_format(steelyard: Callable[..., tuple[int, str, str]], filled: str) -> None:
+    (line,) = steelyard("results", filled, "--pairs", "--format", "json")[1].splitlines()
+    row = json.loads(line)
+    assert (row["model_a"], row["model_b"], row["docs"], row["wins"]) == ("best", "poor", 20, 20)
+    assert row["p"] == pytest.approx(2 / 2**20, abs=1e-12)
+    assert (
+        steelyard("results", filled, "--pairs", "--format", "csv")[1]
+        .splitlines()[0]
+        .startswith("benchmark,metric,model_a,")
+    )
+    assert "| **+1.0000** |" in steelyard("results", filled, "--pairs", "--format", "markdown")[1]
+
+
+def test_pairs_of_an_empty_store_are_no_error(steelyard: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = steelyard("results", str(tmp_path), "--pairs")
+    assert (code, out.startswith("No complete results in ")) == (0, True)

@@ -115,10 +115,11 @@ def test_deploying_twice_doubles_nothing(client: SyncPrefectClient) -> None:
     assert state(client) == first
     assert {automation.name: automation.id for automation in client.read_automations()} == automations
     assert "steelyard: run without heartbeat" in automations
-    assert set(first) == {"campaign", "gpu", "ray", "nightly"}
+    assert set(first) == {"campaign", "rescore", "gpu", "ray", "nightly"}
     assert len(first["nightly"][1]) == 2
     assert [(entry.name, entry.pool) for entry in registered] == [
         ("campaign/campaign", "campaign"),
+        ("rescore/rescore", "campaign"),
         ("evaluate-model/gpu", "gpu"),
         ("evaluate-model/ray", "ray"),
         ("campaign/nightly", "campaign"),

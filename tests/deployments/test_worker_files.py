@@ -434,11 +434,12 @@ def schedule_example() -> list[dict[str, Any]]:
     return loaded
 
 
-def test_prefect_reads_the_three_deployments_and_their_pools() -> None:
+def test_prefect_reads_the_deployments_and_their_pools() -> None:
     deployments, actions, complaints = prefect_reads(PREFECT_YAML)
     assert complaints == ""
     assert {each["name"]: each["work_pool"]["name"] for each in deployments} == {
         "campaign": "campaign",
+        "rescore": "campaign",
         "gpu": "gpu",
         "ray": "ray",
     }
@@ -452,7 +453,7 @@ def test_entrypoints_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     deployments, _, _ = prefect_reads(PREFECT_YAML)
     entrypoints = [each["entrypoint"] for each in deployments]
     flows: list[Flow[..., Any]] = [load_flow_from_entrypoint(each, use_placeholder_flow=False) for each in entrypoints]
-    assert [flow.name for flow in flows] == ["campaign", "evaluate-model", "evaluate-model"]
+    assert [flow.name for flow in flows] == ["campaign", "rescore", "evaluate-model", "evaluate-model"]
     with pytest.raises(MissingFlowError, match="campain"):
         load_flow_from_entrypoint("flows/campaign.py:campain", use_placeholder_flow=False)
 

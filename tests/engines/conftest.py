@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import models
+from tests.engines.fake_kubernetes import FakeKubernetes
+from tests.engines.kuberay_flow import a_world
 
 WINDOW = 512
 
@@ -33,6 +36,11 @@ def tiny_llama(model_cache: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_vlm(model_cache: Path) -> Path:
+    return models.tiny_vlm(model_cache)
+
+
+@pytest.fixture(scope="session")
 def harness(smollm2: Path) -> Any:
     """lm-evaluation-harness's own Hugging Face backend in float32.
 
@@ -41,3 +49,12 @@ def harness(smollm2: Path) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     return HFLM(pretrained=str(smollm2), device="cpu", dtype="float32", max_length=WINDOW - 1, batch_size=1)
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[FakeKubernetes]:
+    """A Kubernetes API server that speaks what is used of it, and this process logged in to it."""
+    with a_world(tmp_path, monkeypatch, caplog) as found:
+        yield found

@@ -148,6 +148,7 @@ def answers_what_it_cannot_serve(engine: Engine) -> None:
         Generate("no room", "a", Sampling(max_tokens=600)),
         Generate("unknown", "a", Sampling(extra={"no_such_field": 1})),
         Generate("too hot", "a", Sampling(temperature=9.0)),
+        Generate("picture", "a", Sampling(max_tokens=4), images=(b"a PNG file",)),
         Generate("fine", "The capital of France is", Sampling(max_tokens=4)),
     ]
     responses = answer(engine, requests)
@@ -157,6 +158,7 @@ def answers_what_it_cannot_serve(engine: Engine) -> None:
         "no room": "max_tokens = 600",
         "unknown": "no_such_field",
         "too hot": "temperature",
+        "picture": "the model takes none",
     }.items():
         assert fault in (responses[id].error or "")
     assert responses["fine"].error is None

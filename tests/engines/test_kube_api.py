@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,7 @@ import yaml
 
 from core.errors import EngineDiedError, UserError
 from tests.engines.fake_kubernetes import TOKEN, FakeKubernetes, kubeconfig, served
-from tests.engines.kuberay_flow import NAME, SLOW, a_world, enter, message, provisioned
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Iterator[FakeKubernetes]:
-    with a_world(tmp_path, monkeypatch, caplog) as found:
-        yield found
+from tests.engines.kuberay_flow import NAME, SLOW, enter, message, provisioned
 
 
 @pytest.mark.parametrize("verb", ["list", "create", "get", "watch"])

@@ -6,9 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from engines.distributed.kube_api import connect
 from engines.distributed.kuberay import reap
 from engines.distributed.kuberay_manifest import cluster_name
 from tests.engines.fake_kubernetes import FakeKubernetes, role_rules
-from tests.engines.kuberay_flow import NAME, SLOW, SPEC, a_world, enter, message, provisioned
+from tests.engines.kuberay_flow import NAME, SLOW, SPEC, enter, message, provisioned
 from tests.engines.test_kuberay_manifest import check
 
 LATER = timedelta(days=1)
@@ -30,14 +28,6 @@ with provisioned(run="crashed"):
     print("up", flush=True)
     time.sleep(600)
 """
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Iterator[FakeKubernetes]:
-    with a_world(tmp_path, monkeypatch, caplog) as found:
-        yield found
 
 
 def expired(name: str, labels: dict[str, str]) -> dict[str, Any]:

@@ -1,6 +1,32 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
+
+import flows.evaluate_model
+from tests.checkpoints import write_checkpoint
+from tests.flows.scripted import BENCHMARKS, Engines
 
 
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server(prefect_harness: None) -> None:
     """Flows of this folder run on the session's temporary server."""
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
+    engines = Engines()
+    monkeypatch.setattr(flows.evaluate_model, "build_engine", engines.build)
+    return engines
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    models = [str(write_checkpoint(tmp_path / name, seed)) for seed, name in enumerate(["first", "second"])]
+    return {
+        "name": "flows",
+        "models": models,
+        "benchmarks": BENCHMARKS,
+        "fleet": {"gpus": 2, "gpu_memory_gb": 8, "device": "cpu"},
+        "results": str(tmp_path / "results"),
+    }

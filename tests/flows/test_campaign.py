@@ -1,63 +1,15 @@
 """Flow logic, with a scripted engine in place of vLLM; everything else is real."""
 
 import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import flows.evaluate_model
 from core.errors import EngineDiedError, UserError
-from core.request import Generate, Generated, Request, Response, Scored
+from core.request import Generated, Request, Response
 from core.results import open_store
-from engines.slots import Held
 from flows.campaign import CampaignFailedError, campaign
-from tests.checkpoints import write_checkpoint
-from tests.scripted_engine import ScriptedEngine
-
-LIMIT = 6
-BENCHMARKS = [{"name": "steelyard_facts", "limit": LIMIT}, {"name": "steelyard_arithmetic", "limit": LIMIT}]
-
-
-def answer(request: Request) -> Response:
-    if isinstance(request, Generate):
-        return Generated(request.id, " 4", "stop", prompt_tokens=5, completion_tokens=1)
-    return Scored(request.id, logprob=-float(len(request.id)), is_greedy=False, tokens=1, prompt_tokens=5)
-
-
-class Engines:
-    """Builds a scripted engine per model and remembers it; ``scripts`` may replace a model's answers."""
-
-    def __init__(self) -> None:
-        self.built: dict[str, ScriptedEngine] = {}
-        self.devices: dict[str, tuple[int, ...]] = {}
-        self.scripts: dict[str, Callable[[Request], Response]] = {}
-
-    def build(self, spec: Any, planned: Any, config: Any, held: Held, cluster: Any) -> ScriptedEngine:
-        name = planned.model.name
-        self.devices[name] = held.devices
-        self.built[name] = ScriptedEngine(self.scripts.get(name, answer))
-        return self.built[name]
-
-
-@pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr(flows.evaluate_model, "build_engine", engines.build)
-    return engines
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> dict[str, Any]:
-    models = [str(write_checkpoint(tmp_path / name, seed)) for seed, name in enumerate(["first", "second"])]
-    return {
-        "name": "flows",
-        "models": models,
-        "benchmarks": BENCHMARKS,
-        "fleet": {"gpus": 2, "gpu_memory_gb": 8, "device": "cpu"},
-        "results": str(tmp_path / "results"),
-    }
+from tests.flows.scripted import BENCHMARKS, LIMIT, Engines, answer
 
 
 def test_every_model_runs_every_benchmark_and_lands_in_the_store(engines: Engines, spec: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Feeding an engine and storing what it says: time-outs, pauses and cancellation. The engine is scripted."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from core.results import open_store
 from core.sample import Cell
 from tasks.control import CancelledByUserError, Control
 from tasks.evaluate import Bench, run_cell
+from tasks.evaluate import store as store_cell
 from tasks.prepare import CellWork
+from tests.core.store_parts import make_scoring
 from tests.scripted_engine import ScriptedEngine
 
 LIMIT = 8
@@ -117,3 +120,11 @@ def test_an_engine_that_leaves_requests_unanswered_is_named(results: str) -> Non
     engine.open()
     with pytest.raises(EngineDiedError, match="1 of 8 requests were not answered"):
         run_cell(Bench(engine, results, Control()), work(), silent)
+
+
+def test_the_record_keeps_what_groups_the_benchmarks_docs(results: str) -> None:
+    asyncio.run(store_cell.fn(work(cluster="question"), make_scoring(), {"seconds": 1.0}, results, "m"))
+    record = open_store(results).commit_record(FINGERPRINT)
+    assert record is not None
+    assert record["metadata"] == {"seconds": 1.0, "cluster": "question"}
+    assert open_store(results).leaderboard()["cluster"].tolist() == ["question"]

@@ -1,15 +1,18 @@
 """Publishing a run: which scores dropped since the run before, told by events."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prefect import flow
+from prefect.artifacts import Artifact
 
 import tasks.publish
 from core.campaign import load_spec
 from core.results import open_store
-from tasks.publish import watch_scores
+from tasks.keys import artifact_key
+from tasks.publish import publish, watch_scores
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
@@ -35,3 +38,24 @@ def test_a_score_that_dropped_since_the_run_before_is_an_event(tmp_path: Path, m
     assert event["event"] == "steelyard.score.dropped"
     assert event["resource"]["prefect.resource.id"] == "steelyard.campaign.nightly"
     assert (event["resource"]["model"], event["resource"]["before"]) == ("tiny", "0.9")
+
+
+def test_the_leaderboard_is_shown_with_intervals_and_letters(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for model, letter, value in (("best", "a", 1.0), ("poor", "b", 0.0)):
+        cell = make_cell(letter, model)
+        store.commit(cell, make_scoring(docs=20, value=value), METADATA)
+        store.write_model_run("shown", "r1", {"model": model, "cells": {"gsm8k": cell.fingerprint}})
+    spec = load_spec({"name": "shown", "models": ["best"], "benchmarks": ["gsm8k"], "results": str(tmp_path)})
+
+    @flow
+    def after() -> dict[str, str]:
+        frame = publish(spec, "r1", {}, 1.0)
+        return dict(zip(frame["model"], frame["letters"], strict=True))
+
+    assert after() == {"best": "a", "poor": "b"}
+    artifact = cast("Artifact | None", Artifact.get(artifact_key("leaderboard", "shown")))
+    assert artifact is not None
+    rows = json.loads(str(artifact.data))
+    # Wilson's bounds of 20 of 20 and 0 of 20: 20/(20 + z²) and what is left of 1
+    assert [(row["model"], row["low"], row["high"]) for row in rows] == [("best", 0.8389, 1.0), ("poor", 0.0, 0.1611)]

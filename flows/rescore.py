@@ -1,0 +1,100 @@
+"""Scores of a campaign made again from its stored samples, where a metric, a filter or a target has changed since."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import flow
+from prefect.utilities.annotations import quote
+
+from core.campaign import CampaignSpec
+from core.plan import PlannedModel
+from core.rescore import find_donor
+from core.results import new_run_id, open_store
+from flows.loop import run_interruptible
+from tasks.check import check
+from tasks.judge import judges_of, prepare_judging
+from tasks.prepare import CellWork, fetch, prepare
+from tasks.publish import publish, record_model, record_verdicts
+from tasks.rescore import score_again
+from tasks.say import say, warn
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Labels of a campaign's cells: scored again now, unchanged since they were stored, and without samples to score."""
+
+    run: str
+    rescored: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@flow(flow_run_name="rescore {spec.name}", persist_result=False)
+def rescore(spec: CampaignSpec) -> Rescored:
+    """Score a campaign's stored samples by its benchmarks as they are now; a mapping with the spec's fields will do.
+
+    Starts no engine. Old scores stay under their fingerprints; the leaderboard shows the new ones. Cells whose requests have
+    changed, or that were never run, are listed and left to `flows.campaign.campaign`. Raises `core.errors.UserError` for bad input.
+
+    Args:
+        spec: Models, benchmarks, and where results are.
+    """
+    plan = check(spec)
+    run, started = new_run_id(), time.monotonic()
+    outcomes = run_interruptible(lambda: _rescore_models(spec, plan.models, run))
+    publish(spec, run, {}, time.monotonic() - started)
+    cells = [cell for outcome in outcomes for cell in outcome]
+    found = {
+        kind: tuple(label for label, what in cells if what == kind) for kind in ("rescored", "unchanged", "missing")
+    }
+    for label in found["missing"]:
+        warn(f"{label}: no stored samples answer what it asks now; run the campaign")
+    return Rescored(run, **found)
+
+
+async def _rescore_models(
+    spec: CampaignSpec, models: tuple[PlannedModel, ...], run: str
+) -> list[list[tuple[str, str]]]:
+    answered = await asyncio.gather(*(_rescore_model(spec, planned, run) for planned in models))
+    judges = [planned for planned in models if planned.model.name in judges_of(spec)]
+    return answered + [await _rescore_verdicts(spec, planned, run) for planned in judges]
+
+
+async def _rescore_model(spec: CampaignSpec, planned: PlannedModel, run: str) -> list[tuple[str, str]]:
+    weights = await _weights(planned)
+    prepared = await asyncio.gather(*(prepare(spec, planned, weights, benchmark) for benchmark in spec.benchmarks))
+    works = [work.unquote() for work in prepared]
+    await record_model(spec, run, planned, [work.cell for work in works])
+    return await _rescore_cells(spec, works)
+
+
+async def _rescore_verdicts(spec: CampaignSpec, planned: PlannedModel, run: str) -> list[tuple[str, str]]:
+    works = (await prepare_judging(spec, run, planned, await _weights(planned))).unquote()
+    await record_verdicts(spec, run, planned, [work.cell for work in works])
+    return await _rescore_cells(spec, works)
+
+
+async def _rescore_cells(spec: CampaignSpec, works: list[CellWork]) -> list[tuple[str, str]]:
+    records = await asyncio.to_thread(open_store(spec.results).commit_records)
+
+    async def one(work: CellWork) -> tuple[str, str]:
+        label = f"{work.cell.model} · {work.cell.benchmark}"
+        if work.complete:
+            return label, "unchanged"
+        donor = find_donor(work.cell, records.values())
+        if donor is None:
+            return label, "missing"
+        await score_again(quote(work), quote(donor), spec.results, label)
+        say(f"{label}: scored again from stored samples")
+        return label, "rescored"
+
+    return await asyncio.gather(*(one(work) for work in works))
+
+
+async def _weights(planned: PlannedModel) -> Path:
+    # Without a chat template nothing of the checkpoint's files is needed.
+    return await fetch(planned) if planned.model.chat_template else Path(planned.checkpoint.source)

@@ -1,0 +1,30 @@
+"""The canary set: answered on one engine, and compared when both have."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from core.benchmark import load_benchmark
+from core.campaign import CampaignSpec
+from core.canary import BENCHMARK
+from core.canary_store import write_answers
+from core.storage import open_storage
+from tasks.evaluate import Bench
+from tasks.retry import RETRYING
+from tasks.say import say
+
+
+@task(name="answer canary set", task_run_name="answer canary set {engine}", cache_policy=NO_CACHE, **RETRYING)
+async def answer_canary(on: Bench, spec: CampaignSpec, run: str, engine: str) -> None:
+    """Answer the canary set on an open engine and store the responses under the campaign's run."""
+
+    def answer() -> None:
+        benchmark = load_benchmark(BENCHMARK, chat=None, seed=spec.seed)
+        responses = list(on.engine.run(benchmark.requests()))
+        write_answers(open_storage(spec.results), spec.name, run, engine, responses)
+
+    await asyncio.to_thread(answer)
+    say(f"canary set answered {engine}")

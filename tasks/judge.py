@@ -1,0 +1,75 @@
+"""What a judge has to score: the answers that a run has stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.utilities.annotations import quote
+
+from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
+from core.cell import make_cell
+from core.chat import chat_renderer
+from core.judge import Judging
+from core.judge_spec import JudgeSpec
+from core.plan import PlannedModel
+from core.results import Store, open_store
+from tasks.prepare import CellWork
+from tasks.retry import RETRYING
+from tasks.say import warn
+
+
+@task(
+    name="prepare judging", task_run_name="prepare judging by {planned.model.name}", cache_policy=NO_CACHE, **RETRYING
+)
+async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> quote[list[CellWork]]:
+    """Find what ``planned``'s model judges of the campaign's run ``run``; a cell's ``model`` is the one that answered."""
+    return quote(await asyncio.to_thread(judgings, spec, run, planned, weights))
+
+
+def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:
+    """See `prepare_judging`. Answers that are not complete in the store are named and left out."""
+    store, judge = open_store(spec.results), planned.model
+    render = None
+    if judge.chat_template:
+        render = chat_renderer(weights, trust_remote_code=judge.trust_remote_code, variables=judge.chat_template_args)
+    works = []
+    for judge_spec, benchmark, model, fingerprint in _answered(spec, store, run, judge.name):
+        if not store.is_complete(fingerprint):
+            warn(f"{model} · {benchmark_label(benchmark)}: not judged, it is not complete")
+            continue
+        judging = Judging(
+            spec=judge_spec,
+            benchmark=benchmark_label(benchmark),
+            samples=tuple(store.cell_samples(fingerprint)),
+            render_chat=render,
+            system_prompt=judge.system_prompt,
+            think_end_token=judge.think_end_token,
+        )
+        cell = make_cell(judge, planned.checkpoint, planned.placement, judging.label, judging.settings)
+        complete = store.is_complete(cell.fingerprint)
+        works.append(CellWork(replace(cell, model=model), judging, complete, benchmark.timeout_seconds))
+    return works
+
+
+def judges_of(spec: CampaignSpec) -> list[str]:
+    """Names of the models that judge, in the campaign's order."""
+    asked = {benchmark.judge.model for benchmark in spec.benchmarks if benchmark.judge}
+    return [model.name for model in spec.models if model.name in asked]
+
+
+def _answered(
+    spec: CampaignSpec, store: Store, run: str, judge: str
+) -> Iterator[tuple[JudgeSpec, BenchmarkSpec, str, str]]:
+    """(judge, benchmark, model, fingerprint) of every cell of the run that ``judge`` scores."""
+    (manifest,) = (each for each in store.campaigns(spec.name) if each["run"] == run)
+    cells = {entry["model"]: entry["cells"] for entry in manifest["models"] if "judge" not in entry}
+    for benchmark in spec.benchmarks:
+        if benchmark.judge and benchmark.judge.model == judge:
+            for model in spec.models:
+                if fingerprint := cells.get(model.name, {}).get(benchmark_label(benchmark)):
+                    yield benchmark.judge, benchmark, model.name, fingerprint

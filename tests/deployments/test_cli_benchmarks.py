@@ -1,0 +1,140 @@
+"""``steelyard benchmarks`` and ``steelyard datasets list`` in process. Nothing here loads a dataset or starts an engine."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.catalogue import bundled, entries
+from core.suite import suites
+from deployments import cli
+from tests.checkpoints import write_checkpoint
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def steelyard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line with arguments; returns exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["steelyard", *arguments])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code if isinstance(ended.value.code, int) else 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Callable[..., str]:
+    """Write a campaign over a small checkpoint; returns its path."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+
+    def write(*benchmarks: Any, **fields: Any) -> str:
+        spec = {
+            "name": "bad",
+            "models": [str(checkpoint)],
+            "benchmarks": list(benchmarks),
+            "fleet": {"gpus": 1, "gpu_memory_gb": 8, "device": "cpu"},
+            "results": str(tmp_path / "results"),
+            **fields,
+        }
+        path = tmp_path / "campaign.yaml"
+        path.write_text(yaml.safe_dump(spec))
+        return str(path)
+
+    return write
+
+
+def test_every_name_is_a_line_and_the_last_one_counts_them(steelyard: Run) -> None:
+    code, out, _ = steelyard("benchmarks")
+    assert code == 0
+    lines = out.splitlines()
+    assert {line.split(" ")[0] for line in lines} >= entries().keys()
+    assert f"{len(suites())} suites, {len(bundled())} bundled; 1 cannot be loaded" in lines[-1]
+
+
+def test_an_exact_name_gives_details_and_says_how_many_more_match(steelyard: Run) -> None:
+    code, out, _ = steelyard("benchmarks", "gsm8k")
+    assert code == 0
+    for fact in ("openai/gsm8k main", "exact_match", "math_word_problems", "gsm8k.yaml", "more match 'gsm8k'"):
+        assert fact in out
+
+
+def test_csv_and_json_carry_the_same_rows(steelyard: Run) -> None:
+    arguments = ("benchmarks", "gsm8k_cot*", "--type", "generate_until", "--format")
+    _, text, _ = steelyard(*arguments, "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    _, text, _ = steelyard(*arguments, "json")
+    objects = [json.loads(line) for line in text.splitlines()]
+    assert [row["name"] for row in rows] == [each["name"] for each in objects]
+    assert len(rows) > 2
+    assert objects[0]["tags"] == rows[0]["tags"].split()
+    _, text, _ = steelyard("benchmarks", "core", "--format", "json")
+    assert "arc_challenge (25-shot)" in json.loads(text)["details"]["benchmarks"]
+
+
+def test_a_folder_of_one_s_own_is_listed_with_what_is_broken(steelyard: Run, tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("task: good\ndataset_path: org/data\n")
+    (tmp_path / "bad.yaml").write_text("task: [\n")
+    code, out, _ = steelyard("benchmarks", f"{tmp_path}/")
+    assert code == 0
+    assert "org/data" in out
+    assert "cannot be loaded: line 2, column 1" in out
+    assert "1 broken files; 1 cannot be loaded" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["gsmk8"], "no benchmark for 'gsmk8' — did you mean 'gsm8k'?"),
+        (["--tag", "no_such_tag"], "--tag no_such_tag: nothing in the catalogue has it"),
+        (["--format", "excel"], "format 'excel': use one of table, csv, json"),
+        (["no/such/folder"], "'no/such/folder': no such folder of task YAMLs"),
+        (["gsm8k", "--type", "loglikelihood"], "no benchmark for 'gsm8k'"),
+    ],
+)
+def test_what_is_not_there_is_one_line_and_exit_2(steelyard: Run, arguments: list[str], words: str) -> None:
+    code, out, err = steelyard("benchmarks", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_a_wrong_task_yaml_names_file_line_field_and_fix_and_nothing_starts(
+    steelyard: Run, campaign: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "task: own\ndataset_path: json\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\nnum_fewshot: five\n"
+    )
+    code, out, err = steelyard("run", campaign("own.yaml"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{tmp_path}/own.yaml': line 6: num_fewshot = 'five': use a whole number" in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_dataset_that_cannot_be_had_is_named_and_nothing_starts(
+    steelyard: Run, campaign: Callable[..., str], tmp_path: Path
+) -> None:
+    code, out, err = steelyard("run", campaign("gsm8k", "steelyard_facts", datasets={"offline": True}))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "benchmark 'gsm8k': dataset 'openai/gsm8k' cannot be had: datasets.offline is set" in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_datasets_are_listed_with_place_and_fault(steelyard: Run, campaign: Callable[..., str]) -> None:
+    code, out, _ = steelyard("datasets", "list", campaign("mmlu", "steelyard_facts", datasets={"offline": True}))
+    assert code == 1
+    lines = {line.split(" ")[0]: line for line in out.splitlines()}
+    assert "57 configs" in lines["cais/mmlu"]
+    assert "datasets.offline is set" in lines["cais/mmlu"]
+    assert "code" in lines["hooks.rows"]
+    assert steelyard("datasets", "list", campaign("steelyard_facts"))[0] == 0

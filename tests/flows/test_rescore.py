@@ -1,0 +1,66 @@
+"""Scoring stored samples again: new scores beside the old ones, and no engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.results import open_store
+from flows.campaign import campaign
+from flows.rescore import rescore
+from tests.flows.scripted import LIMIT, Engines
+
+TASK = """
+task: own
+custom_dataset: !function rows.rows
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["\\n"], max_gen_toks: 8}}
+filter_list:
+  - name: number
+    filter: [{{function: regex, regex_pattern: "{pattern}"}}, {{function: take_first}}]
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+metadata: {{version: 1.0}}
+"""
+ROWS = """
+def rows(**_):
+    from datasets import Dataset, DatasetDict
+    return DatasetDict({{"test": Dataset.from_list([{{"question": f"{prefix}{{n}}?", "answer": "4"}} for n in range(6)])}})
+"""
+
+
+def write_task(folder: Path, *, pattern: str = "([0-9]+)", prefix: str = "") -> str:
+    (folder / "own.yaml").write_text(TASK.format(pattern=pattern))
+    (folder / "rows.py").write_text(ROWS.format(prefix=prefix))
+    return str(folder / "own.yaml")
+
+
+def test_a_changed_filter_scores_again_without_an_engine(
+    engines: Engines, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = {**spec, "models": spec["models"][:1], "benchmarks": [write_task(tmp_path), "steelyard_prose"]}
+    campaign({**spec, "benchmarks": spec["benchmarks"][:1]})
+    store = open_store(spec["results"])
+    (before,) = store.commit_records().values()
+    assert before["headline"]["value"] == 1.0
+    engines.built.clear()
+
+    write_task(tmp_path, pattern="no number: ([0-9]+)")
+    done = rescore(spec)
+    assert (done.rescored, done.unchanged, done.missing) == (("first · own",), (), ("first · steelyard_prose",))
+    assert engines.built == {}
+    records = store.commit_records()
+    after = next(record for record in records.values() if record["fingerprint"] != before["fingerprint"])
+    assert records[before["fingerprint"]] == before, "the old score stays"
+    assert (after["headline"]["value"], after["metadata"]["rescored_from"]) == (0.0, before["fingerprint"])
+    board = store.leaderboard("flows")
+    assert list(board["score"]) == [0.0]
+    assert len(store.samples("flows")) == LIMIT
+
+    again = rescore(spec)
+    assert (again.rescored, again.unchanged) == ((), ("first · own",))
+
+    write_task(tmp_path, prefix="other ")
+    assert rescore(spec).missing == ("first · own", "first · steelyard_prose")
