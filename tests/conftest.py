@@ -33,15 +33,21 @@ def runtime_directory() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prefect_harness() -> Iterator[None]:
-    """Prefect's own temporary server with a database of its own, once a session: a second one within would hang at its end."""
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The temporary server that campaigns start by themselves, with a database of its own, once a session."""
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, temporary_settings
 
-    from flows.prefect_server import use_temporary_server
+    from flows.prefect_server import TemporaryServer
+    from tests.prefect_events import drain
 
-    use_temporary_server()
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    database = tmp_path_factory.mktemp("prefect-database") / "prefect.db"
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{database}"}):
+        server = TemporaryServer()
+        server.start(timeout=120)
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            yield
+            drain()
+        server.stop()
 
 
 @pytest.fixture(scope="session")

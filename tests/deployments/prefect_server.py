@@ -18,6 +18,7 @@ from urllib.request import urlopen
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from engines.orphan import ends_with_us
+from tests.prefect_events import drain
 
 START_SECONDS = 60
 CLI = [sys.executable, "-c", "from deployments.cli import main; main()"]
@@ -47,6 +48,7 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
         _await(f"{url}/health", home / "server.log")
         with temporary_settings(updates={PREFECT_API_URL: url}):
             yield PrefectServer(url, {**env, "PREFECT_API_URL": url})
+            drain()
 
 
 @contextmanager
