@@ -7,7 +7,7 @@ error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from core.paired import share_letter
@@ -109,6 +109,12 @@ def pairs_markdown(pairs: pd.DataFrame) -> str:
     lines = _markdown_head(PAIR_HEADINGS)
     lines += [_markdown_line(_pair_cells(row), bold=(3,) if _is_significant(row) else ()) for row in _rows(pairs)]
     return "\n".join(lines) + "\n"
+
+
+def engine_findings(runs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what campaigns that used both engines found of them, each by its newest run (`core.results.Store.campaigns`)."""
+    newest = {run["campaign"]: run for run in runs}
+    return list(dict.fromkeys(run["engines"]["text"] for run in newest.values() if run.get("engines")))
 
 
 def score_text(score: float | None, stderr: float | None) -> str:

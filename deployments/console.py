@@ -53,9 +53,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_leaderboard(store: Store, campaign: str | None) -> None:
-    """Print the leaderboard, where each model ran and why, and where the Parquet is."""
+    """Print the leaderboard, where each model ran and why, whether engines agree, and where the Parquet is."""
     from core.compare import compare_store
-    from core.report import leaderboard_table, runs_table
+    from core.report import engine_findings, leaderboard_table, runs_table
 
     frame = compare_store(store, campaign).board
     out = console()
@@ -64,6 +64,8 @@ def print_leaderboard(store: Store, campaign: str | None) -> None:
         return
     out.print(leaderboard_table(frame))
     out.print(runs_table(frame))
+    for finding in engine_findings(store.campaigns(campaign)):
+        out.print(finding, soft_wrap=True, markup=False)
     out.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)
 
 

@@ -29,11 +29,13 @@ class Machine:
 
     folder: Path
     outcomes: Mapping[str, Outcome]
+    servers: frozenset[psutil.Process]  # the session's own, which were there before
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("outside")
+    before = frozenset(psutil.Process().children(recursive=True))
     (folder / "secret").write_text("s3cret")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
@@ -57,7 +59,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         codes = {name: textwrap.dedent(code) for name, (code, _) in FAKES.items()}
         codes |= {name: HARM + given + textwrap.dedent(code) + ANSWERS for name, code in HARMS.items()}
         bombs = {name: code for name, (code, _) in BOMBS.items()}
-        yield Machine(folder, run(codes, Limits()) | run(bombs, BOMB_LIMITS))
+        yield Machine(folder, run(codes, Limits()) | run(bombs, BOMB_LIMITS), before)
 
 
 def run(codes: Mapping[str, str], limits: Limits) -> dict[str, Outcome]:
@@ -65,15 +67,16 @@ def run(codes: Mapping[str, str], limits: Limits) -> dict[str, Outcome]:
     return dict(zip(codes, run_programs(programs, limits), strict=True))
 
 
-def left_behind(folder: Path) -> list[str]:
+def left_behind(machine: Machine) -> list[str]:
     """Processes that we started or that bear the token, and files outside."""
-    found = [str(process) for process in psutil.Process().children(recursive=True)]
+    children = set(psutil.Process().children(recursive=True)) - machine.servers
+    found = [str(process) for process in children]
     for process in psutil.process_iter():
         try:
             found += [str(process)] if TOKEN in process.cmdline() else []
         except psutil.Error:
             continue
-    places = [Path("/"), Path("/tmp"), Path("/dev/shm"), Path("/usr"), Path.home(), Path.cwd(), folder]
+    places = [Path("/"), Path("/tmp"), Path("/dev/shm"), Path("/usr"), Path.home(), Path.cwd(), machine.folder]
     return found + [str(place / TOKEN) for place in places if (place / TOKEN).exists()]
 
 
@@ -82,14 +85,14 @@ def test_no_program_passes_without_the_answer(machine: Machine, name: str) -> No
     outcome = machine.outcomes[name]
     assert not outcome.passed
     assert re.search(FAKES[name][1], outcome.reason)
-    assert left_behind(machine.folder) == []
+    assert left_behind(machine) == []
 
 
 @pytest.mark.parametrize("name", HARMS)
 def test_no_program_does_harm_and_the_right_answer_passes(machine: Machine, name: str) -> None:
     outcome = machine.outcomes[name]
     assert outcome.passed, f"{outcome.reason}: {outcome.output}"
-    assert left_behind(machine.folder) == []
+    assert left_behind(machine) == []
     assert sorted(path.name for path in machine.folder.iterdir()) == ["secret", "socket"]
 
 
@@ -99,7 +102,7 @@ def test_no_program_takes_more_than_it_may(machine: Machine, name: str) -> None:
     assert not outcome.passed
     assert re.search(BOMBS[name][1], outcome.reason)
     assert len(outcome.output) <= BOMB_LIMITS.output_chars
-    assert left_behind(machine.folder) == []
+    assert left_behind(machine) == []
 
 
 def test_an_escape_would_be_seen(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from core.compare import PAIR_COLUMNS
 from core.report import (
+    engine_findings,
     interval_text,
     leaderboard_markdown,
     leaderboard_rows,
@@ -209,3 +211,14 @@ def test_significant_pairs_alone_are_bold() -> None:
 def test_an_interval_rounds_to_no_negative_zero() -> None:
     assert interval_text(-0.00001, 0.5) == "[0.0000, 0.5000]"
     assert interval_text(None, None) == ""
+
+
+def test_the_newest_run_of_each_campaign_says_whether_engines_agree() -> None:
+    runs: list[dict[str, Any]] = [
+        {"campaign": "a", "run": "1", "engines": {"text": "old"}},
+        {"campaign": "a", "run": "2", "engines": {"text": "Engines agree"}},
+        {"campaign": "b", "run": "3", "engines": None},
+        {"campaign": "c", "run": "4"},
+    ]
+    assert engine_findings(runs) == ["Engines agree"]
+    assert engine_findings([]) == []
