@@ -6,7 +6,7 @@ LOCK := requirements/$(KIND).txt
 BIN := .venv/bin
 STAMP := .venv/.$(KIND)-$(shell sha256sum $(LOCK) pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: setup demo demo-rows test parity perf lint format lock clean
+.PHONY: setup demo demo-rows test test-slow parity perf lint format lock clean
 setup: $(STAMP)
 
 $(STAMP): $(LOCK) pyproject.toml
@@ -25,6 +25,9 @@ demo-rows: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	@$(BIN)/python -m pytest -m slow
 
 parity: $(STAMP)
 	@$(BIN)/python -m perf.parity

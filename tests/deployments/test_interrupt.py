@@ -31,7 +31,11 @@ def campaign(tmp_path: Path, engine: str) -> Path:
 
 @pytest.mark.vllm
 @pytest.mark.parametrize(
-    ("engine", "sent", "code"), [("lightweight", signal.SIGINT, 130), ("distributed", signal.SIGTERM, 143)]
+    ("engine", "sent", "code"),
+    [
+        ("lightweight", signal.SIGINT, 130),
+        pytest.param("distributed", signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_campaign_leaves_no_process(
     tmp_path: Path, engine: str, sent: signal.Signals, code: int

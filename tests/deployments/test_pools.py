@@ -80,6 +80,7 @@ def engines(before: dict[int, psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_a_campaign_on_pools_is_cancelled_in_the_middle_and_resumes(
     server: PrefectServer, spec: dict[str, Any], tmp_path: Path
 ) -> None:

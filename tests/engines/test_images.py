@@ -70,6 +70,7 @@ class TestContract:
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 class TestDistributed:
     def test_answers_as_the_harness_does(self, distributed_engine: Engine, tiny_vlm: Path, harness: Any) -> None:
         """And so as the lightweight engine."""
