@@ -112,13 +112,13 @@ def compare(model: str, dtype: str, sides: Mapping[str, Iterable[Response]]) -> 
     deltas = [b - a for a, b in pairs]
     every = np.concatenate(deltas)
     # Normal scatter of each choice, by the median: single outliers are what is looked for.
-    sigma = float(np.median(np.abs(every))) / 0.6745
+    scatter = float(np.median(np.abs(every)))
+    sigma = scatter / 0.6745
     flips = sum(int(np.argmax(a) != np.argmax(b)) for a, b in pairs)
     chances = np.array([_flip_chance(a, sigma) for a, _ in pairs])
     bias, bias_p = _bias([float(delta.mean()) for delta in deltas])
     flips_p = _at_least(flips, chances)
     limit = SCATTER.get(dtype, OTHER_SCATTER)
-    scatter = float(np.median(np.abs(every)))
     faults = []
     if scatter > limit:
         faults.append(f"log-probabilities scatter by {scatter:.2g} nats in the median, {dtype} gives at most {limit:g}")

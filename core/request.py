@@ -57,6 +57,17 @@ class LoglikelihoodRolling:
 Request = Generate | Loglikelihood | LoglikelihoodRolling
 
 
+def strings_of(request: Request) -> tuple[str, ...]:
+    """Return what a model is asked, as lm-evaluation-harness names a request: its arguments without the generation settings."""
+    match request:
+        case Generate(prompt=prompt):
+            return (prompt,)
+        case Loglikelihood(context=context, continuation=continuation):
+            return (context, continuation)
+        case LoglikelihoodRolling(text=text):
+            return (text,)
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """Response to `Generate`. ``error`` set means this sample failed and ``text`` is empty; the engine lives on."""

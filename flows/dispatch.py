@@ -73,7 +73,7 @@ def run_name(planned: PlannedModel, part: Part = "benchmarks") -> str:
 
 
 def run_tags(spec: CampaignSpec, planned: PlannedModel) -> list[str]:
-    """Tags of a model's run and its tasks."""
+    """Tags of a model's run."""
     return [f"campaign:{spec.name}", f"model:{planned.model.name}", f"engine:{planned.placement.engine}"]
 
 

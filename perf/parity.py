@@ -24,7 +24,7 @@ from rich.table import Table
 from core.benchmark import Chat, load_benchmark
 from core.campaign import BenchmarkSpec
 from core.chat import chat_renderer
-from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response
+from core.request import Generated, Request, Response, strings_of
 from core.sample import Sample, Scoring
 from engines.engine import EngineConfig
 from engines.lightweight import LightweightEngine
@@ -120,7 +120,8 @@ def compare(
     differences = [
         abs(response.logprob - theirs.logprob(asked))
         for request in requests
-        if (asked := _asked(request)) in theirs.answers and not isinstance(response := responses[request.id], Generated)
+        if (asked := strings_of(request)) in theirs.answers
+        and not isinstance(response := responses[request.id], Generated)
     ]
     samples = {(sample.task, sample.doc_id): sample for sample in scoring.samples}
     return Parity(
@@ -128,7 +129,7 @@ def compare(
         kind=theirs.kind,
         docs=len(samples),
         requests=len(requests),
-        same_requests=sum((_asked(request) in theirs.answers) for request in requests)
+        same_requests=sum((strings_of(request) in theirs.answers) for request in requests)
         if len(requests) == theirs.asked
         else 0,
         same_targets=sum(samples[key].target == target for key, target in theirs.targets.items()),
@@ -142,16 +143,6 @@ def compare(
             if value is not None and (what == "" or not any(word in score.metric for word in CONTINUOUS))
         ),
     )
-
-
-def _asked(request: Request) -> tuple[str, ...]:
-    match request:
-        case Generate(prompt=prompt):
-            return (prompt,)
-        case Loglikelihood(context=context, continuation=continuation):
-            return (context, continuation)
-        case LoglikelihoodRolling(text=text):
-            return (text,)
 
 
 def _same_answer(sample: Sample, theirs: dict[str, Any]) -> bool:

@@ -13,12 +13,11 @@ from prefect.utilities.annotations import quote
 
 from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
 from core.cell import make_cell
-from core.chat import chat_renderer
 from core.judge import Judging
 from core.judge_spec import JudgeSpec
 from core.plan import PlannedModel
 from core.results import Store, open_store
-from tasks.prepare import CellWork
+from tasks.prepare import CellWork, chat_of
 from tasks.retry import RETRYING
 from tasks.say import warn
 
@@ -34,9 +33,7 @@ async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, w
 def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:
     """See `prepare_judging`. Answers that are not complete in the store are named and left out."""
     store, judge = open_store(spec.results), planned.model
-    render = None
-    if judge.chat_template:
-        render = chat_renderer(weights, trust_remote_code=judge.trust_remote_code, variables=judge.chat_template_args)
+    chat = chat_of(judge, weights)
     works = []
     for judge_spec, benchmark, model, fingerprint in _answered(spec, store, run, judge.name):
         if not store.is_complete(fingerprint):
@@ -46,7 +43,7 @@ def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path)
             spec=judge_spec,
             benchmark=benchmark_label(benchmark),
             samples=tuple(store.cell_samples(fingerprint)),
-            render_chat=render,
+            render_chat=chat.render if chat else None,
             system_prompt=judge.system_prompt,
             think_end_token=judge.think_end_token,
         )

@@ -61,7 +61,7 @@ async def prepare(
 
 def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:
     """Load ``benchmark`` as ``planned``'s model is asked it, and find out whether its cell is complete."""
-    chat = _chat(planned.model, weights)
+    chat = chat_of(planned.model, weights)
     loaded = load_benchmark(
         benchmark,
         chat=chat,
@@ -85,7 +85,8 @@ def _image_token(planned: PlannedModel, weights: Path) -> Callable[[], str] | No
     return partial(image_token, weights, trust_remote_code=planned.model.trust_remote_code)
 
 
-def _chat(model: ModelSpec, weights: Path) -> Chat | None:
+def chat_of(model: ModelSpec, weights: Path) -> Chat | None:
+    """Return how ``model``'s prompts become chat turns; None where its spec asks for no template."""
     if not model.chat_template:
         return None
     return Chat(

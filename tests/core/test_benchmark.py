@@ -13,7 +13,16 @@ from core import catalogue
 from core.benchmark import Chat, check_benchmark, load_benchmark
 from core.campaign import BenchmarkSpec, SamplingSpec
 from core.errors import SteelyardError, UserError
-from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Scored
+from core.request import (
+    Generate,
+    Generated,
+    Loglikelihood,
+    LoglikelihoodRolling,
+    Request,
+    Response,
+    Scored,
+    strings_of,
+)
 from core.sampling import sampling_of
 from tests.core.tasks.rows import DATA
 
@@ -86,16 +95,6 @@ class Harness:
         return result
 
 
-def asked_of(request: Request) -> tuple[Any, ...]:
-    match request:
-        case Generate(prompt=prompt):
-            return (prompt,)
-        case Loglikelihood(context=context, continuation=continuation):
-            return (context, continuation)
-        case LoglikelihoodRolling(text=text):
-            return (text,)
-
-
 @real_data
 @pytest.mark.parametrize("name", LOCAL)
 def test_requests_and_scores_are_the_harness_s(name: str) -> None:
@@ -103,7 +102,7 @@ def test_requests_and_scores_are_the_harness_s(name: str) -> None:
     theirs = harness.evaluate(name)
     benchmark = load_benchmark(local(name), chat=None, seed=SEED)
     requests = benchmark.requests()
-    assert sorted(map(asked_of, requests)) == sorted(harness.asked)
+    assert sorted(map(strings_of, requests)) == sorted(harness.asked)
 
     scoring = benchmark.score({request.id: answer(request) for request in requests})
     compared = 0
