@@ -28,6 +28,7 @@ from core.request import Generated, Request, Response
 from engines.engine import EngineConfig
 from engines.images import render
 from engines.in_flight import PIXELS_IN_FLIGHT, Room, Tally, pixels
+from engines.row_check import score_rows_only
 from engines.tokens import Encoder, Generation, Plan, Prefill, TokenError, failed, plan
 from engines.vllm_params import cut, engine_arguments, generation_params, read_scores, scoring_params
 from engines.vllm_stats import EngineStats, stats_of
@@ -55,6 +56,7 @@ class Session:
         self._requests_in_flight: int = 2 * config.scheduler_config.max_num_seqs
         self._numbers = itertools.count()
         self._runs: dict[asyncio.Task[None], asyncio.Queue[Response | Exception]] = {}
+        self.scored_rows_only = False
         self._closed = False
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -70,9 +72,11 @@ class Session:
             # vLLM compiles one small function even so: 20 s at the first score, for nothing on a CPU.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         try:
-            return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[EngineStats]))
+            session = cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[EngineStats]))
+            session.scored_rows_only = await score_rows_only(session._engine)
         except Exception as error:
             raise EngineDiedError(f"{config.model}: vLLM did not start: {error}") from error
+        return session
 
     async def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:
         """Yield one response per request as each finishes; concurrent calls are fine.

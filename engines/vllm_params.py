@@ -14,6 +14,7 @@ from vllm.sampling_params import RequestOutputKind
 from core.errors import UserError
 from core.request import Sampling
 from engines.engine import EngineConfig
+from engines.score_rows import EXTENSION, FIRST_SCORED
 from engines.tokens import Prefill
 
 LARGEST_LOGPROB = 1e-3  # rounding may lift a log-probability of 0 a little; memory that was never written exceeds this
@@ -32,6 +33,7 @@ def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, An
         "trust_remote_code": config.trust_remote_code,
         "seed": config.seed,
         "disable_log_stats": True,  # vLLM's own loggers; `engines.vllm_stats` gets its figures all the same
+        "worker_extension_cls": EXTENSION,
     }
     if executor is not None:
         arguments["distributed_executor_backend"] = executor
@@ -91,6 +93,7 @@ def scoring_params(prefill: Prefill, *, skip_cache: bool) -> SamplingParams:
         logprob_token_ids=prefill.targets,
         prompt_logprobs=1 if prefill.reads_prompt else None,
         skip_reading_prefix_cache=skip_cache,
+        extra_args={FIRST_SCORED: prefill.first_scored} if prefill.reads_prompt else None,
         flat_logprobs=True,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,

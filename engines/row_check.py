@@ -1,0 +1,70 @@
+"""Whether vLLM's workers can be trusted with `engines.score_rows`: asked of the engine itself, once it is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from vllm import SamplingParams
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from engines.score_rows import FIRST_SCORED
+
+logger = logging.getLogger(__name__)
+
+PROMPT = tuple(range(3, 43))  # any tokens do
+FIRST = 17
+TOLERANCE = 0.02  # the same hidden states through products of other shapes, in bfloat16
+
+Row = tuple[int, int, float, float]  # own token, most likely token, and their log-probabilities
+
+
+async def score_rows_only(engine: AsyncLLM) -> bool:
+    """Switch the workers to rows of scored positions only, where they give what vLLM's own way gives.
+
+    vLLM's way stays where its model runner is another than `engines.score_rows` knows (the second one, which bounds its logits
+    itself), and where the rows differ, which is logged.
+    """
+    own = await _rows(engine)
+    if not await _switch(engine, on=True):
+        await _switch(engine, on=False)
+        return False
+    ours = await _rows(engine)
+    if alike(own[FIRST - 1 :], ours):
+        return True
+    logger.warning("scored rows differ from vLLM's own, which are used: slower by up to half on texts to choose from")
+    await _switch(engine, on=False)
+    return False
+
+
+def alike(own: Sequence[Row], ours: Sequence[Row]) -> bool:
+    """Whether rows agree: in number, in their tokens and, but for rounding, in their log-probabilities."""
+    return len(own) == len(ours) and all(
+        mine[0] == theirs[0] and abs(mine[2] - theirs[2]) <= TOLERANCE and abs(mine[3] - theirs[3]) <= TOLERANCE
+        for theirs, mine in zip(own, ours, strict=True)
+    )
+
+
+async def _switch(engine: AsyncLLM, *, on: bool) -> bool:
+    return all(await engine.collective_rpc("steelyard_score_rows", args=(on,)))
+
+
+async def _rows(engine: AsyncLLM) -> list[Row]:
+    params = SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        prompt_logprobs=1,
+        flat_logprobs=True,
+        detokenize=False,
+        extra_args={FIRST_SCORED: FIRST},
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    rows: list[Row] = []
+    async for output in engine.generate(tokens_input(list(PROMPT)), params, "steelyard-row-check"):
+        flat = output.prompt_logprobs
+        for begin, end in zip(flat.start_indices, flat.end_indices, strict=True):
+            if end - begin >= 2:
+                rows.append((*flat.token_ids[begin : begin + 2], *flat.logprobs[begin : begin + 2]))
+    return rows

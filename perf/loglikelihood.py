@@ -1,0 +1,223 @@
+"""Log-likelihoods, ours against the harness's way, on one engine: ``python -m perf.loglikelihood``.
+
+The harness's way (lm-eval's vLLM backend): every (context, continuation) pair is a full prefill with ``prompt_logprobs=1``,
+longest first, all handed over at once, nothing read from the prefix cache. Ours: `engines.vllm_io`. Both in turns on the same
+engine, its prefix cache emptied before each; medians, and the largest difference of a log-probability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from core.request import Loglikelihood
+from engines.engine import EngineConfig
+from perf import questions
+
+WINDOW = 2048
+
+
+@dataclass(frozen=True)
+class Answers:
+    """(log-probability, is greedy) by request id, and the seconds they took."""
+
+    seconds: float
+    by_id: dict[str, tuple[float, bool]]
+
+    def choices(self) -> dict[str, int]:
+        """The most likely choice of each question."""
+        found: dict[str, tuple[float, int]] = {}
+        for key, (logprob, _) in self.by_id.items():
+            question, choice = key.split("/")
+            best = found.get(question)
+            if best is None or logprob > best[0]:
+                found[question] = (logprob, int(choice))
+        return {question: choice for question, (_, choice) in found.items()}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One kind of work: seconds of either way by turn, and how far answers are apart."""
+
+    label: str
+    questions: int
+    theirs: tuple[float, ...]
+    ours: tuple[float, ...]
+    logprob_difference: float
+    flips: int
+    own_flips: int  # of the harness's way against itself in another order
+    greedy_differs: int
+
+    @property
+    def ratio(self) -> float:
+        """Theirs over ours, of medians."""
+        return statistics.median(self.theirs) / statistics.median(self.ours)
+
+
+KINDS: dict[str, Callable[[int], list[Loglikelihood]]] = {
+    "letters, 5-shot": questions.letters,
+    "texts, 10-shot, one header": lambda n: questions.texts(n, shots=10),
+    "texts, 10-shot, a header each": lambda n: questions.texts(n, shots=10, header_each=True),
+    "texts, 5-shot, a header each": lambda n: questions.texts(n, shots=5, header_each=True),
+    "texts, 0-shot": lambda n: questions.texts(n, shots=0),
+    "one doc, n choices": lambda n: questions.many_choices(min(4 * n, 400)),
+}
+
+
+async def harness_way(session: Any, requests: Sequence[Loglikelihood], *, shortest_first: bool = False) -> Answers:
+    """Score as lm-eval's vLLM backend does, on the session's own engine."""
+    from vllm import SamplingParams
+    from vllm.inputs.engine import tokens_input
+
+    engine, encoder = session._engine, session._encoder
+    await engine.collective_rpc("steelyard_score_rows", args=(False,))  # vLLM as it comes
+    await engine.reset_prefix_cache()
+    begun = time.monotonic()
+    pairs = encoder.encode_pairs([(request.context, request.continuation) for request in requests])
+    params = SamplingParams(temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False)
+    order = sorted(range(len(pairs)), key=lambda index: len(pairs[index][0]) + len(pairs[index][1]))
+    order = order if shortest_first else order[::-1]
+    numbers = itertools.count()
+
+    async def one(index: int) -> tuple[str, tuple[float, bool]]:
+        context, continuation = pairs[index]
+        tokens = (context + continuation)[-(WINDOW - 1) :]
+        outputs = [each async for each in engine.generate(tokens_input(tokens), params, f"theirs-{next(numbers)}")]
+        rows = outputs[-1].prompt_logprobs[-len(continuation) :]
+        logprob, greedy = 0.0, True
+        for token, row in zip(continuation, rows, strict=True):
+            logprob += row[token].logprob
+            greedy &= max(row.values(), key=lambda found: found.logprob).logprob == row[token].logprob
+        return requests[index].id, (logprob, greedy)
+
+    answers = dict(await asyncio.gather(*(one(index) for index in order)))
+    return Answers(time.monotonic() - begun, answers)
+
+
+async def our_way(session: Any, requests: Sequence[Loglikelihood]) -> Answers:
+    """Score as the engines do."""
+    await session._engine.collective_rpc("steelyard_score_rows", args=(session.scored_rows_only,))
+    await session._engine.reset_prefix_cache()
+    begun = time.monotonic()
+    answers = {}
+    async for response in session.run(requests):
+        if response.error:
+            raise RuntimeError(f"{response.id}: {response.error}")
+        answers[response.id] = (response.logprob, response.is_greedy)
+    return Answers(time.monotonic() - begun, answers)
+
+
+async def compare(session: Any, label: str, requests: list[Loglikelihood], runs: int) -> Compared:
+    """Run both ways in turns."""
+    theirs, ours = [], []
+    for _ in range(runs):
+        theirs.append(await harness_way(session, requests))
+        ours.append(await our_way(session, requests))
+    again = await harness_way(session, requests, shortest_first=True)
+    best = theirs[0].choices()
+    return Compared(
+        label,
+        len(best),
+        tuple(each.seconds for each in theirs),
+        tuple(each.seconds for each in ours),
+        max(abs(ours[0].by_id[key][0] - logprob) for key, (logprob, _) in theirs[0].by_id.items()),
+        flips=sum(ours[0].choices()[question] != choice for question, choice in best.items()),
+        own_flips=sum(again.choices()[question] != choice for question, choice in best.items()),
+        greedy_differs=sum(ours[0].by_id[key][1] != greedy for key, (_, greedy) in theirs[0].by_id.items()),
+    )
+
+
+async def measure(config: EngineConfig, kinds: dict[str, int], runs: int) -> list[Compared]:
+    """Open one engine and compare every kind of work on it."""
+    from engines.vllm_io import Session
+
+    session = await Session.open(config)
+    try:
+        warm = questions.texts(4, shots=1)
+        await harness_way(session, warm)
+        await our_way(session, warm)
+        found = []
+        for label, count in kinds.items():
+            found.append(await compare(session, label, KINDS[label](count), runs))
+            print(
+                f"{label}: {found[-1].ratio:.2f}×  theirs {found[-1].theirs} ours {found[-1].ours}",
+                file=sys.stderr,
+                flush=True,
+            )
+        return found
+    finally:
+        await session.close()
+
+
+def table(found: Sequence[Compared], dtype: str) -> Table:
+    """Return the table that people read."""
+    made = Table(title=f"Log-likelihoods, the harness's way over ours, {dtype}", title_justify="left")
+    headings = (
+        "work",
+        "questions",
+        "the harness's way, s",
+        "ours, s",
+        "ratio",
+        "max |Δ logprob|",
+        "flips",
+        "its own flips",
+    )
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading == "work" else "right")
+    for each in found:
+        made.add_row(
+            each.label,
+            str(each.questions),
+            f"{statistics.median(each.theirs):.2f}",
+            f"{statistics.median(each.ours):.2f}",
+            f"{each.ratio:.1f}×",
+            f"{each.logprob_difference:.1e}",
+            str(each.flips),
+            str(each.own_flips),
+        )
+    return made
+
+
+def main() -> int:
+    """Measure and print."""
+    from tests.models import cache_directory, smollm2
+
+    parser = argparse.ArgumentParser(prog="python -m perf.loglikelihood", description=__doc__)
+    parser.add_argument("--questions", type=int, default=24, help="of each kind")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--only", nargs="*", default=[], help="kinds of work: " + "; ".join(KINDS))
+    parser.add_argument("--model", type=Path, help="a checkpoint; SmolLM2-135M where left out")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    asked = parser.parse_args()
+    if not questions.available():
+        print(f"No benchmark files at {questions.DATA}: nothing to measure with", file=sys.stderr)
+        return 1
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    model = asked.model or smollm2(cache_directory(Path(".demo") / "models"))
+    config = EngineConfig(
+        model=str(model), dtype=asked.dtype, max_model_len=WINDOW, device=asked.device, gpu_memory_gb=8
+    )
+    if asked.device == "cuda":
+        config = replace(config, devices=(0,), gpu_memory_gb=None)
+    kinds = {label: asked.questions for label in KINDS if not asked.only or label in asked.only}
+    found = asyncio.run(measure(config, kinds, asked.runs))
+    Console(width=160).print(table(found, asked.dtype))
+    return 0 if all(math.isfinite(each.logprob_difference) for each in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
