@@ -1,7 +1,7 @@
 """Prompt log-probabilities of the scored positions only, as an extension of vLLM's workers.
 
 vLLM's first model runner computes logits for every prompt position, request by request. Here one product serves all requests
-of a step, and of each only the positions from the request's ``FIRST_SCORED`` on. It stands in for a private method of the
+of a step, and of each only the positions from the request's ``FIRST_SCORED`` on; requests without that are vLLM's. It stands in for a private method of the
 runner, so `engines.vllm_io.Session` compares the two before it relies on it, and keeps vLLM's own where they differ.
 Imported in vLLM's worker processes only.
 """
@@ -9,7 +9,7 @@ Imported in vLLM's worker processes only.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ FIRST_SCORED = (
     "steelyard_first_scored"  # key of SamplingParams.extra_args: the first prompt position whose row is wanted
 )
 ROWS_AT_ONCE = 1024  # of logits in memory
+CACHED_ROWS = 16  # of which as many pass through a processor's cache together: three times as fast as all at once
 REPLACED = "_get_prompt_logprobs_dict"
 PARAMETERS = ["hidden_states", "num_scheduled_tokens"]
 
@@ -38,7 +39,7 @@ class ScoreRows:
         if own is None or list(inspect.signature(own).parameters)[1:] != PARAMETERS:
             return not on
         if on:
-            setattr(runner, REPLACED, _ScoredRows(runner))
+            setattr(runner, REPLACED, _ScoredRows(runner, own.__get__(runner)))
         else:
             vars(runner).pop(REPLACED, None)
         return True
@@ -61,8 +62,9 @@ class _Part:
 class _ScoredRows:
     """What the runner calls after each step."""
 
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, runner: Any, replaced: Callable[..., dict[str, LogprobsTensors | None]]) -> None:
         self._runner = runner
+        self._replaced = replaced
         self._next: dict[str, int] = {}  # position that follows the rows of a request whose prompt goes on
 
     def __call__(
@@ -70,7 +72,26 @@ class _ScoredRows:
     ) -> dict[str, LogprobsTensors | None]:
         """Return rows of (own, most likely) log-probabilities, as (positions, 2), of each prompt that ends in this step."""
         runner = self._runner
-        parts = list(self._parts(num_scheduled_tokens))
+        if not runner.num_prompt_logprobs:
+            return {}
+        given = runner.num_prompt_logprobs
+        first = {request: at for request in given if (at := self._first_scored(request)) is not None}
+        others = {request: count for request, count in given.items() if request not in first}
+        if not others:
+            return self._scored(hidden_states, num_scheduled_tokens, first)
+        runner.num_prompt_logprobs = others
+        ended = self._replaced(hidden_states, num_scheduled_tokens)
+        runner.num_prompt_logprobs = {r: given[r] for r in given if r in first or r in others}
+        return ended | self._scored(hidden_states, num_scheduled_tokens, first)
+
+    def _first_scored(self, request: str) -> int | None:
+        return (self._runner.requests[request].sampling_params.extra_args or {}).get(FIRST_SCORED)
+
+    def _scored(
+        self, hidden_states: torch.Tensor, scheduled: dict[str, int], first_scored: dict[str, int]
+    ) -> dict[str, LogprobsTensors | None]:
+        runner = self._runner
+        parts = list(self._parts(scheduled, first_scored))
         if not parts:
             return {}
         sizes = [len(part.targets) for part in parts]
@@ -100,14 +121,14 @@ class _ScoredRows:
             return found
         return LogprobsTensors.cat([earlier, found])
 
-    def _parts(self, scheduled: dict[str, int]) -> Iterator[_Part]:
+    def _parts(self, scheduled: dict[str, int], first_scored: dict[str, int]) -> Iterator[_Part]:
         runner = self._runner
-        for request in runner.num_prompt_logprobs:
+        for request, wanted in first_scored.items():
             if (tokens := scheduled.get(request)) is None:
                 continue  # preempted meanwhile
             state = runner.requests[request]
             prompt, start = state.prompt_token_ids, state.num_computed_tokens
-            first = max((state.sampling_params.extra_args or {}).get(FIRST_SCORED, 1), start + 1)
+            first = max(wanted, start + 1)
             # The row of the prompt's last token predicts the first generated one.
             end = max(first, min(start + tokens + 1, len(prompt)))
             offset = int(runner.query_start_loc.np[runner.input_batch.req_id_to_index[request]]) - start
@@ -115,15 +136,19 @@ class _ScoredRows:
 
     def _score(self, rows: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tokens (rows, 2), log-probabilities (rows, 2) and ranks (rows) on the CPU; a rank is 1, or 2 for any other."""
-        tokens, logprobs = [], []
+        found = []
+        slices = CACHED_ROWS if rows.device.type == "cpu" else ROWS_AT_ONCE
         for begin in range(0, len(rows), ROWS_AT_ONCE):
-            logits = self._runner.model.compute_logits(rows[begin : begin + ROWS_AT_ONCE]).float()
+            logits = self._runner.model.compute_logits(rows[begin : begin + ROWS_AT_ONCE])
             own = targets[begin : begin + ROWS_AT_ONCE, None]
-            best, argmax = logits.max(-1, keepdim=True)
-            total = logits.logsumexp(-1, keepdim=True)
-            tokens.append(torch.cat([own, argmax], 1))
-            logprobs.append(torch.cat([logits.gather(1, own), best], 1) - total)
-        if not tokens:
+            found += [_own_and_best(*part) for part in zip(logits.split(slices), own.split(slices), strict=True)]
+        if not found:
             return torch.empty(0, 2, dtype=torch.int32), torch.empty(0, 2), torch.empty(0, dtype=torch.int32)
-        both = torch.cat(logprobs).cpu()
-        return torch.cat(tokens).int().cpu(), both, 1 + (both[:, 0] < both[:, 1]).int()
+        tokens, logprobs = (torch.cat(column).cpu() for column in zip(*found, strict=True))
+        return tokens.int(), logprobs, 1 + (logprobs[:, 0] < logprobs[:, 1]).int()
+
+
+def _own_and_best(logits: torch.Tensor, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logprobs = logits.float().log_softmax(-1)
+    # Which token is the most likely one is not asked, and costs more than all the rest.
+    return own.expand(-1, 2), torch.cat([logprobs.gather(1, own), logprobs.amax(-1, keepdim=True)], 1)

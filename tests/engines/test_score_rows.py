@@ -38,6 +38,15 @@ def make_runner(first: dict[str, int], computed: dict[str, int]) -> Any:
     )
 
 
+def scored_rows(runner: Any) -> _ScoredRows:
+    def own(_hidden: Any, _scheduled: Any) -> dict[str, Any]:
+        ended = dict.fromkeys(runner.num_prompt_logprobs, "vLLM's own")
+        runner.num_prompt_logprobs.clear()
+        return ended
+
+    return _ScoredRows(runner, own)
+
+
 def step(scored: _ScoredRows, runner: Any, scheduled: dict[str, int]) -> dict[str, Any]:
     """One step of a runner: the hidden states of what is scheduled, one request behind the other."""
     begins, hidden = [0], []
@@ -78,14 +87,14 @@ def same(found: Any, name: str, first: int) -> bool:
 
 def test_one_step_gives_the_scored_rows_of_every_request() -> None:
     runner = make_runner({"a": 3, "b": 1, "c": 4}, {})
-    found = step(_ScoredRows(runner), runner, {"a": 6, "b": 3, "c": 5})
+    found = step(scored_rows(runner), runner, {"a": 6, "b": 3, "c": 5})
     assert all(same(found[name], name, first) for name, first in (("a", 3), ("b", 1), ("c", 4)))
     assert runner.num_prompt_logprobs == {}
 
 
 def test_a_prompt_may_come_in_several_steps() -> None:
     runner = make_runner({"a": 2, "c": 4}, {})
-    scored = _ScoredRows(runner)
+    scored = scored_rows(runner)
     assert step(scored, runner, {"a": 1, "c": 2}) == {}  # nothing of either is scored yet
     assert step(scored, runner, {"a": 3, "c": 2}) == {}
     found = step(scored, runner, {"c": 1, "a": 2})
@@ -95,19 +104,19 @@ def test_a_prompt_may_come_in_several_steps() -> None:
 
 def test_a_last_step_of_one_token_adds_no_row() -> None:
     runner = make_runner({"b": 1}, {})
-    scored = _ScoredRows(runner)
+    scored = scored_rows(runner)
     assert step(scored, runner, {"b": 2}) == {}
     assert same(step(scored, runner, {"b": 1})["b"], "b", 1)
 
 
 def test_positions_from_the_cache_have_no_rows() -> None:
     runner = make_runner({"a": 2}, {"a": 4})
-    assert same(step(_ScoredRows(runner), runner, {"a": 2})["a"], "a", 5)
+    assert same(step(scored_rows(runner), runner, {"a": 2})["a"], "a", 5)
 
 
 def test_a_prompt_that_begins_anew_is_not_counted_twice() -> None:
     runner = make_runner({"a": 1}, {})
-    scored = _ScoredRows(runner)
+    scored = scored_rows(runner)
     step(scored, runner, {"a": 3})
     runner.requests["a"].num_computed_tokens = 0  # preempted
     assert same(step(scored, runner, {"a": 6})["a"], "a", 1)
@@ -115,13 +124,22 @@ def test_a_prompt_that_begins_anew_is_not_counted_twice() -> None:
 
 def test_a_preempted_request_is_left_alone() -> None:
     runner = make_runner({"a": 1, "b": 1}, {})
-    assert set(step(_ScoredRows(runner), runner, {"b": 3})) == {"b"}
+    assert set(step(scored_rows(runner), runner, {"b": 3})) == {"b"}
     assert set(runner.num_prompt_logprobs) == {"a"}
+
+
+def test_requests_that_are_not_ours_are_left_to_vllm() -> None:
+    runner = make_runner({"a": 1, "b": 1}, {})
+    runner.requests["b"].sampling_params.extra_args = None
+    found = step(scored_rows(runner), runner, {"a": 6, "b": 3})
+    assert found["b"] == "vLLM's own"
+    assert same(found["a"], "a", 1)
+    assert runner.num_prompt_logprobs == {}
 
 
 def test_the_most_likely_token_ranks_first() -> None:
     runner = make_runner({"a": 1}, {})
-    found = step(_ScoredRows(runner), runner, {"a": 6})["a"]
+    found = step(scored_rows(runner), runner, {"a": 6})["a"]
     assert [rank == 1 for rank in found.selected_token_ranks.tolist()] == [own == best for _, own, best in rows(found)]
 
 
