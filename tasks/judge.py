@@ -13,6 +13,7 @@ from prefect.utilities.annotations import quote
 
 from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
 from core.cell import make_cell
+from core.clusters import cluster_field
 from core.judge import Judging
 from core.judge_spec import JudgeSpec
 from core.plan import PlannedModel
@@ -49,7 +50,10 @@ def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path)
         )
         cell = make_cell(judge, planned.checkpoint, planned.placement, judging.label, judging.settings)
         complete = store.is_complete(cell.fingerprint)
-        works.append(CellWork(replace(cell, model=model), judging, complete, benchmark.timeout_seconds))
+        cell = replace(cell, model=model)
+        works.append(
+            CellWork(cell, judging, complete, benchmark.timeout_seconds, cluster_field(benchmark.name))
+        )
     return works
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from core.errors import UserError
 from core.request import Generate, Generated, Request, Response
 from core.results import open_store
+from core.statistics import interval
 from flows.campaign import CampaignFailedError, campaign
 from flows.rescore import rescore
 from tests.flows.scripted import LIMIT, Engines, answer
@@ -45,6 +49,30 @@ def test_verdicts_are_stored_under_the_models_that_answered(engines: Engines, ju
     of_judge = answers[answers["model"] == "second"]["checkpoint"].unique()
     assert set(verdicts["checkpoint"]) == set(of_judge), "a verdict names the checkpoint that gave it"
     assert all(texts[0].startswith("Well.") for texts in verdicts["texts"])
+
+
+def test_verdicts_on_docs_that_belong_together_are_clustered(
+    engines: Engines, judged: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = [{"q": f"{number} + 1 =", "a": str(number + 1), "passage": number // 2} for number in range(LIMIT)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    own = {
+        "task": "own",
+        "custom_dataset": "core.benchmarks.hooks.rows",
+        "output_type": "generate_until",
+        "test_split": "test",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": "{{a}}",
+        "metadata": {"version": 1, "cluster": "passage", "files": {"test": str(tmp_path / "rows.jsonl")}},
+    }
+    text = yaml.safe_dump(own).replace("custom_dataset: ", "custom_dataset: !function ")
+    (tmp_path / "own.yaml").write_text(text)
+    engines.scripts["second"] = judge
+    board = campaign({**judged, "benchmarks": [{"name": str(tmp_path / "own.yaml"), "judge": JUDGE}]}).leaderboard
+    assert dict(zip(board["benchmark"], board["cluster"], strict=True)) == {"own": "passage", "own@second": "passage"}
+    (low, high) = board[board["benchmark"] == "own@second"].iloc[0][["low", "high"]]
+    ratings = list(range(LIMIT))
+    assert (low, high) == pytest.approx(interval(ratings, clusters=[number // 2 for number in ratings]))
 
 
 def test_verdicts_are_not_asked_for_twice_and_survive_a_rescore(engines: Engines, judged: dict[str, Any]) -> None:
