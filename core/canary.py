@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from core.campaign import BenchmarkSpec, CampaignSpec
-from core.cell import SPEED_ONLY
+from core.cell import output_arguments
 from core.errors import UserError
 from core.placement import place
 from core.plan import Plan, PlannedModel
@@ -90,7 +90,7 @@ def canary_key(pair: Mapping[str, PlannedModel]) -> str:
     identity: dict[str, Any] = {
         "checkpoint": planned.checkpoint.identity,
         "dtype": planned.model.dtype,
-        "vllm": {key: value for key, value in sorted(planned.model.vllm.items()) if key not in SPEED_ONLY},
+        "vllm": output_arguments(planned.model),
         "tensor_parallel": planned.placement.tensor_parallel,
         "pipeline_parallel": planned.placement.pipeline_parallel,
         "max_model_len": [pair[engine].placement.max_model_len for engine in ENGINES],

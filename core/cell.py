@@ -60,7 +60,7 @@ def make_cell(
         "chat_template": model.chat_template,
         "system_prompt": model.system_prompt,
         "fewshot_as_multiturn": model.chat_template and model.fewshot_as_multiturn,
-        "vllm": {key: value for key, value in sorted(model.vllm.items()) if key not in SPEED_ONLY},
+        "vllm": output_arguments(model),
         "benchmark": dict(benchmark_settings),
     }
     # Named where they are set, so that a new field changes no fingerprint of those who do not use it.
@@ -72,6 +72,11 @@ def make_cell(
     if datasets:
         described["datasets"] = [asdict(dataset) for dataset in datasets]
     return Cell(fingerprint=fingerprint(settings), model=model.name, benchmark=benchmark, settings=described)
+
+
+def output_arguments(model: ModelSpec) -> dict[str, Any]:
+    """Return the vLLM arguments of a model that change outputs, sorted by name."""
+    return {key: value for key, value in sorted(model.vllm.items()) if key not in SPEED_ONLY}
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

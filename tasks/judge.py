@@ -51,9 +51,7 @@ def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path)
         cell = make_cell(judge, planned.checkpoint, planned.placement, judging.label, judging.settings)
         complete = store.is_complete(cell.fingerprint)
         cell = replace(cell, model=model)
-        works.append(
-            CellWork(cell, judging, complete, benchmark.timeout_seconds, cluster_field(benchmark.name))
-        )
+        works.append(CellWork(cell, judging, complete, benchmark.timeout_seconds, cluster_field(benchmark.name)))
     return works
 
 

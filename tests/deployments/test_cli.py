@@ -1,60 +1,17 @@
 """The command line in process: exit codes, one line for bad input, and what is printed. Nothing here starts an engine."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from core.results import open_store
 from core.sample import Scoring
-from deployments import cli
 from deployments.local_s3 import S3Server
 from tests.checkpoints import write_checkpoint
 from tests.core.store_parts import METADATA, make_cell, make_scoring
-
-
-@pytest.fixture
-def steelyard(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line with arguments; returns exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["steelyard", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = ended.value.code
-        return code if isinstance(code, int) else 0, out, err
-
-    return run
-
-
-@pytest.fixture
-def campaign(tmp_path: Path) -> Callable[..., str]:
-    """Write a campaign over a small checkpoint, with changes; returns its path."""
-    checkpoint = write_checkpoint(tmp_path / "checkpoint")
-
-    def write(**changes: Any) -> str:
-        spec = {
-            "name": "bad",
-            "models": [str(checkpoint)],
-            "benchmarks": ["steelyard_facts"],
-            "fleet": {"gpus": 8, "gpu_memory_gb": 8, "device": "cpu"},
-            "results": str(tmp_path / "results"),
-            **changes,
-        }
-        path = tmp_path / "campaign.yaml"
-        path.write_text(yaml.safe_dump(spec))
-        return str(path)
-
-    return write
 
 
 def test_bad_input_is_one_line_and_exit_2(

@@ -3,56 +3,15 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from core.catalogue import bundled, entries
 from core.suite import suites
-from deployments import cli
-from tests.checkpoints import write_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def steelyard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line with arguments; returns exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["steelyard", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code if isinstance(ended.value.code, int) else 0, out, err
-
-    return run
-
-
-@pytest.fixture
-def campaign(tmp_path: Path) -> Callable[..., str]:
-    """Write a campaign over a small checkpoint; returns its path."""
-    checkpoint = write_checkpoint(tmp_path / "checkpoint")
-
-    def write(*benchmarks: Any, **fields: Any) -> str:
-        spec = {
-            "name": "bad",
-            "models": [str(checkpoint)],
-            "benchmarks": list(benchmarks),
-            "fleet": {"gpus": 1, "gpu_memory_gb": 8, "device": "cpu"},
-            "results": str(tmp_path / "results"),
-            **fields,
-        }
-        path = tmp_path / "campaign.yaml"
-        path.write_text(yaml.safe_dump(spec))
-        return str(path)
-
-    return write
 
 
 def test_every_name_is_a_line_and_the_last_one_counts_them(steelyard: Run) -> None:
