@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from core.sandbox import Limits, Program, run_programs
@@ -55,19 +59,56 @@ class CodeEval:
 
 @contextmanager
 def code_eval_in_sandbox() -> Iterator[None]:
-    """Within it ``evaluate.load("code_eval")`` is ours, and fetches nothing from a hub. For one thread at a time."""
-    import evaluate  # type: ignore[import-untyped]
+    """Within it ``evaluate.load("code_eval")`` is ours, and fetches nothing from a hub. For one thread at a time.
 
-    load = evaluate.load
-
-    def ours(path: str, *args: Any, **kwargs: Any) -> Any:
-        return CodeEval() if path.rpartition("/")[2] == "code_eval" else load(path, *args, **kwargs)
-
-    evaluate.load = ours
+    evaluate, which takes six seconds to import, is left to who asks for it.
+    """
+    hook = _EvaluateHook()
+    if "evaluate" in sys.modules:
+        hook.take_over(sys.modules["evaluate"])
+    else:
+        sys.meta_path.insert(0, hook)
     try:
         yield
     finally:
-        evaluate.load = load
+        hook.end()
+
+
+class _EvaluateHook(MetaPathFinder):
+    """Takes the module evaluate over as soon as it is imported."""
+
+    def __init__(self) -> None:
+        self._given_back: list[Callable[[], None]] = []
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "evaluate":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def run_and_take_over(module: ModuleType) -> None:
+            run(module)
+            self.take_over(module)
+
+        spec.loader.exec_module = run_and_take_over  # type: ignore[method-assign]
+        return spec
+
+    def take_over(self, module: ModuleType) -> None:
+        load = module.load
+
+        def ours(path: str, *args: Any, **kwargs: Any) -> Any:
+            return CodeEval() if path.rpartition("/")[2] == "code_eval" else load(path, *args, **kwargs)
+
+        module.load = ours
+        self._given_back.append(lambda: setattr(module, "load", load))
+
+    def end(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        for give_back in self._given_back:
+            give_back()
 
 
 def loads_code_eval(config: Mapping[str, Any]) -> bool:

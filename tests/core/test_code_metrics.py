@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,33 @@ def test_code_eval_answers_as_hugging_face_s() -> None:
     assert [(candidate, result["passed"]) for candidate, result in results[1]] == [(0, True), (1, False)]
     assert results[0][0][1]["result"].startswith("AssertionError")
     assert results[0][0][1].keys() == {"task_id", "completion_id", "passed", "result"}
+
+
+SCRIPT = """
+import sys
+from core.code_metrics import CodeEval, code_eval_in_sandbox
+
+with code_eval_in_sandbox():
+    assert "evaluate" not in sys.modules, "it is imported by who asks for it"
+    import evaluate
+    assert isinstance(evaluate.load("code_eval"), CodeEval)
+    assert isinstance(evaluate.load("evaluate-metric/code_eval"), CodeEval)
+    assert evaluate.load("bleu") == "bleu"
+assert evaluate.load.__module__ == "evaluate.loading"
+with code_eval_in_sandbox():
+    assert isinstance(evaluate.load("code_eval"), CodeEval)
+assert evaluate.load.__module__ == "evaluate.loading"
+assert all(type(finder).__module__ != "core.code_metrics" for finder in sys.meta_path)
+"""
+
+
+def test_code_eval_is_ours_whenever_evaluate_is_imported(tmp_path: Path) -> None:
+    """With a package of that name which imports at once; the tests below have the real one."""
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate/__init__.py").write_text("from .loading import load\n")
+    (tmp_path / "evaluate/loading.py").write_text("def load(path): return path\n")
+    script = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{SCRIPT}"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_humaneval_64_of_the_catalogue_runs_in_the_sandbox(tmp_path: Path) -> None:
