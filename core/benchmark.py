@@ -24,6 +24,7 @@ from core.dataset_route import Route
 from core.errors import SteelyardError, UserError
 from core.images import hold_images, identities, images_of, in_parts, task_asks_images
 from core.reasoning import cut, split_reasoning
+from core.repeats import spread
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
 from core.rows import drawn_shots, rows_digest
 from core.sample import Sample, Score, Scoring
@@ -206,11 +207,14 @@ class Benchmark:
         from lm_eval.evaluator_utils import _process_results
 
         samples: list[Sample] = []
+        answers: list[list[float]] = []
         accumulated: dict[str, Any] = {}
         with self._scoring, unsafe_code_allowed(self._allow_unsafe_code):
             for name, task in self._tasks.items():
-                scored, raw = score_docs(name, task, responses, self._split if self._think_end_token else whole_answer)
+                split = self._split if self._think_end_token else whole_answer
+                scored, raw, single = score_docs(name, task, responses, split)
                 samples += scored
+                answers += single
                 if not raw:
                     raise SteelyardError(f"{name}: no doc could be scored; the first said: {scored[0].error}")
                 accumulated[name] = {"task": task, "raw_metrics": raw, "logged_samples": []}
@@ -238,7 +242,7 @@ class Benchmark:
         headline = self._headline(primary)
         if headline not in scores:
             scores.append(headline)
-        return Scoring(tuple(samples), tuple(scores), headline)
+        return Scoring(tuple(samples), tuple(scores), headline, spread(answers))
 
     def _headline(self, primary: dict[str, Score]) -> Score:
         for name in (self._spec.name, *self._groups):

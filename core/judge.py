@@ -13,6 +13,7 @@ from typing import Any
 from core.errors import SteelyardError
 from core.judge_spec import JudgeSpec
 from core.reasoning import split_reasoning, whole_texts
+from core.repeats import spread
 from core.request import Generate, Generated, Request, Response, Sampling
 from core.sample import Sample, Score, Scoring
 from core.statistics import estimate
@@ -85,7 +86,8 @@ class Judging:
         A sample without a verdict that can be read carries an error and counts in no score. Raises
         `core.errors.SteelyardError` where none has one.
         """
-        samples = tuple(self._judged(sample, responses) for sample in self.samples)
+        judged = [self._judged(sample, responses) for sample in self.samples]
+        samples = tuple(sample for sample, _ in judged)
         ratings = [sample.value for sample in samples if sample.value is not None]
         if not ratings:
             raise SteelyardError(f"{self.label}: no verdict could be read; the first said: {samples[0].error}")
@@ -101,7 +103,7 @@ class Judging:
             primary=True,
             group=len({sample.task for sample in samples}) > 1,
         )
-        return Scoring(samples, (headline,), headline)
+        return Scoring(samples, (headline,), headline, spread(ratings for _, ratings in judged))
 
     def recall(self, samples: Iterable[Sample]) -> dict[str, Response]:
         """Return the verdicts that stored samples were made from, by request id; those that never came are missing."""
@@ -128,7 +130,8 @@ class Judging:
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         return self.render_chat([*system, {"role": "user", "content": asked}])
 
-    def _judged(self, sample: Sample, responses: Mapping[str, Response]) -> Sample:
+    def _judged(self, sample: Sample, responses: Mapping[str, Response]) -> tuple[Sample, list[float]]:
+        """Return the sample of a doc's verdicts, and the ratings that could be read."""
         answers = [responses.get(key) for key in _keys(sample)] if sample.error is None else []
         verdicts = [answer for answer in answers if isinstance(answer, Generated)]
         parts = [
@@ -138,7 +141,7 @@ class Judging:
         ratings = [parse_verdict(text, self.spec) for _, text in parts]
         read = [rating for rating in ratings if rating is not None]
         value = sum(read) / len(read) if read and len(read) == len(answers) else None
-        return Sample(
+        judged = Sample(
             task=sample.task,
             doc_id=sample.doc_id,
             doc=sample.doc,
@@ -157,6 +160,7 @@ class Judging:
             dropped_tokens=sum(verdict.truncated for verdict in verdicts),
             error=None if value is not None else _fault(sample, verdicts, self.spec),
         )
+        return judged, read
 
 
 def _keys(sample: Sample) -> list[str]:

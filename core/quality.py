@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from core.sample import Sample
+from core.sample import Sample, Scoring
 
 # Fields that tell docs apart without changing what is asked.
 NAMES_OF_DOCS = frozenset(
@@ -39,6 +41,15 @@ def quality_of(samples: Iterable[Sample]) -> Quality:
         duplicates=len(listed) - len({(sample.task, _question(sample)) for sample in listed}),
         empty_targets=sum(not sample.target.strip() for sample in listed if sample.choices or sample.texts),
     )
+
+
+def facts_of(scoring: Scoring) -> dict[str, Any]:
+    """Return what a scoring says of a cell beside its scores, for the commit record. JSON values."""
+    facts: dict[str, Any] = {"quality": asdict(quality_of(scoring.samples))}
+    if scoring.repeats is not None:
+        values = asdict(scoring.repeats)
+        facts["repeats"] = {name: None if math.isnan(value) else value for name, value in values.items()}
+    return facts
 
 
 def notes(counts: Mapping[str, int]) -> str:

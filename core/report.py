@@ -154,7 +154,18 @@ def _is_compared(rows: Iterable[dict[str, Any]]) -> bool:
 def _remarks(rows: Iterable[dict[str, Any]]) -> list[str]:
     listed = list(rows)
     letters = [LETTERS_NOTE] if any(row.get("letters") for row in listed) else []
-    return letters + [f"* {row['model']}, {row['benchmark']}: {row['notes']}" for row in listed if row.get("notes")]
+    notes = [f"* {row['model']}, {row['benchmark']}: {row['notes']}" for row in listed if row.get("notes")]
+    spreads = [f"{row['model']}, {row['benchmark']}: {_spread_text(row)}" for row in listed if row.get("repeats")]
+    return letters + notes + spreads
+
+
+def _spread_text(row: Mapping[str, Any]) -> str:
+    """Say how answers to one doc differ, and docs beyond that: standard deviations."""
+    within, between = (None if row[name] is None else math.sqrt(row[name]) for name in ("within", "between"))
+    return (
+        f"{row['repeats']:.3g} answers per doc, all of them {score_text(row['mean'], row['mean_stderr'])}; "
+        f"standard deviation {score_text(within, None)} within docs, {score_text(between, None)} between docs"
+    )
 
 
 def _headings(compared: bool) -> tuple[str, ...]:

@@ -51,6 +51,11 @@ LEADERBOARD_COLUMNS = (
     "seconds",
     "reason",
     "cluster",  # the doc field that groups docs, where its benchmark names one
+    "repeats",  # answers per doc, where docs have several
+    "mean",  # of all those answers' own numbers; the benchmark's filter may count but the first
+    "mean_stderr",
+    "within",  # variance of a doc's answers, and between docs beyond that: core.statistics.repeated
+    "between",
     "notes",  # what its data or answers hold against the score, see core.quality
     "fingerprint",
 )
@@ -294,6 +299,7 @@ def _entry(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
 def _leaderboard_row(campaign: str | None, model: str, benchmark: str, record: Mapping[str, Any]) -> dict[str, Any]:
     headline, metadata = record["headline"], record["metadata"]
     placement, seconds = metadata.get("placement", {}), metadata.get("seconds")
+    repeats = metadata.get("repeats") or {}
     tokens = metadata.get("prompt_tokens", 0) + metadata.get("completion_tokens", 0)
     return {
         "campaign": campaign,
@@ -306,6 +312,10 @@ def _leaderboard_row(campaign: str | None, model: str, benchmark: str, record: M
         "tokens_per_second": tokens / seconds if tokens and seconds else None,
         "seconds": seconds,
         "cluster": metadata.get("cluster"),
+        "repeats": repeats.get("repeats"),
+        "mean": repeats.get("value"),
+        "mean_stderr": repeats.get("stderr"),
+        **{name: repeats.get(name) for name in ("within", "between")},
         "notes": notes(metadata.get("quality", {})),
         "fingerprint": record["fingerprint"],
     }

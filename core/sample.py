@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.statistics import Repeats
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Everything scoring a cell gives. ``headline`` is the benchmark's own number in the leaderboard."""
+    """Everything scoring a cell gives. ``headline`` is the benchmark's own number in the leaderboard.
+
+    ``repeats`` takes apart the primary metric over single answers, where docs have several.
+    """
 
     samples: tuple[Sample, ...]
     scores: tuple[Score, ...]
     headline: Score
+    repeats: Repeats | None = None
 
 
 @dataclass(frozen=True)

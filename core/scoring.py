@@ -10,6 +10,7 @@ from typing import Any
 
 from core.images import images_of, in_words
 from core.reasoning import whole_texts
+from core.repeats import answer_values
 from core.request import Generated, Response, Scored
 from core.sample import Sample, Score
 
@@ -29,10 +30,11 @@ def request_id(name: str, instance: Any, repeat: int) -> str:
 
 def score_docs(
     name: str, task: Any, responses: Mapping[str, Response], split: Split = whole_answer
-) -> tuple[list[Sample], dict[tuple[str, str], list[Any]]]:
+) -> tuple[list[Sample], dict[tuple[str, str], list[Any]], list[list[float]]]:
     """Score one task doc by doc. Returns its samples and (metric, filter) → per-doc values, as lm-eval accumulates them.
 
-    A doc with a response missing or failed is a sample with its error and has no values.
+    A doc with a response missing or failed is a sample with its error and has no values. With several answers per doc, the third
+    value has what each alone would score (`core.repeats.answer_values`).
     """
     by_doc = _by_doc(task)
     answered: dict[int, list[Response]] = {}
@@ -86,7 +88,8 @@ def score_docs(
         )
         for doc_id in by_doc
     ]
-    return samples, dict(raw)
+    numbers = {sample.doc_id: sample.value for sample in samples if sample.value is not None}
+    return samples, dict(raw), answer_values(name, task, by_doc, primary, numbers) if numbers else []
 
 
 def recall(name: str, task: Any, samples: Iterable[Sample], think_end_token: str | None) -> dict[str, Response]:

@@ -18,7 +18,7 @@ from core.errors import EngineDiedError, SteelyardError
 from core.monitor import Monitor
 from core.plan import PlannedModel
 from core.progress import DocCounter, Progress
-from core.quality import quality_of
+from core.quality import facts_of
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell, Scoring
@@ -243,6 +243,6 @@ def cell_metadata(planned: PlannedModel, info: EngineInfo, run: CellRun, scoring
         "cached_tokens": run.cached_tokens,
         "completion_tokens": run.completion_tokens,
         "monitor": run.monitor,
-        "quality": asdict(quality_of(scoring.samples)),
+        **facts_of(scoring),
         "trust_remote_code": planned.model.trust_remote_code,
     }

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from core.quality import quality_of
+from core.quality import facts_of
 from core.results import open_store
 from tasks.prepare import CellWork
 from tasks.retry import RETRYING
@@ -32,5 +31,5 @@ def rescore_cell(work: CellWork, donor: Mapping[str, Any], results: str) -> bool
     responses = work.benchmark.recall(store.cell_samples(donor["fingerprint"]))
     scoring = work.benchmark.score(responses)
     origin = donor["metadata"].get("rescored_from", donor["fingerprint"])
-    metadata = {**donor["metadata"], "quality": asdict(quality_of(scoring.samples)), "rescored_from": origin}
+    metadata = {**donor["metadata"], "repeats": None, **facts_of(scoring), "rescored_from": origin}
     return store.commit(work.cell, scoring, metadata)

@@ -83,6 +83,17 @@ def test_the_runs_table_gives_each_model_one_line_with_its_reason() -> None:
     assert text.count("fits | one GPU") == 2
 
 
+def test_the_spread_of_several_answers_per_doc_stands_under_the_table() -> None:
+    spread = {"repeats": 4.0, "mean": 0.48, "mean_stderr": 0.02, "within": 0.09, "between": 0.16}
+    rows = frame({"model": "m", "benchmark": "b", "score": 0.5, **spread}, {"model": "n", "benchmark": "b", "score": 0})
+    said = "4 answers per doc, all of them 0.4800 ± 0.0200; standard deviation 0.3000 within docs, 0.4000 between docs"
+    for text in (printed(leaderboard_table(rows)), leaderboard_markdown(rows)):
+        assert f"m, b: {said}" in " ".join(text.split())
+        assert text.count("answers per doc") == 1
+    one = frame({"model": "m", "benchmark": "b", "score": 1.0, **spread, "mean_stderr": None, "between": None})
+    assert "all of them 0.4800; standard deviation 0.3000 within docs, - between docs" in leaderboard_markdown(one)
+
+
 def test_names_in_square_brackets_are_not_markup() -> None:
     assert "[red]m" in printed(leaderboard_table(frame({"model": "[red]m", "benchmark": "b", "score": 0.5})))
 
