@@ -27,7 +27,9 @@ class EncodedImage:
 def asks_images(name: str, config: Mapping[str, Any]) -> bool:
     """Say whether a task's YAML asks about images. Raises `core.errors.UserError` for media that no engine here takes."""
     if config.get("doc_to_audio"):
-        raise UserError(f"benchmark {name!r}: doc_to_audio: audio inputs are not supported, only images are")
+        raise UserError(
+            f"benchmark {name!r}: doc_to_audio: sound is not supported, only images are; leave the benchmark out"
+        )
     if not config.get("doc_to_image"):
         return False
     kind = config.get("output_type") or "generate_until"
@@ -36,9 +38,24 @@ def asks_images(name: str, config: Mapping[str, Any]) -> bool:
     return True
 
 
-def benchmark_asks_images(name: str) -> bool:
-    """Say whether the YAML of any task of a benchmark asks about images; loads no dataset. Raises `core.errors.UserError`."""
-    return any(asks_images(leaf.name, leaf.config) for leaf in leaves_of(name))
+def benchmark_asks_images(name: str, num_fewshot: int | None = None) -> bool:
+    """Say whether the YAML of any task of a benchmark asks about images; loads no dataset.
+
+    ``num_fewshot`` is what the campaign asks for. Raises `core.errors.UserError` for media that no engine here takes, and where
+    few-shot examples would come without their images.
+    """
+    asking = [leaf for leaf in leaves_of(name) if asks_images(leaf.name, leaf.config)]
+    for leaf in asking:
+        own = leaf.config.get("num_fewshot")
+        _check_shots(leaf.name, own if num_fewshot is None or own == 0 else num_fewshot)
+    return bool(asking)
+
+
+def _check_shots(name: str, examples: int | None) -> None:
+    if examples:
+        raise UserError(
+            f"benchmark {name!r}: num_fewshot = {examples}: the examples would come without their images, set num_fewshot: 0"
+        )
 
 
 def task_asks_images(name: str, task: Any, *, takes_images: bool) -> bool:
@@ -51,10 +68,7 @@ def task_asks_images(name: str, task: Any, *, takes_images: bool) -> bool:
         return False
     if not takes_images:
         raise UserError(f"benchmark {name!r} asks about images, and the model takes none")
-    if examples := task.get_config("num_fewshot"):
-        raise UserError(
-            f"benchmark {name!r}: num_fewshot = {examples}: the examples would come without their images, set num_fewshot: 0"
-        )
+    _check_shots(name, task.get_config("num_fewshot"))
     return True
 
 

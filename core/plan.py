@@ -61,7 +61,7 @@ def make_plan(spec: CampaignSpec) -> Plan:
     for benchmark in spec.benchmarks:
         try:
             check_benchmark(benchmark, allow_unsafe_code=spec.allow_unsafe_code)
-            if benchmark_asks_images(benchmark.name):
+            if benchmark_asks_images(benchmark.name, benchmark.num_fewshot):
                 asking.append(benchmark.name)
             known.append(benchmark)
         except UserError as error:

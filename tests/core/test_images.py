@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from core.benchmark import Benchmark, Chat, load_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec
 from core.errors import UserError
-from core.images import encode_image, in_parts, in_words
+from core.images import benchmark_asks_images, encode_image, in_parts, in_words
 from core.plan import make_plan
 from core.request import Generate, Generated
 from core.schema import samples_of, samples_table
@@ -166,7 +166,7 @@ def test_samples_keep_the_digests_and_not_the_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({"doc_to_audio": "answer"}, "audio inputs are not supported"),
+        ({"doc_to_audio": "answer"}, "doc_to_audio: sound is not supported, only images are; leave the benchmark out"),
         ({"output_type": "multiple_choice", "doc_to_choice": "[dark, light]"}, "only 'generate_until' is supported"),
         ({"num_fewshot": "1"}, "set num_fewshot: 0"),
         ({"doc_to_image": "!function hooks.tell"}, "doc_to_image must give PIL images"),
@@ -197,3 +197,26 @@ def test_it_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
         make_plan(spec)
     lines = [line for line in str(error.value).splitlines() if "takes no images" in line]
     assert [line.split("'")[1::2] for line in lines] == [["text", "steelyard_shapes"], ["text", "mmmu_val"]]
+
+
+@pytest.mark.parametrize("fields", [{"num_fewshot": "2"}, {"doc_to_audio": "answer"}])
+def test_sound_and_shots_are_refused_before_anything_is_loaded(tmp_path: Path, fields: dict[str, str]) -> None:
+    file = own_benchmark(tmp_path, **fields)
+    with pytest.raises(UserError, match="'shades'"):
+        benchmark_asks_images(str(file))
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "refused"), [("", 2, True), ("0", 2, False), ("2", 0, False), ("", None, False)]
+)
+def test_the_campaigns_shots_count_as_they_do_when_it_is_loaded(
+    tmp_path: Path, own: str, asked: int | None, refused: bool
+) -> None:
+    file = own_benchmark(tmp_path, num_fewshot=own)
+    if refused:
+        with pytest.raises(UserError, match=f"num_fewshot = {asked}: the examples would come without their images"):
+            benchmark_asks_images(str(file), asked)
+    else:
+        assert benchmark_asks_images(str(file), asked)
+    if not refused:
+        assert load(file, num_fewshot=asked)
