@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from core.catalogue import BUNDLED, entries, find, leaves_of
 from core.catalogue_index import BrokenFile, Entry, Leaf, MemberError, harness_folder, harness_index, leaves, read_index
 from core.errors import UserError, nearest
@@ -223,7 +225,10 @@ def _whole(value: Any) -> int | None:
 
 
 def licence_of(leaf: Leaf) -> str:
-    """Return a task's licence as its YAML, its folder's README or its dataset's card on this machine says; never asks the hub."""
+    """Return a task's licence as its YAML, its folder's README or its dataset's card says; never asks the hub.
+
+    Cards are those on this machine, and of well-known datasets what ``licences.yaml`` has of theirs.
+    """
     metadata = leaf.config.get("metadata")
     said = (
         next((metadata[key] for key in ("license", "licence") if metadata.get(key)), None)
@@ -235,7 +240,16 @@ def licence_of(leaf: Leaf) -> str:
     if leaf.path is not None and leaf.path.is_relative_to(BUNDLED):
         return BUNDLED_LICENCES.get(leaf.name, OURS)
     readme = _folder_licence(leaf.path.parent) if leaf.path is not None else None
-    return readme or _cards().get(str(leaf.config.get("dataset_path"))) or UNKNOWN
+    dataset = str(leaf.config.get("dataset_path"))
+    return readme or _cards().get(dataset) or known_licences().get(dataset) or UNKNOWN
+
+
+@cache
+def known_licences() -> dict[str, str]:
+    """Licences of well-known datasets by hub id."""
+    text = (Path(__file__).parent / "licences.yaml").read_text(encoding="utf-8")
+    found: dict[str, str] = yaml.safe_load(text)["licences"]
+    return found
 
 
 @cache

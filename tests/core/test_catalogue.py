@@ -13,7 +13,7 @@ from core.benchmark import check_benchmark, load_benchmark
 from core.campaign import BenchmarkSpec, load_spec
 from core.catalogue import entries, find, leaves_of, load_tasks
 from core.catalogue_index import harness_folder, leaves, read_index
-from core.catalogue_listing import Listing, details, licence_of, listings, select, summary
+from core.catalogue_listing import Listing, details, known_licences, licence_of, listings, select, summary
 from core.errors import UserError
 
 ROW = {"question": "1 + 1", "answer": "2"}
@@ -152,6 +152,13 @@ def test_details_name_metrics_members_and_what_is_missing_here(catalogue: list[L
     assert "mmlu_anatomy" in details(found["mmlu"])["tasks"]
     assert "gsm8k (5-shot)" in details(found["core"])["benchmarks"]
     assert "not installed" in details(found["ruler"])["fault"]
+
+
+def test_licences_of_well_known_datasets_are_known_without_a_hub() -> None:
+    licences = {leaf.name: licence_of(leaf) for name in ("gsm8k", "arc_easy", "hellaswag") for leaf in leaves_of(name)}
+    assert licences == {"gsm8k": "mit", "arc_easy": "cc-by-sa-4.0", "hellaswag": "unknown"}
+    used = {str(entry.config.get("dataset_path")) for entry in entries().values() if entry.config}
+    assert known_licences().keys() <= used, "each is a dataset of the catalogue"
 
 
 def test_a_licence_is_what_folder_readme_or_yaml_say(tmp_path: Path) -> None:
