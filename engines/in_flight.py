@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,26 +17,32 @@ def pixels(images: Sequence[bytes]) -> int:
 
 
 class Room:
-    """Bounds what is in flight by requests and by prompt tokens (or pixels); one request always fits. For a single feeder."""
+    """Bounds what is in flight by requests, by prompt tokens that are scored and by pixels.
 
-    def __init__(self, requests: int, tokens: int) -> None:
-        self._requests, self._tokens = requests, tokens
-        self._most_tokens = tokens
-        self._left = asyncio.Event()
+    A request larger than one of the latter two comes in once it has that one for itself.
+    """
 
-    async def enter(self, tokens: int) -> None:
-        """Wait until there is room for one more request of ``tokens``."""
-        while not self._requests or (tokens > self._tokens and self._tokens < self._most_tokens):
-            self._left.clear()
-            await self._left.wait()
-        self._requests -= 1
-        self._tokens -= tokens
+    def __init__(self, requests: int, tokens: int, pixels: int = PIXELS_IN_FLIGHT) -> None:
+        self._requests = requests
+        self._bounds = (tokens, pixels)
+        self._left = [tokens, pixels]
 
-    def leave(self, tokens: int) -> None:
+    def fits(self, tokens: int, pixels: int = 0) -> bool:
+        """Whether one more request may enter."""
+        sizes = zip((tokens, pixels), self._left, self._bounds, strict=True)
+        return self._requests > 0 and all(not size or size <= left or left == bound for size, left, bound in sizes)
+
+    def enter(self, tokens: int, pixels: int = 0) -> None:
+        """Take room for one request, which must fit."""
+        self._change(-1, tokens, pixels)
+
+    def leave(self, tokens: int, pixels: int = 0) -> None:
         """Give back what ``enter`` took."""
-        self._requests += 1
-        self._tokens += tokens
-        self._left.set()
+        self._change(1, tokens, pixels)
+
+    def _change(self, sign: int, *sizes: int) -> None:
+        self._requests += sign
+        self._left = [left + sign * size for left, size in zip(self._left, sizes, strict=True)]
 
 
 @dataclass

@@ -9,9 +9,7 @@ import asyncio
 import copy
 import itertools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import vllm
@@ -26,14 +24,14 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from core.errors import EngineDiedError
 from core.request import Generated, Request, Response
 from engines.engine import EngineConfig
+from engines.feed import Feed, Work
 from engines.images import render
-from engines.in_flight import PIXELS_IN_FLIGHT, Room, Tally, pixels
+from engines.in_flight import Room, Tally
 from engines.row_check import score_rows_only
 from engines.tokens import Encoder, Generation, Plan, Prefill, TokenError, failed, plan
 from engines.vllm_params import cut, engine_arguments, generation_params, read_scores, scoring_params
 from engines.vllm_stats import EngineStats, stats_of
 
-PLANNED_AT_ONCE = 512  # requests encoded and sorted together, while vLLM works on those before
 WATCH_SECONDS = 1.0
 CORE_ENDED = "vLLM's engine core ended"
 PROMPT_TOKENS_IN_FLIGHT = 1 << 18  # prompt log-probabilities cost some 200 bytes a token in this process
@@ -51,11 +49,10 @@ class Session:
         self._stats = stats_of(engine)
         # A copy: encoding may change a fast tokenizer's state while vLLM decodes with the original on another thread.
         self._encoder = Encoder(copy.deepcopy(engine.get_tokenizer()))
-        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._block_size: int = config.cache_config.block_size or 1
-        self._requests_in_flight: int = 2 * config.scheduler_config.max_num_seqs
         self._numbers = itertools.count()
-        self._runs: dict[asyncio.Task[None], asyncio.Queue[Response | Exception]] = {}
+        room = Room(2 * config.scheduler_config.max_num_seqs, PROMPT_TOKENS_IN_FLIGHT)
+        self._feed = Feed(self._plan, self._serve, room)
         self.scored_rows_only = False
         self._closed = False
         self._watching = asyncio.get_running_loop().create_task(self._watch())
@@ -78,27 +75,21 @@ class Session:
             raise EngineDiedError(f"{config.model}: vLLM did not start: {error}") from error
         return session
 
-    async def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:
+    async def run(self, requests: Sequence[Request], client: str = "") -> AsyncGenerator[Response, None]:
         """Yield one response per request as each finishes; concurrent calls are fine.
 
+        The requests of one ``client``, from however many calls, go to vLLM in one order; clients get equal shares of it.
         ``aclose()`` aborts what is in flight. Raises `core.errors.EngineDiedError` when vLLM's engine core is gone or
         the session is closed meanwhile.
         """
         if self._closed or self._engine.errored:
             raise EngineDiedError("the engine is closed" if self._closed else CORE_ENDED)
-        responses: asyncio.Queue[Response | Exception] = asyncio.Queue()
-        feeding = asyncio.create_task(self._feed(requests, responses))
-        self._runs[feeding] = responses
+        run = self._feed.add(requests, client)
         try:
             for _ in requests:
-                response = await responses.get()
-                if isinstance(response, Exception):
-                    raise response
-                yield response
+                yield await run.response()
         finally:
-            del self._runs[feeding]
-            feeding.cancel()
-            await asyncio.wait([feeding])
+            await self._feed.drop(run)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -115,65 +106,22 @@ class Session:
             return
         self._closed = True
         self._watching.cancel()
-        self._break_runs("the engine was closed")
-        if self._runs:
-            await asyncio.wait(list(self._runs))
-        self._encoding.shutdown(wait=False, cancel_futures=True)
+        await self._feed.close("the engine was closed")
         await asyncio.to_thread(self._engine.shutdown)
-
-    def _break_runs(self, reason: str) -> None:
-        for feeding, responses in self._runs.items():
-            responses.put_nowait(EngineDiedError(reason))
-            feeding.cancel()
 
     async def _watch(self) -> None:
         """Break all runs once vLLM is dead: it fails the requests it knows of, but not one that arrives meanwhile."""
         while not self._engine.errored:
             await asyncio.sleep(WATCH_SECONDS)
-        self._break_runs(CORE_ENDED)
+        self._feed.end_all(CORE_ENDED)
 
-    async def _feed(self, requests: Sequence[Request], responses: asyncio.Queue[Response | Exception]) -> None:
-        """Keep vLLM supplied without handing it everything at once; put every response, or the first fatal error."""
-        room = Room(self._requests_in_flight, PROMPT_TOKENS_IN_FLIGHT)
-        canvas = Room(self._requests_in_flight, PIXELS_IN_FLIGHT)
+    def _plan(self, requests: Sequence[Request]) -> Plan:
+        return plan(requests, self._encoder, self.max_model_len)
 
-        async def serve(work: Callable[[], Awaitable[list[Response]]], place: Room, size: int) -> None:
-            try:
-                for response in await work():
-                    responses.put_nowait(response)
-            finally:
-                place.leave(size)
-
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                async for part in self._plans(requests):
-                    for response in part.answered:
-                        responses.put_nowait(response)
-                    for generation in part.generations:
-                        images = generation.request.images
-                        place, size = (canvas, pixels(images)) if images else (room, 0)
-                        await place.enter(size)
-                        tasks.create_task(serve(partial(self._generate, generation), place, size))
-                    tallies = {index: Tally(part.requests[index], spans) for index, spans in part.spans_of.items()}
-                    for prefill in part.prefills:
-                        tokens = len(prefill.prompt) if prefill.reads_prompt else 0
-                        await room.enter(tokens)
-                        tasks.create_task(serve(partial(self._score, prefill, tallies), room, tokens))
-        except* Exception as errors:
-            responses.put_nowait(errors.exceptions[0])
-
-    async def _plans(self, requests: Sequence[Request]) -> AsyncIterator[Plan]:
-        """Plan the next requests on another thread while vLLM works on those before."""
-        loop = asyncio.get_running_loop()
-        coming: asyncio.Future[Plan] | None = None
-        for begin in range(0, len(requests), PLANNED_AT_ONCE):
-            part = requests[begin : begin + PLANNED_AT_ONCE]
-            following = loop.run_in_executor(self._encoding, plan, part, self._encoder, self.max_model_len)
-            if coming is not None:
-                yield await coming
-            coming = following
-        if coming is not None:
-            yield await coming
+    async def _serve(self, work: Work) -> list[Response]:
+        if isinstance(work.item, Generation):
+            return await self._generate(work.item)
+        return await self._score(work.item, work.tallies)
 
     async def _generate(self, generation: Generation) -> list[Response]:
         request = generation.request

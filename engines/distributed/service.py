@@ -128,7 +128,7 @@ class ModelService:
     async def run(self, client: str, run: str, requests: Sequence[Request]) -> AsyncIterator[list[Response]]:
         """Yield the responses in batches as they finish; ends early when aborted."""
         arrived: asyncio.Queue[Response | None] = asyncio.Queue()
-        feeding = asyncio.create_task(self._feed(requests, arrived))
+        feeding = asyncio.create_task(self._feed(requests, arrived, client))
         self._runs[client, run] = feeding
         try:
             more = True
@@ -164,12 +164,14 @@ class ModelService:
             "dtype": self._session.dtype,
         }
 
-    async def _feed(self, requests: Sequence[Request], arrived: asyncio.Queue[Response | None]) -> None:
+    async def _feed(
+        self, requests: Sequence[Request], arrived: asyncio.Queue[Response | None], client: str = ""
+    ) -> None:
         """Put every response, and None at the end of them."""
         try:
             if self._session is None:
                 raise EngineDiedError(self._death or f"{self._config.model}: the service has not loaded it")
-            responses = self._session.run(requests)
+            responses = self._session.run(requests, client)
             async with contextlib.aclosing(responses):
                 async for response in responses:
                     arrived.put_nowait(response)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from PIL import Image
 
 from core.images import encode_image
@@ -17,45 +15,43 @@ def test_pixels_are_read_from_the_header() -> None:
     assert pixels([b"not a picture"]) == 0
 
 
-def entered(room: Room, sizes: list[int]) -> int:
+def entered(room: Room, sizes: list[tuple[int, int]]) -> int:
     """How many of ``sizes`` come in one after the other without anybody leaving."""
+    for count, size in enumerate(sizes):
+        if not room.fits(*size):
+            return count
+        room.enter(*size)
+    return len(sizes)
 
-    count = 0
 
-    async def feed() -> None:
-        nonlocal count
-        for size in sizes:
-            await room.enter(size)
-            count += 1
-
-    async def wait() -> None:
-        feeding = asyncio.create_task(feed())
-        await asyncio.sleep(0)
-        feeding.cancel()
-
-    asyncio.run(wait())
-    return count
+def of_tokens(*sizes: int) -> list[tuple[int, int]]:
+    return [(size, 0) for size in sizes]
 
 
 def test_room_is_bounded_by_number_and_by_size() -> None:
-    assert entered(Room(3, 100), [0, 0, 0, 0]) == 3
-    assert entered(Room(9, 100), [40, 40, 20, 1]) == 3
-    assert entered(Room(9, 100), [40, 0, 70, 0]) == 2
+    assert entered(Room(3, 100), of_tokens(0, 0, 0, 0)) == 3
+    assert entered(Room(9, 100), of_tokens(40, 40, 20, 1)) == 3
+    assert entered(Room(9, 100), of_tokens(40, 0, 70, 0)) == 2
+
+
+def test_pixels_are_bounded_beside_tokens() -> None:
+    assert entered(Room(9, 100, 50), [(100, 0), (0, 50), (0, 0), (0, 1)]) == 3
+    assert entered(Room(2, 100, 50), [(100, 0), (0, 50), (0, 0)]) == 2
 
 
 def test_what_is_larger_than_the_room_comes_in_alone() -> None:
-    assert entered(Room(9, 100), [1000, 0, 1]) == 1
-    assert entered(Room(9, 100), [1, 1000]) == 1
+    assert entered(Room(9, 100), of_tokens(1000, 1)) == 1
+    assert entered(Room(9, 100), of_tokens(1, 1000)) == 1
+    assert entered(Room(9, 100, 50), [(0, 1000), (0, 1)]) == 1
+
+
+def test_what_is_larger_than_the_room_holds_up_only_its_own_kind() -> None:
+    assert entered(Room(9, 100, 50), [(1000, 0), (0, 0), (0, 50), (1, 0)]) == 3
 
 
 def test_who_leaves_makes_room() -> None:
-    async def use() -> None:
-        room = Room(1, 100)
-        await room.enter(1000)
-        waiting = asyncio.create_task(room.enter(100))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        room.leave(1000)
-        await asyncio.wait_for(waiting, 5)
-
-    asyncio.run(use())
+    room = Room(1, 100, 50)
+    room.enter(1000, 7)
+    assert not room.fits(0)
+    room.leave(1000, 7)
+    assert entered(room, [(100, 50)]) == 1
