@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ def stream(runs: list[list[Request]]) -> list[Request]:
 
 def test_long_generations_go_first_and_scores_last() -> None:
     short, long = generate("b", 16), generate("z", 512)
-    scores = [Loglikelihood("", "a", " b"), LoglikelihoodRolling("", "c")]
+    scores: list[Request] = [Loglikelihood("", "a", " b"), LoglikelihoodRolling("", "c")]
     assert stream([[*scores, short, long]]) == [long, short, *scores]
 
 
@@ -114,7 +116,7 @@ def test_every_request_is_taken_once_and_in_order(runs: list[list[Request]], mos
             line += requests
     for requests, line in zip(runs, taken, strict=True):
         assert line == sorted(requests, key=key_of)
-    assert all(before[1] <= after[0] for before, after in zip(bounds, bounds[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(bounds))
 
 
 def test_tokens_that_begin_alike_are_neighbours() -> None:
