@@ -67,13 +67,13 @@ class Compared:
         return statistics.median(self.theirs) / statistics.median(self.ours)
 
 
-KINDS: dict[str, Callable[[int], list[Loglikelihood]]] = {
-    "letters, 5-shot": questions.letters,
-    "texts, 10-shot, one header": lambda n: questions.texts(n, shots=10),
-    "texts, 10-shot, a header each": lambda n: questions.texts(n, shots=10, header_each=True),
-    "texts, 5-shot, a header each": lambda n: questions.texts(n, shots=5, header_each=True),
-    "texts, 0-shot": lambda n: questions.texts(n, shots=0),
-    "one doc, n choices": lambda n: questions.many_choices(min(4 * n, 400)),
+# Each kind of work with a number of questions that takes the harness's way about a minute on one core.
+KINDS: dict[str, tuple[Callable[[int], list[Loglikelihood]], int]] = {
+    "letters, 5-shot": (questions.letters, 24),
+    "texts, 10-shot, one header": (lambda n: questions.texts(n, shots=10), 24),
+    "texts, 10-shot, a header each": (lambda n: questions.texts(n, shots=10, header_each=True), 12),
+    "texts, 0-shot": (lambda n: questions.texts(n, shots=0), 100),
+    "one doc, many choices": (questions.many_choices, 200),
 }
 
 
@@ -151,7 +151,8 @@ async def measure(config: EngineConfig, kinds: dict[str, int], runs: int) -> lis
         await our_way(session, warm)
         found = []
         for label, count in kinds.items():
-            found.append(await compare(session, label, KINDS[label](count), runs))
+            make, _ = KINDS[label]
+            found.append(await compare(session, label, make(count), runs))
             print(
                 f"{label}: {found[-1].ratio:.2f}×  theirs {found[-1].theirs} ours {found[-1].ours}",
                 file=sys.stderr,
@@ -196,7 +197,7 @@ def main() -> int:
     from tests.models import cache_directory, smollm2
 
     parser = argparse.ArgumentParser(prog="python -m perf.loglikelihood", description=__doc__)
-    parser.add_argument("--questions", type=int, default=24, help="of each kind")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of questions")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--only", nargs="*", default=[], help="kinds of work: " + "; ".join(KINDS))
@@ -213,7 +214,11 @@ def main() -> int:
     )
     if asked.device == "cuda":
         config = replace(config, devices=(0,), gpu_memory_gb=None)
-    kinds = {label: asked.questions for label in KINDS if not asked.only or label in asked.only}
+    kinds = {
+        label: max(1, round(count * asked.scale))
+        for label, (_, count) in KINDS.items()
+        if not asked.only or label in asked.only
+    }
     found = asyncio.run(measure(config, kinds, asked.runs))
     Console(width=160).print(table(found, asked.dtype))
     return 0 if all(math.isfinite(each.logprob_difference) for each in found) else 1
