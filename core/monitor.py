@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,6 +132,24 @@ def engine_readings(stats: Mapping[str, float], now: float) -> list[Reading]:
     if not ended:
         readings += [Reading(now, "ray", "cluster", name[len("ray_") :], float(v)) for name, v in cluster.items()]
     return readings
+
+
+def add_up(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Figures of several engines (`engines.engine.Engine.stats`) as one's: sums, but for the KV cache the fullest's.
+
+    Together they live from the first's start to the last's end; a ``pid`` they do not have.
+    """
+    living = [stats for stats in each if stats]
+    values: dict[str, list[float]] = defaultdict(list)
+    for stats in living:
+        for name, value in stats.items():
+            if not ("ended" in stats and name in GAUGES):
+                values[name].append(value)
+    chosen = {"started": min, "ended": max, "kv_cache_usage": max}
+    found = {name: float(chosen.get(name, sum)(some)) for name, some in values.items() if name != "pid"}
+    if len(values["ended"]) < len(living):
+        found.pop("ended", None)
+    return found
 
 
 def tree_memory(pid: int) -> int:

@@ -31,7 +31,12 @@ class Placement:
     @property
     def gpus(self) -> int:
         """GPUs held by all replicas together."""
-        return self.tensor_parallel * self.pipeline_parallel * self.replicas
+        return self.replica_gpus * self.replicas
+
+    @property
+    def replica_gpus(self) -> int:
+        """GPUs of one replica: what a model waits for."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ class ModelSpec(Strict):
     """GPUs that share each layer; computed from memory when left out."""
     pipeline_parallel: PositiveInt | None = None
     """Stages the layers are split into; computed when left out."""
+    replicas: PositiveInt | None = None
+    """Most engines of a lightweight model at once, where devices are idle; computed from the work when left out. 1: never more."""
     vllm: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM engine arguments, by vLLM's own names."""
 
@@ -83,6 +85,8 @@ class ModelSpec(Strict):
         for field in ("system_prompt", "chat_template_args"):
             if getattr(self, field) and not self.chat_template:
                 raise ValueError(f"{field} needs chat_template: true")
+        if self.engine == "distributed" and (self.replicas or 1) > 1:
+            raise ValueError("replicas are of engine 'lightweight': drop replicas, or use 'auto' or 'lightweight'")
         if self.engine == "lightweight" and (self.tensor_parallel or 1) * (self.pipeline_parallel or 1) > 1:
             raise ValueError(
                 "engine 'lightweight' uses one GPU: drop tensor_parallel/pipeline_parallel or use 'distributed'"
@@ -198,6 +202,10 @@ class PolicySpec(Strict):
     """Memory per GPU kept for activations, logits and the runtime, in GB."""
     min_kv_sequences: PositiveFloat = 1.0
     """Sequences of full ``max_model_len`` whose KV cache must fit."""
+    replicas_max: PositiveInt = 8
+    """Most engines that one lightweight model gets on devices nobody waits for; 1 turns replicas off."""
+    docs_per_replica: PositiveInt = 500
+    """Each further replica takes this many docs more to be answered; fewer are done before it is loaded."""
     service_idle_seconds: Annotated[float, Field(ge=0)] = 300
     """How long a distributed model stays loaded, and its Ray cluster up, after its last request; 0 ends it with the campaign."""
 

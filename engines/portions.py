@@ -1,0 +1,141 @@
+"""Requests of several runs, dealt out in portions to several engines. Plain bookkeeping, for one thread at a time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from core.errors import EngineDiedError
+from core.replicas import weight
+from core.request import Generate, Loglikelihood, Request, Response
+from engines.stop import Stop
+
+TOGETHER = 128  # weight; an engine makes one prefill of a prompt for up to 128 choices
+
+
+@dataclass(eq=False)
+class Taker:
+    """An engine as who deals sees it: the weight (`core.replicas.weight`) and the portions that it has in flight."""
+
+    load: int = field(default=0, init=False)
+    portions: int = field(default=0, init=False)
+
+
+class Run:
+    """One run: its requests that nobody answers yet, in their order, and the way back to its caller.
+
+    ``waiting`` is the weight of what is not dealt, ``left`` of all that is not answered. ``inbox`` gives the responses, then None;
+    after that ``error`` is what the caller has to see.
+    """
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.inbox: SimpleQueue[Response | None] = SimpleQueue()
+        self.abort = Stop()
+        self.error: Exception | None = None
+        self.portions = 0
+        self.waiting = self.left = sum(map(weight, requests))
+        self._requests = deque(requests)
+        self._returns: Counter[str] = Counter()
+        self._over = False
+
+    @property
+    def in_flight(self) -> int:
+        """Weight of what is dealt and not answered."""
+        return self.left - self.waiting
+
+    def take(self, size: int) -> list[Request]:
+        """Take the next requests, of weight ``size``, and with the last one what shares its whole prompt, up to `TOGETHER`."""
+        portion: list[Request] = []
+        taken = 0
+        while self._requests and (
+            taken < size or (taken < size + TOGETHER and prompt_of(self._requests[0]) == prompt_of(portion[-1]))
+        ):
+            portion.append(self._requests.popleft())
+            taken += weight(portion[-1])
+        self.waiting -= taken
+        return portion
+
+    def answer(self, request: Request, response: Response) -> None:
+        """Hand the answer to one of those taken on."""
+        self.left -= weight(request)
+        self.inbox.put(response)
+
+    def give_back(self, requests: Sequence[Request]) -> int:
+        """Put requests that were taken in front again. Returns how often the unluckiest of them has come back by now."""
+        self._requests.extendleft(reversed(requests))
+        self.waiting += sum(map(weight, requests))
+        self._returns.update(request.id for request in requests)
+        return max((self._returns[request.id] for request in requests), default=0)
+
+    def fail(self, error: Exception) -> None:
+        """Have the caller see ``error`` once what is in flight has ended."""
+        self.error = self.error or error
+        self.abort.set()
+
+    def settle(self) -> None:
+        """End it, where nothing more can come."""
+        if self._over or self.portions or (self.waiting and not self.abort.is_set):
+            return
+        if self.left and not self.abort.is_set:
+            self.error = EngineDiedError("requests were lost: are their ids unique?")
+        self._over = True
+        self.inbox.put(None)
+
+
+T = TypeVar("T", bound=Taker)
+
+
+@dataclass(frozen=True)
+class Portion(Generic[T]):
+    """Requests of one run for one engine."""
+
+    taker: T
+    run: Run
+    requests: list[Request]
+
+
+def deal(takers: Sequence[T], runs: Sequence[Run], capacity: int) -> list[Portion[T]]:
+    """Deal what waits to whoever has room below ``capacity``, the least busy first; concurrent runs share alike."""
+    dealt: list[Portion[T]] = []
+    alive = [run for run in runs if not run.abort.is_set]
+    left = sum(run.left for run in alive)
+    while takers and (waiting := [run for run in alive if run.waiting]):
+        taker = min(takers, key=lambda each: each.load)
+        size = portion_size(taker.load, left=left, takers=len(takers), capacity=capacity)
+        if not size:
+            break
+        run = min(waiting, key=lambda each: each.in_flight)
+        portion = Portion(taker, run, run.take(size))
+        taker.load += sum(map(weight, portion.requests))
+        taker.portions += 1
+        run.portions += 1
+        dealt.append(portion)
+    return dealt
+
+
+def portion_size(load: int, *, left: int, takers: int, capacity: int) -> int:
+    """Weight of the next portion of an engine with ``load`` in flight, where ``left`` is not answered yet; 0 where it has enough.
+
+    Engines are kept full, for up to ``capacity`` they answer more at once in hardly more time; so all goes out as soon as it
+    fits, evenly. Before that, an engine waits until its room is worth a portion. A portion is at most a quarter of what an engine
+    has in flight, so that every engine gets parts of every stretch: what lies side by side is often alike, and long.
+    """
+    fair = math.ceil(left / takers)
+    room = min(fair, capacity) - load
+    least = 1 if fair <= capacity else capacity // 8
+    return min(room, math.ceil(min(fair, capacity) / 4)) if room >= max(1, least) else 0
+
+
+def prompt_of(request: Request) -> str:
+    """What comes before the text that is generated or scored."""
+    match request:
+        case Loglikelihood(context=context):
+            return context
+        case Generate(prompt=prompt):
+            return prompt
+        case _:
+            return request.id
