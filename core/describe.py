@@ -9,26 +9,28 @@ from core.checkpoint import Checkpoint
 from core.errors import UserError
 from core.placement import Placement, place
 from core.plan import Plan
+from core.replicas import with_replicas
 
 GB = 10**9
 
 
-def placement_table(plan: Plan) -> Table:
-    """One row per model: engine, GPUs, window, weights as loaded, and the reason."""
+def placement_table(plan: Plan, policy: PolicySpec) -> Table:
+    """One row per model: engine, GPUs, the most replicas, window, weights as loaded, and the reason."""
     table = Table(title="Placement", title_justify="left")
     for name in ("model", "engine"):
         table.add_column(name, no_wrap=True)
-    for name in ("GPUs", "TP", "PP", "window", "weights GB"):
+    for name in ("GPUs", "TP", "PP", "replicas", "window", "weights GB"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
     for planned in plan.models:
-        place_ = planned.placement
+        place_ = with_replicas(planned.placement, planned.model, plan.fleet, policy)
         table.add_row(
             planned.model.name,
             place_.engine,
-            str(place_.gpus),
+            str(place_.replica_gpus),
             str(place_.tensor_parallel),
             str(place_.pipeline_parallel),
+            "1" if place_.replicas == 1 else f"1–{place_.replicas}",
             f"{place_.max_model_len:,}",
             f"{place_.weight_bytes / GB:.2f}",
             place_.reason,

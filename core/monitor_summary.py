@@ -21,9 +21,10 @@ def summarise(readings: Iterable[Reading], start: float, end: float) -> dict[str
     """Sum up what was read from ``start`` to ``end`` (unix seconds), as JSON values; nothing read, no key.
 
     GPUs: ``gpu_utilisation_mean`` and ``gpu_utilisation_max`` (percent), ``gpu_memory_peak_bytes`` (of the fullest GPU) and
-    ``energy_joules`` (of all). Host: ``host_cpu_mean`` (percent of all cores). Engine: ``engine_rss_peak_bytes``,
-    ``kv_cache_usage_peak`` (0 to 1), ``prefix_cache_hit_rate`` (0 to 1, of the prompt tokens looked up), ``running_mean``,
-    ``waiting_mean`` (requests), ``prompt_tokens_per_second`` (those read from the cache too) and ``generation_tokens_per_second``.
+    ``energy_joules`` (of all). Host: ``host_cpu_mean`` (percent of all cores). Engine, all replicas together:
+    ``engine_rss_peak_bytes`` (each one's peak), ``kv_cache_usage_peak`` (0 to 1, of the fullest), ``prefix_cache_hit_rate``
+    (0 to 1, of the prompt tokens looked up), ``running_mean``, ``waiting_mean`` (requests), ``prompt_tokens_per_second``
+    (those read from the cache too) and ``generation_tokens_per_second``.
 
     Means are weighted by time. A counter is read off at both ends between its neighbouring readings, so ``readings`` may
     and should reach beyond the interval. All are of the GPUs and the engine as a whole, whatever else ran meanwhile.
@@ -57,7 +58,7 @@ def summarise(readings: Iterable[Reading], start: float, end: float) -> dict[str
     energies = [_energy(counted[gpu], drawn[gpu], start, end) for gpu in sorted({*counted, *drawn})]
     put("energy_joules", [energy for energy in energies if energy is not None], sum)
     put("host_cpu_mean", [_mean(points) for points in inside("host", "utilisation_percent")], _average)
-    put("engine_rss_peak_bytes", [_peak(points) for points in inside("engine", "rss_bytes")], max)
+    put("engine_rss_peak_bytes", [_peak(points) for points in inside("engine", "rss_bytes")], sum)
     put("kv_cache_usage_peak", [_peak(points) for points in inside("engine", "kv_cache_usage")], max)
     put("running_mean", [_mean(points) for points in inside("engine", "running")], sum)
     put("waiting_mean", [_mean(points) for points in inside("engine", "waiting")], sum)

@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.fleet import resolve_fleet
 from core.images import benchmark_asks_images
 from core.placement import Placement, place
+from core.replicas import with_replicas
 from core.results import open_store
 
 
@@ -39,6 +40,9 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
         if model.chat_template and not checkpoint.has_chat_template:
             raise UserError("chat_template: the checkpoint has none; set chat_template: false")
         placement = place(checkpoint, model, fleet, spec.policy)
+        with_replicas(
+            placement, model, fleet, spec.policy
+        )  # refuses those it cannot have; how many is decided with the work known
         if placement.gpus > fleet.gpus and fleet.device != "cpu" and not (fleet.ray_address or fleet.kuberay):
             raise UserError(
                 f"needs {placement.gpus} GPUs, more than this machine's {fleet.gpus}: name the fleet's Ray cluster in "

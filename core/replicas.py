@@ -59,10 +59,12 @@ def replicas_paid(model: ModelSpec, policy: PolicySpec, docs: int | None) -> int
 
 
 def replica_change(*, have: int, most: int, paid: int, lacking: int) -> int:
-    """Return how many replicas may come (more than 0) or have to go now, the last one never.
+    """Return how many replicas may come (more than 0) or have to go (less) now; the last one never.
 
     ``have`` are there or loading, ``most`` may be, ``paid`` is `replicas_paid`; others wait for ``lacking`` devices.
     """
+    if have < 1:
+        return 0
     if lacking:
         return -min(lacking, have - 1)
     return max(0, min(most, paid) - have)

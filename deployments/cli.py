@@ -72,14 +72,15 @@ def plan(spec_path: SpecPath) -> None:
     from core.plan import make_plan
     from deployments.console import console
 
-    planned = make_plan(load_spec(spec_path))
+    spec = load_spec(spec_path)
+    planned = make_plan(spec)
     fleet = planned.fleet
     out = console()
     out.print(
         f"Fleet: {fleet.nodes} × {fleet.gpus} {'GPUs' if fleet.device == 'cuda' else 'logical devices (no GPU)'} "
         f"of {fleet.gpu_memory_gb:g} GB"
     )
-    out.print(placement_table(planned))
+    out.print(placement_table(planned, spec.policy))
 
 
 @app.command()

@@ -15,8 +15,9 @@ class EngineConfig:
     """Everything an engine needs to load one checkpoint. Plain JSON values, so it crosses processes as is.
 
     ``model`` is a local directory or a hub id. ``device`` is ``"cuda"`` or ``"cpu"``; ``devices`` are the GPU indices given to a
-    lightweight engine (on a CPU, logical ones). ``gpu_memory_gb`` is the memory of one device in GB (on a CPU, the part of RAM
-    one logical device may use). ``extra`` goes to vLLM's engine arguments untouched and wins over every other field.
+    lightweight engine (on a CPU, logical ones), ``cores`` the CPU cores that it keeps to, any where empty. ``gpu_memory_gb`` is the
+    memory of one device in GB (on a CPU, the part of RAM one logical device may use). ``extra`` goes to vLLM's engine arguments
+    untouched and wins over every other field.
     """
 
     model: str
@@ -28,6 +29,7 @@ class EngineConfig:
     trust_remote_code: bool = False
     device: str = "cuda"
     devices: tuple[int, ...] = ()
+    cores: tuple[int, ...] = ()
     gpu_memory_gb: float | None = None
     seed: int = 0
     extra: dict[str, Any] = field(default_factory=dict)

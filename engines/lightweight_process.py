@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engines.devices import keep_to
 from engines.engine import EngineConfig
 from engines.process_server import EngineSession, run_server
 
@@ -10,6 +11,7 @@ END_SECONDS = 15.0  # what an orderly end may take
 
 async def open_session(config: EngineConfig) -> EngineSession:
     """Load vLLM in this process."""
+    keep_to(config.cores)
     from engines.vllm_io import Session
 
     return await Session.open(config)

@@ -111,18 +111,18 @@ class ReplicatedEngine:
         if opened:
             _in_thread(self._join, replica)
 
-    def retire(self) -> bool:
-        """Have the one that joined last end when it has answered what it has. False where there is but one."""
+    def retire(self) -> Engine | None:
+        """Have the one that joined last end when it has answered what it has. Returns it; None where there is but one."""
         with self._change:
             staying = self._staying()
             if len(staying) < 2:
-                return False
+                return None
             leaving = staying[-1]
             leaving.state = "leaving"
             at_once = not leaving.portions
         if at_once:
             _in_thread(self._end, leaving)
-        return True
+        return leaving.engine
 
     def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
         """Yield one response per request as each finishes; see `engines.engine.Engine`."""

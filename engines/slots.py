@@ -12,8 +12,9 @@ import json
 import os
 import re
 import secrets
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class Held:
     """Slots that are ours: ``devices`` are their indices in the pool. To be released once."""
 
     def __init__(self, pool: DevicePool, names: Sequence[str], descriptors: Sequence[int]) -> None:
+        self.pool = pool
         self.devices = tuple(pool.names.index(name) for name in names)
         self.descriptors = tuple(descriptors)
 
@@ -84,20 +86,10 @@ class Ticket:
     def take(self) -> Held | None:
         """Take the devices if it is our turn and they are free; the ticket is used up then."""
         with _ledger():
-            free = {name: slot for name in self._pool.names if (slot := _lock(_slot_path(self._pool.kind, name)))}
-            chosen: list[str] = []
-            try:
-                if self._is_next(len(free)):
-                    chosen = list(free)[: self._gpus]
-            finally:
-                for name in free.keys() - set(chosen):
-                    os.close(free[name])
-            if not chosen:
-                return None
-            for name in chosen:
-                _write_holder(free[name], self._label)
-            self.drop()
-            return Held(self._pool, chosen, [free[name] for name in chosen])
+            held = _take(self._pool, self._gpus, self._label, self._is_next)
+            if held is not None:
+                self.drop()
+            return held
 
     def is_first(self) -> bool:
         """Whether nobody is served before this ticket, however many devices come free."""
@@ -112,12 +104,52 @@ class Ticket:
             self._descriptor = -1
 
     def _is_next(self, free: int) -> bool:
-        rivals = [(path, wish) for path, wish in _living_wishes() if self._shares(wish)]
+        rivals = _rivals(self._pool)
         first = next_to_start([Demand(order, wish.gpus) for order, (_, wish) in enumerate(rivals)], free)
         return first is not None and rivals[first.order][0] == self._path
 
-    def _shares(self, wish: _Wish) -> bool:
-        return wish.kind == self._pool.kind and not set(wish.names).isdisjoint(self._pool.names)
+
+def take_idle(pool: DevicePool, label: str) -> Held | None:
+    """Take one device that is free and that nobody waits for; None where there is none."""
+    with _ledger():
+        return None if _rivals(pool) else _take(pool, 1, label, lambda free: free > 0)
+
+
+def lacking(pool: DevicePool) -> int:
+    """How many devices have to come free for the next who waits for some of ``pool``."""
+    with _ledger():
+        rivals = _rivals(pool)
+        first = next_to_start([Demand(order, wish.gpus) for order, (_, wish) in enumerate(rivals)], sys.maxsize)
+        if first is None:
+            return 0
+        slots = [slot for name in pool.names if (slot := _lock(_slot_path(pool.kind, name)))]
+        for slot in slots:
+            os.close(slot)
+        return max(0, first.gpus - len(slots))
+
+
+def _take(pool: DevicePool, gpus: int, label: str, may: Callable[[int], bool]) -> Held | None:
+    """Take ``gpus`` devices where ``may``, told how many are free, allows it. Within the ledger."""
+    free = {name: slot for name in pool.names if (slot := _lock(_slot_path(pool.kind, name)))}
+    chosen: list[str] = []
+    try:
+        if may(len(free)):
+            chosen = list(free)[:gpus]
+    finally:
+        for name in free.keys() - set(chosen):
+            os.close(free[name])
+    for name in chosen:
+        _write_holder(free[name], label)
+    return Held(pool, chosen, [free[name] for name in chosen]) if chosen else None
+
+
+def _rivals(pool: DevicePool) -> list[tuple[Path, _Wish]]:
+    """Tickets for any of the pool's devices, in the order they were drawn. Within the ledger."""
+    return [
+        (path, wish)
+        for path, wish in _living_wishes()
+        if wish.kind == pool.kind and not set(wish.names).isdisjoint(pool.names)
+    ]
 
 
 def device_pool(fleet: FleetSpec, engine: str, environment: Mapping[str, str]) -> DevicePool:

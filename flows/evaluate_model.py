@@ -27,6 +27,7 @@ from tasks.monitor import monitored
 from tasks.prepare import CellWork, fetch, prepare
 from tasks.provision import build_engine, engine_config, open_engine, provisioned
 from tasks.publish import record_model, record_verdicts
+from tasks.replicas import as_used, replicated, spread
 from tasks.route import route
 from tasks.say import say
 from tasks.slots import hold_devices
@@ -78,6 +79,7 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
     todo = [work for work in works if not work.complete]
     if not todo:
         return
+    planned = await spread(spec, planned, fleet, todo)
     async with bench(spec, planned, fleet, weights, run, control) as on:
         info = await open_engine(quote(on.engine), model)
         await evaluate_cells(on, info, planned, todo)
@@ -94,7 +96,7 @@ async def bench(
     *,
     keep: bool = True,
 ) -> AsyncIterator[Bench]:
-    """Hold the placement's devices, its Ray cluster and an engine on them, not yet open, all watched.
+    """Hold the placement's devices, its Ray cluster and an engine or replicas of it on them, not yet open, all watched.
 
     ``keep`` leaves a service loaded for the next; what a failure leaves behind never is.
     """
@@ -102,9 +104,13 @@ async def bench(
     async with (
         hold_devices(spec, planned, fleet, config) as held,
         provisioned(spec, planned, fleet, config, held, run) as cluster,
+        replicated(spec, planned, fleet, held, lambda held: build_engine(spec, planned, config, held, cluster)) as (
+            engine,
+            holder,
+        ),
     ):
-        engine, sound = build_engine(spec, planned, config, held, cluster), False
-        async with monitored(spec, fleet, planned.model.name, held, engine, run) as monitor:
+        sound = False
+        async with monitored(spec, fleet, planned.model.name, holder, engine, run) as monitor:
             try:
                 yield Bench(engine, spec.results, control, monitor)
                 sound = True
@@ -122,9 +128,8 @@ async def evaluate_cells(on: Bench, info: EngineInfo, planned: PlannedModel, wor
         label = f"{work.cell.model} · {work.cell.benchmark}"
         run = await evaluate_benchmark(quote(on), quote(work), label)
         scoring = await score(quote(work), run, label)
-        await store(
-            quote(work), scoring, cell_metadata(planned, info, run.unquote(), scoring.unquote()), on.results, label
-        )
+        metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote())
+        await store(quote(work), scoring, metadata, on.results, label)
 
     ended = await asyncio.gather(*(one(work) for work in works), return_exceptions=True)
     for outcome in ended:

@@ -6,32 +6,48 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import partial
+from typing import Protocol
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.errors import UserError
-from core.monitor import HostReader, Monitor, Reader, Sink, engine_reader, read_gpus
+from core.monitor import HostReader, Monitor, Reader, Reading, Sink, engine_reader, read_gpus
 from core.monitor_schema import MonitorWriter
 from core.monitor_summary import summarise
 from core.prometheus import Exporter, serve_prometheus
 from core.storage import open_storage
 from engines.devices import visible_names
 from engines.engine import Engine
-from engines.slots import Held
+from engines.replicas import engines_of
 from tasks.say import warn
+
+
+class Holder(Protocol):
+    """Who holds a model's devices: `engines.slots.Held`, or who has replicas."""
+
+    @property
+    def devices(self) -> Sequence[int]:
+        """Their indices in the fleet, as of now."""
+        ...
 
 
 @asynccontextmanager
 async def monitored(
-    spec: CampaignSpec, fleet: FleetSpec, model: str, held: Held, engine: Engine, run: str
+    spec: CampaignSpec, fleet: FleetSpec, model: str, holder: Holder, engine: Engine, run: str
 ) -> AsyncIterator[Monitor]:
     """Read every ``spec.monitor_seconds`` within the block. To be left once the engine is closed, so that its end is on record."""
     local = fleet.device == "cuda" and fleet.ray_address is None and fleet.kuberay is None
-    names = visible_names(held.devices, os.environ) if local else ()
     exporter = None if spec.prometheus_port is None else await asyncio.to_thread(_exporter, spec.prometheus_port)
-    readers: list[Reader] = [HostReader(), partial(read_gpus, names), engine_reader(engine.stats)]
+
+    # Replicas and their devices come and go.
+    def gpus() -> Iterable[Reading]:
+        return read_gpus(visible_names(holder.devices, os.environ)) if local else ()
+
+    def processes() -> Iterable[Reading]:
+        return [reading for each in engines_of(engine) for reading in engine_reader(each.stats)()]
+
+    readers: list[Reader] = [HostReader(), gpus, processes]
 
     def start() -> tuple[ExitStack, Monitor]:
         with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
@@ -15,6 +16,7 @@ from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.plan import PlannedModel
+from engines.devices import cores_of
 from engines.distributed import kuberay
 from engines.distributed.cluster import Cluster, ClusterSpec, attach
 from engines.distributed.engine import DistributedEngine, service_name
@@ -105,8 +107,15 @@ def build_engine(
 ) -> Engine:
     """Return the engine of a placement on the devices that are held for it, not yet open."""
     if cluster is None:
-        return LightweightEngine(replace(config, devices=held.devices), held.descriptors)
+        return LightweightEngine(replace(config, devices=held.devices, cores=_cores(config, held)), held.descriptors)
     return DistributedEngine(config, cluster, spec.policy.service_idle_seconds)
+
+
+def _cores(config: EngineConfig, held: Held) -> tuple[int, ...]:
+    """The cores of logical devices; any where vLLM was told by hand."""
+    if config.device != "cpu" or "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
+        return ()
+    return cores_of(held.devices, len(held.pool.names), os.sched_getaffinity(0))
 
 
 def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, weights: Path) -> EngineConfig:

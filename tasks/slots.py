@@ -29,7 +29,7 @@ def hold_devices(
     local = placement.engine == "distributed" and fleet.ray_address is None
     return hold(
         device_pool(fleet, placement.engine, os.environ),
-        placement.gpus,
+        placement.replica_gpus,
         planned.model.name,
         service=service_name(config) if local else None,
         idle_seconds=spec.policy.service_idle_seconds,

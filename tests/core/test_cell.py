@@ -20,7 +20,14 @@ def cell(benchmark: dict[str, Any] | None = None, identity: str = "a", **model: 
 
 
 @pytest.mark.parametrize(
-    "speed", [{"engine": "distributed"}, {"tensor_parallel": 4}, {"name": "other"}, {"vllm": {"max_num_seqs": 8}}]
+    "speed",
+    [
+        {"engine": "distributed"},
+        {"tensor_parallel": 4},
+        {"replicas": 4},
+        {"name": "other"},
+        {"vllm": {"max_num_seqs": 8}},
+    ],
 )
 def test_what_only_changes_speed_is_not_part_of_a_cell(speed: dict[str, Any]) -> None:
     assert cell(**speed).fingerprint == cell().fingerprint

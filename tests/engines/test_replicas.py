@@ -299,7 +299,7 @@ def test_one_that_joins_takes_from_runs_under_way_and_one_that_retires_answers_w
 
     first, extra = ScriptedEngine(answer), ScriptedEngine(waits)
     engine = opened([first])
-    assert not engine.retire()  # the only one stays
+    assert engine.retire() is None  # the only one stays
     gate = threading.Event()
     paced = requests(400)
 
@@ -316,7 +316,7 @@ def test_one_that_joins_takes_from_runs_under_way_and_one_that_retires_answers_w
     engine.add(extra)
     until(lambda: engine.serving == 2 and begun.is_set())
     first._answers = first_answers
-    assert engine.retire()
+    assert engine.retire() is extra
     assert engine.size == 1
     assert not engine.is_gone(extra)  # it has answers to give
     holding.set()

@@ -15,7 +15,7 @@ from core.campaign import FleetSpec
 from core.errors import EngineDiedError
 from engines import slots
 from engines.devices import INHERITED
-from engines.slots import DevicePool, Ticket, device_pool, holders
+from engines.slots import DevicePool, Ticket, device_pool, holders, lacking, take_idle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +113,35 @@ def test_queues_of_other_devices_do_not_wait_for_each_other(pool: DevicePool) ->
     gang = Ticket(pool, 2, "gang")
     assert Ticket(elsewhere, 1, "small").take() is not None
     assert gang.take() is not None
+
+
+def test_an_idle_device_is_taken_only_where_nobody_waits(pool: DevicePool) -> None:
+    held = Ticket(pool, 1, "a").take()
+    extra = take_idle(pool, "a (replica)")
+    assert held is not None
+    assert extra is not None
+    assert (held.devices, extra.devices) == ((0,), (1,))
+    assert [holder.label for holder in holders(pool)] == ["a", "a (replica)"]
+    assert take_idle(pool, "another") is None
+    extra.release()
+    waiting = Ticket(pool, 2, "gang")
+    assert take_idle(pool, "another") is None
+    waiting.drop()
+    assert take_idle(pool, "another") is not None
+
+
+def test_what_the_next_in_line_lacks(pool: DevicePool) -> None:
+    assert lacking(pool) == 0
+    held = Ticket(pool, 2, "a").take()
+    assert held is not None
+    small = Ticket(pool, 1, "small")
+    assert lacking(pool) == 1
+    gang = Ticket(pool, 2, "gang")
+    assert lacking(pool) == 2
+    gang.drop()
+    held.release()
+    assert lacking(pool) == 0  # it only has to look
+    small.drop()
 
 
 def test_more_devices_than_there_are_is_refused(pool: DevicePool) -> None:

@@ -1,0 +1,144 @@
+"""Data parallel: replicas of a lightweight model on devices that nobody waits for. They come and go while it is evaluated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+from core.campaign import CampaignSpec, FleetSpec
+from core.errors import EngineDiedError
+from core.plan import PlannedModel
+from core.replicas import docs_of, replica_change, replicas_paid, with_replicas
+from engines.engine import Engine
+from engines.replicas import IN_FLIGHT, ReplicatedEngine
+from engines.slots import Held, lacking, take_idle
+from tasks.prepare import CellWork
+from tasks.say import say, warn
+
+POLL_SECONDS = 2.0  # a lock that comes free tells nobody
+MOST_LOST = 2  # replicas that died or did not load; what costs more of them is not their device
+CPU_IN_FLIGHT = 64  # a core answers no faster with more
+
+
+async def spread(
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, works: Sequence[CellWork]
+) -> PlannedModel:
+    """Return ``planned`` with the replicas that ``works`` pay for."""
+
+    def decide(docs: int | None) -> PlannedModel:
+        return replace(planned, placement=with_replicas(planned.placement, planned.model, fleet, spec.policy, docs))
+
+    if decide(None).placement.replicas == 1:
+        return planned
+    docs = await asyncio.to_thread(lambda: sum(docs_of(work.benchmark.requests()) for work in works))
+    found = decide(docs)
+    if found.placement.replicas > 1:
+        say(f"{planned.model.name}: {found.placement.reason.removeprefix(planned.placement.reason).strip()}")
+    return found
+
+
+def as_used(planned: PlannedModel, engine: Engine) -> PlannedModel:
+    """Return ``planned`` with the replicas that have answered so far, for the record."""
+    if not isinstance(engine, ReplicatedEngine):
+        return planned
+    return replace(planned, placement=replace(planned.placement, replicas=max(1, engine.used)))
+
+
+@asynccontextmanager
+async def replicated(
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, held: Held, build: Callable[[Held], Engine]
+) -> AsyncIterator[tuple[Engine, Held | Replicas]]:
+    """Give the engine of a placement, not yet open, and who holds its devices. To be left once the engine is closed.
+
+    ``build`` makes an engine on devices that are held. The first stands on ``held``; where the placement has replicas, further ones
+    join on devices that are idle, now and later, and leave when others wait for one.
+    """
+    if planned.placement.replicas == 1:
+        yield build(held), held
+        return
+    replicas = Replicas(spec, planned, fleet, held, build)
+    ending = asyncio.Event()
+    watching = asyncio.create_task(_watch(replicas, ending))
+    try:
+        yield replicas.engine, replicas
+    finally:
+        ending.set()
+        try:
+            await asyncio.shield(watching)
+        finally:
+            replicas.release()
+
+
+async def _watch(replicas: Replicas, ending: asyncio.Event) -> None:
+    try:
+        while not ending.is_set():
+            await asyncio.to_thread(replicas.step)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), POLL_SECONDS)
+    except Exception as error:  # no reason to end an evaluation that goes on without
+        warn(f"{replicas.label}: replicas come and go no more: {type(error).__name__}: {error}")
+
+
+class Replicas:
+    """The engines of one model and the devices they are on. `step` is to be called now and then, by one thread at a time."""
+
+    def __init__(
+        self, spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, held: Held, build: Callable[[Held], Engine]
+    ) -> None:
+        usual = CPU_IN_FLIGHT if fleet.device == "cpu" else IN_FLIGHT
+        self.engine = ReplicatedEngine([build(held)], in_flight=int(planned.model.vllm.get("max_num_seqs", usual)))
+        self.label = planned.model.name
+        self._model, self._policy = planned.model, spec.policy
+        self._most = planned.placement.replicas
+        # The campaign's other models may not have asked for their devices yet.
+        self._most_at_first = max(1, len(held.pool.names) // len(spec.models))
+        self._held, self._build = held, build
+        self._extra: dict[int, tuple[Engine, Held]] = {}  # by the engine's id
+        self._retired: set[int] = set()
+        self._lost = 0
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """All that are held now; see `engines.slots.Held`."""
+        return (*self._held.devices, *(device for _, held in list(self._extra.values()) for device in held.devices))
+
+    def step(self) -> None:
+        """Give devices back whose engines have gone, and have replicas come or go as things are now."""
+        for key, (engine, held) in list(self._extra.items()):
+            if self.engine.is_gone(engine):
+                held.release()
+                del self._extra[key]
+                self._lost += key not in self._retired
+        loaded = self.engine.serving > 0
+        change = replica_change(
+            have=self.engine.size,
+            most=self._most if loaded else min(self._most, self._most_at_first),
+            paid=replicas_paid(self._model, self._policy, self.engine.waiting) if loaded else self._most,
+            lacking=lacking(self._held.pool),
+        )
+        for _ in range(-change):
+            if (engine := self.engine.retire()) is not None:
+                self._retired.add(id(engine))
+                say(f"{self.label}: a replica leaves, others wait for its device")
+        for _ in range(change if self._lost < MOST_LOST else 0):
+            if (held := take_idle(self._held.pool, f"{self.label} (replica)")) is None:
+                return
+            self._join(held)
+
+    def release(self) -> None:
+        """Give the devices of all replicas back, but for the first one's."""
+        for _, held in self._extra.values():
+            held.release()
+        self._extra.clear()
+
+    def _join(self, held: Held) -> None:
+        engine = self._build(held)
+        try:
+            self.engine.add(engine)
+        except EngineDiedError:  # it was closed meanwhile
+            held.release()
+            return
+        self._extra[id(engine)] = (engine, held)
+        say(f"{self.label}: replica {self.engine.size} loads on idle device {held.devices[0]}")
