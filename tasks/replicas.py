@@ -119,13 +119,13 @@ class Replicas:
             lacking=lacking(self._held.pool),
         )
         for _ in range(-change):
-            if (engine := self.engine.retire()) is not None:
-                self._retired.add(id(engine))
+            if (leaving := self.engine.retire()) is not None:
+                self._retired.add(id(leaving))
                 say(f"{self.label}: a replica leaves, others wait for its device")
         for _ in range(change if self._lost < MOST_LOST else 0):
-            if (held := take_idle(self._held.pool, f"{self.label} (replica)")) is None:
+            if (idle := take_idle(self._held.pool, f"{self.label} (replica)")) is None:
                 return
-            self._join(held)
+            self._join(idle)
 
     def release(self) -> None:
         """Give the devices of all replicas back, but for the first one's."""

@@ -457,10 +457,10 @@ def test_a_killed_process_costs_no_answer() -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_a_killed_vllm_costs_no_answer(tiny_llama: Path) -> None:
+def test_a_killed_vllm_costs_no_answer(smollm2: Path) -> None:
     def config(device: int) -> EngineConfig:
         return EngineConfig(
-            model=str(tiny_llama),
+            model=str(smollm2),
             max_model_len=WINDOW,
             device="cpu",
             gpu_memory_gb=3,
@@ -469,7 +469,7 @@ def test_a_killed_vllm_costs_no_answer(tiny_llama: Path) -> None:
         )
 
     engines = [LightweightEngine(config(device)) for device in range(2)]
-    sampling = Sampling(max_tokens=32, extra={"ignore_eos": True})
+    sampling = Sampling(max_tokens=16, extra={"ignore_eos": True})
     asked: list[Request] = [Generate(str(n), f"Number {n} is", sampling) for n in range(200)]
     asked += [Loglikelihood(str(200 + n), f"Number {n // 4} is", f" {n % 4}") for n in range(200)]
     assert kill_in_the_middle(engines, asked) == once(400)

@@ -80,7 +80,7 @@ class World:
     @contextmanager
     def at_work(self, replicas: Replicas, docs: int) -> Iterator[list[str]]:
         """Answers wait until the block is over."""
-        go, found = threading.Event(), []
+        go, found = threading.Event(), list[str]()
 
         def waits(request: Request) -> Response:
             assert go.wait(20)
