@@ -41,7 +41,7 @@ def with_replicas(
     if most <= 1:
         return placement
     if model.replicas:
-        why = " as asked for"
+        why = ", as asked for"
     elif docs is None:
         why = f", one per {policy.docs_per_replica:,} docs"
     else:

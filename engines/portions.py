@@ -47,6 +47,12 @@ class Run:
         """Weight of what is dealt and not answered."""
         return self.left - self.waiting
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that the next request may generate; 0 for a score, and where none waits."""
+        following = self._requests[0] if self._requests else None
+        return following.sampling.max_tokens if isinstance(following, Generate) else 0
+
     def take(self, size: int) -> list[Request]:
         """Take the next requests, of weight ``size``, and with the last one what shares its whole prompt, up to `TOGETHER`."""
         portion: list[Request] = []
@@ -99,7 +105,10 @@ class Portion(Generic[T]):
 
 
 def deal(takers: Sequence[T], runs: Sequence[Run], capacity: int) -> list[Portion[T]]:
-    """Deal what waits to whoever has room below ``capacity``, the least busy first; concurrent runs share alike."""
+    """Deal what waits to whoever has room below ``capacity``, the least busy first.
+
+    Of concurrent runs, long generations go first, so that none of them is left to run alone at the end; equals share alike.
+    """
     dealt: list[Portion[T]] = []
     alive = [run for run in runs if not run.abort.is_set]
     left = sum(run.left for run in alive)
@@ -108,7 +117,7 @@ def deal(takers: Sequence[T], runs: Sequence[Run], capacity: int) -> list[Portio
         size = portion_size(taker.load, left=left, takers=len(takers), capacity=capacity)
         if not size:
             break
-        run = min(waiting, key=lambda each: each.in_flight)
+        run = min(waiting, key=lambda each: (-each.most_tokens, each.in_flight))
         portion = Portion(taker, run, run.take(size))
         taker.load += sum(map(weight, portion.requests))
         taker.portions += 1

@@ -29,7 +29,7 @@ def test_a_replica_more_for_so_many_docs_more(docs: int, expected: int) -> None:
 def test_the_reason_says_how_many_and_why() -> None:
     assert spread(1600).reason.endswith("Up to 3 replicas where devices are idle: 1,600 docs, one per 500.")
     assert spread(None).reason.endswith("Up to 8 replicas where devices are idle, one per 500 docs.")
-    assert spread(100, replicas=2).reason.endswith("Up to 2 replicas where devices are idle as asked for.")
+    assert spread(100, replicas=2).reason.endswith("Up to 2 replicas where devices are idle, as asked for.")
     assert "replica" not in spread(100).reason
 
 

@@ -49,8 +49,15 @@ def test_a_question_of_endless_choices_does_not() -> None:
     assert max(len(portion.requests) for portion in dealt) <= 16 + TOGETHER
 
 
-def test_runs_share_alike_whichever_came_first() -> None:
-    runs = [Run(generations(1000)), Run(scores(1000))]
+def test_long_generations_go_first_whichever_run_came_first() -> None:
+    long: list[Request] = [Generate(f"l{n}", "prompt", Sampling(max_tokens=4000)) for n in range(8)]
+    dealt = deal([Taker(), Taker()], [Run(scores(20)), Run(generations(8)), Run(long)], capacity=1024)
+    assert [id[0] == "l" for id in ids(dealt)] == [True] * 8 + [False] * 88
+    assert [len(id.split("/")) for id in ids(dealt)[8:]] == [1] * 8 + [2] * 80
+
+
+def test_equal_runs_share_alike_whichever_came_first() -> None:
+    runs = [Run(generations(1000)), Run(generations(1000))]
     deal([Taker(), Taker()], runs, capacity=256)
     assert abs(runs[0].in_flight - runs[1].in_flight) <= 64
 
