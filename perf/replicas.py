@@ -1,8 +1,8 @@
 """What a second replica brings: SmolLM2 on one logical device and on two, on a machine without a GPU.
 
 ``python -m perf.replicas`` loads SmolLM2 on each half of the cores and once on all of them, then has one replica, both, and the
-engine on all cores answer the same docs in turns: multiple choice, and short answers to four-shot prompts. Prints docs a second of each way and
-its ratio to one replica's, medians of interleaved runs. No run finds prompts of an earlier one in a prefix cache.
+engine on all cores answer the same docs in turns: multiple choice, and short answers to four-shot prompts. Prints docs a second of
+each way and its ratio to one replica's, medians of interleaved runs. No run finds prompts of an earlier one in a prefix cache.
 """
 
 from __future__ import annotations
