@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 
 from core.errors import EngineDiedError
 from core.replicas import weight
-from core.request import Generate, Loglikelihood, Request, Response
+from core.request import Request, Response
+from engines.order import key_of
 from engines.stop import Stop
 
 TOGETHER = 128  # weight; an engine makes one prefill of a prompt for up to 128 choices
@@ -48,17 +49,16 @@ class Run:
         return self.left - self.waiting
 
     @property
-    def most_tokens(self) -> int:
-        """Tokens that the next request may generate; 0 for a score, and where none waits."""
-        following = self._requests[0] if self._requests else None
-        return following.sampling.max_tokens if isinstance(following, Generate) else 0
+    def rank(self) -> int:
+        """Where the next request goes among those of other runs, lower ones first; see `engines.order.key_of`."""
+        return key_of(self._requests[0])[0]
 
     def take(self, size: int) -> list[Request]:
         """Take the next requests, of weight ``size``, and with the last one what shares its whole prompt, up to `TOGETHER`."""
         portion: list[Request] = []
         taken = 0
         while self._requests and (
-            taken < size or (taken < size + TOGETHER and prompt_of(self._requests[0]) == prompt_of(portion[-1]))
+            taken < size or (taken < size + TOGETHER and key_of(self._requests[0]) == key_of(portion[-1]))
         ):
             portion.append(self._requests.popleft())
             taken += weight(portion[-1])
@@ -117,7 +117,7 @@ def deal(takers: Sequence[T], runs: Sequence[Run], capacity: int) -> list[Portio
         size = portion_size(taker.load, left=left, takers=len(takers), capacity=capacity)
         if not size:
             break
-        run = min(waiting, key=lambda each: (-each.most_tokens, each.in_flight))
+        run = min(waiting, key=lambda each: (each.rank, each.in_flight))
         portion = Portion(taker, run, run.take(size))
         taker.load += sum(map(weight, portion.requests))
         taker.portions += 1
@@ -137,14 +137,3 @@ def portion_size(load: int, *, left: int, takers: int, capacity: int) -> int:
     room = min(fair, capacity) - load
     least = 1 if fair <= capacity else capacity // 8
     return min(room, math.ceil(min(fair, capacity) / 4)) if room >= max(1, least) else 0
-
-
-def prompt_of(request: Request) -> str:
-    """What comes before the text that is generated or scored."""
-    match request:
-        case Loglikelihood(context=context):
-            return context
-        case Generate(prompt=prompt):
-            return prompt
-        case _:
-            return request.id
