@@ -101,7 +101,7 @@ class _EvaluateHook(MetaPathFinder):
         def ours(path: str, *args: Any, **kwargs: Any) -> Any:
             return CodeEval() if path.rpartition("/")[2] == "code_eval" else load(path, *args, **kwargs)
 
-        module.load = ours
+        module.load = ours  # type: ignore[attr-defined]
         self._given_back.append(lambda: setattr(module, "load", load))
 
     def end(self) -> None:

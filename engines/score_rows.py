@@ -1,8 +1,9 @@
 """Prompt log-probabilities of the scored positions only, as an extension of vLLM's workers.
 
 vLLM's first model runner computes logits for every prompt position, request by request. Here one product serves all requests
-of a step, and of each only the positions from the request's ``FIRST_SCORED`` on; requests without that are vLLM's. It stands in for a private method of the
-runner, so `engines.vllm_io.Session` compares the two before it relies on it, and keeps vLLM's own where they differ.
+of a step, and of each only the positions from the request's ``FIRST_SCORED`` on; requests without that are vLLM's. It stands
+in for a private method of the runner, so `engines.row_check` compares the two before it is relied on, and vLLM's own stays
+where they differ.
 Imported in vLLM's worker processes only.
 """
 
