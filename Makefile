@@ -33,7 +33,7 @@ parity: $(STAMP)
 	@$(BIN)/python -m perf.parity
 
 perf: $(STAMP)
-	@$(BIN)/python -m perf.overhead
+	@$(BIN)/python -m perf
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import logging
 import math
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from core.errors import StoreError
 from core.sample import Cell, Score, Scoring
-from core.schema import READABLE, SAMPLES, SCHEMA_VERSION, SCORES, decode, encode, samples_table, scores_table
+from core.schema import READABLE, SAMPLES, SCHEMA_VERSION, SCORES, decode, encode_parts, samples_tables, scores_table
 from core.shards import SHARD_NAME
 from core.storage import Storage, path_part
 
@@ -83,12 +83,12 @@ def commit_cell(storage: Storage, cell: Cell, scoring: Scoring, metadata: Mappin
         "headline": asdict(scoring.headline),
         "metadata": dict(metadata),
     }
-    samples = samples_table(cell, scoring.samples, {COMMIT_KEY: json.dumps(draft).encode()})
-    samples, samples_data = _put_table(storage, f"samples/{folder}", samples, SAMPLES, _samples_problem)
+    ours = _Parts(samples_tables(cell, scoring.samples, {COMMIT_KEY: json.dumps(draft).encode()}))
+    samples, samples_file = _put_table(storage, f"samples/{folder}", ours, SAMPLES, _samples_problem)
     draft = json.loads(samples.schema.metadata[COMMIT_KEY])
     cell, headline = replace(cell, settings=draft["settings"]), Score(**draft["headline"])
     scores = scores_table(cell, [Score(**score) for score in draft["scores"]], headline)
-    scores, scores_data = _put_table(storage, f"scores/{folder}", scores, SCORES, _scores_problem)
+    scores, scores_file = _put_table(storage, f"scores/{folder}", _Parts([scores]), SCORES, _scores_problem)
     record = {
         "schema": SCHEMA_VERSION,
         "fingerprint": cell.fingerprint,
@@ -98,36 +98,73 @@ def commit_cell(storage: Storage, cell: Cell, scoring: Scoring, metadata: Mappin
         "headline": _json_safe(asdict(headline)),
         "metadata": draft["metadata"],
         "files": [
-            _file_entry(f"samples/{folder}", samples, samples_data),
-            _file_entry(f"scores/{folder}", scores, scores_data),
+            {"path": f"samples/{folder}", "rows": samples.num_rows, **samples_file.entry},
+            {"path": f"scores/{folder}", "rows": scores.num_rows, **scores_file.entry},
         ],
         "committed": datetime.now(UTC).isoformat(timespec="seconds"),
         "nonce": secrets.token_hex(16),  # so that no two calls' records are alike
     }
-    ours = storage.put_new(record_path(cell.fingerprint), json.dumps(record, indent=2).encode())
+    is_ours = storage.put_new(record_path(cell.fingerprint), json.dumps(record, indent=2).encode())
     _sweep(storage, cell.fingerprint)
-    return ours
+    return is_ours
+
+
+class _Parts:
+    """A table in parts that are made when they are first asked for, and kept."""
+
+    def __init__(self, tables: Iterable[pa.Table]) -> None:
+        self._coming = iter(tables)
+        self._made: list[pa.Table] = []
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        yield from self._made
+        for table in self._coming:
+            self._made.append(table)
+            yield table
+
+    @property
+    def whole(self) -> pa.Table:
+        """All of them."""
+        return pa.concat_tables(self)
+
+
+class _File:
+    """Size and digest of what passed through last."""
+
+    def of(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass ``parts`` on."""
+        self._bytes, self._digest = 0, hashlib.sha256()
+        for part in parts:
+            self._bytes += len(part)
+            self._digest.update(part)
+            yield part
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Fields of the commit record."""
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
 
 def _put_table(
-    storage: Storage, path: str, table: pa.Table, schema: pa.Schema, problem: Callable[[pa.Table, pa.Table], str | None]
-) -> tuple[pa.Table, bytes]:
+    storage: Storage, path: str, parts: _Parts, schema: pa.Schema, problem: Callable[[pa.Table, pa.Table], str | None]
+) -> tuple[pa.Table, _File]:
     """Create ``path``, or adopt what is there unless ``problem`` names one. Returns the table stored and its file."""
+    file = _File()
     for _ in range(3):
-        data = encode(table)
-        if storage.put_new(path, data):
-            return table, data
+        if storage.put_new_parts(path, lambda: file.of(encode_parts(next(iter(parts)).schema, parts))):
+            return parts.whole, file
         existing = storage.read(path)
         if existing is None:
             continue
         try:
             found = decode(existing, schema)
-            wrong = problem(found, table)
+            wrong = problem(found, parts.whole)
         except ValueError as error:
             wrong = str(error)
         if wrong is None:
             log.info("%s/%s was there without a commit record and is adopted", storage.uri, path)
-            return found, existing
+            list(file.of([existing]))
+            return found, file
         log.warning("%s/%s was there without a commit record and is replaced: %s", storage.uri, path, wrong)
         storage.delete([path])
     raise StoreError(f"results {storage.uri!r}: other writers keep changing {path}: stop them or run again")
@@ -149,10 +186,6 @@ def _sweep(storage: Storage, fingerprint: str) -> None:
         storage.delete(stale)
     except StoreError as error:
         log.warning("cell %s is complete, but what it no longer needs stays: %s", fingerprint, error)
-
-
-def _file_entry(path: str, table: pa.Table, data: bytes) -> dict[str, Any]:
-    return {"path": path, "rows": table.num_rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _samples_problem(found: pa.Table, ours: pa.Table) -> str | None:

@@ -7,13 +7,15 @@ files: they are hive partitions, so that every reader gets them once, from the p
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.columns import array_of, table_of
 from core.request import Generated, Response, Scored
 from core.sample import Cell, Sample, Score
 
@@ -21,6 +23,7 @@ SCHEMA_VERSION = "2"
 READABLE = ("1", "2")  # 1 had no reasoning, no dropped_tokens and no images
 VERSION_KEY = b"steelyard.schema"
 TABLE_KEY = b"steelyard.table"
+ROWS_IN_GROUP = 1 << 16  # of a Parquet file; one is on its way to the storage while the next is made
 
 _IDENTITY = [
     pa.field("fingerprint", pa.string(), nullable=False),  # the cell, 64 hex digits
@@ -97,9 +100,40 @@ _FIELDS = {kind: [field.name for field in fields(cls)] for kind, cls in _KINDS.i
 
 def encode(table: pa.Table) -> bytes:
     """Return ``table`` as a Parquet file. The same rows give the same bytes under one version of pyarrow."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
+    return b"".join(encode_parts(table.schema, [table]))
+
+
+def encode_parts(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[bytes]:
+    """Yield the Parquet file of ``tables``, one after another, in pieces: a row group each, then what ends the file.
+
+    Tables of `ROWS_IN_GROUP` rows, but for the last, give the bytes of `encode` of them all.
+    """
+    sink = _Pieces()
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables:
+            for start in range(0, max(1, table.num_rows), ROWS_IN_GROUP):
+                writer.write_table(table.slice(start, ROWS_IN_GROUP))
+                yield sink.take()
+    yield sink.take()
+
+
+class _Pieces(io.RawIOBase):
+    """A file that keeps what is written until somebody takes it."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
 
 
 def decode(data: bytes, schema: pa.Schema, columns: Collection[str] | None = None) -> pa.Table:
@@ -135,17 +169,21 @@ def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def samples_table(cell: Cell, samples: Iterable[Sample], metadata: Mapping[bytes, bytes]) -> pa.Table:
     """Return one row per sample, with ``metadata`` added to the schema's."""
-    identity = _identity(cell)
-    rows = [
-        {
-            **identity,
-            **{name: getattr(sample, name) for name in SAMPLES.names if name not in identity and name != "metrics"},
-            "filtered": list(sample.filtered.items()),
-            "metrics": list(sample.values.items()),
-        }
-        for sample in samples
-    ]
-    return pa.Table.from_pylist(rows, SAMPLES.with_metadata({**SAMPLES.metadata, **metadata}))
+    return pa.concat_tables(samples_tables(cell, samples, metadata))
+
+
+def samples_tables(cell: Cell, samples: Iterable[Sample], metadata: Mapping[bytes, bytes]) -> Iterator[pa.Table]:
+    """Yield the table of all samples in parts of `ROWS_IN_GROUP` rows; one part where there are none."""
+    schema, identity = SAMPLES.with_metadata({**SAMPLES.metadata, **metadata}), _identity(cell)
+
+    def column(field: pa.Field, rows: Sequence[Sample]) -> pa.Array:
+        if field.name in identity:
+            return pa.repeat(pa.scalar(identity[field.name], field.type), len(rows))
+        return array_of(map(attrgetter("values" if field.name == "metrics" else field.name), rows), field.type)
+
+    listed = list(samples)
+    for start in range(0, max(1, len(listed)), ROWS_IN_GROUP):
+        yield table_of(listed[start : start + ROWS_IN_GROUP], schema, column)
 
 
 def samples_of(table: pa.Table) -> list[Sample]:
@@ -179,8 +217,13 @@ def score_key(score: Score) -> tuple[str, str, str]:
 
 def responses_table(responses: Iterable[Response]) -> pa.Table:
     """Return one row per response."""
-    rows = [{"kind": "generated" if isinstance(r, Generated) else "scored", **asdict(r)} for r in responses]
-    return pa.Table.from_pylist(rows, RESPONSES)
+
+    def column(field: pa.Field, rows: Sequence[Response]) -> pa.Array:
+        if field.name == "kind":
+            return pa.array(["generated" if isinstance(row, Generated) else "scored" for row in rows], field.type)
+        return pa.array([getattr(row, field.name, None) for row in rows], field.type)
+
+    return table_of(list(responses), RESPONSES, column)
 
 
 def responses_of(table: pa.Table) -> list[Response]:

@@ -6,16 +6,19 @@ or the network raises comes out as `core.errors.StoreError` with one line.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from core.errors import StoreError, StoreUnreachableError
+from core.upload import hashed, in_pieces, upload_new
 
 SCRATCH = ".scratch"  # half-written local files and probes; no reader looks here
 CALL_SECONDS = 60  # of an S3 call that moves little: a PUT to a server that hangs would never end by itself
@@ -36,6 +39,13 @@ class Storage(Protocol):
 
     def put_new(self, path: str, data: bytes) -> bool:
         """Create ``path``; never overwrites. Returns whether it holds ``data`` now, whoever wrote it."""
+        ...
+
+    def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:
+        """Create ``path`` as `put_new` does, from data that is made while it is written.
+
+        It appears whole or not at all, also where making it raises. ``parts`` is called again where writing starts anew.
+        """
         ...
 
     def put(self, path: str, data: bytes) -> None:
@@ -84,16 +94,20 @@ class LocalStorage:
 
     def put_new(self, path: str, data: bytes) -> bool:
         """See `Storage.put_new`."""
-        with self._explained(f"cannot write {path}"), self._scratch(data) as scratch:
+        return self.put_new_parts(path, lambda: [data])
+
+    def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:
+        """See `Storage.put_new_parts`."""
+        with self._explained(f"cannot write {path}"), self._scratch(parts()) as scratch:
             try:
                 self._place(path, lambda target: os.link(scratch, target))
             except FileExistsError:
-                return self.read(path) == data
+                return self.read(path) == scratch.read_bytes()
             return True
 
     def put(self, path: str, data: bytes) -> None:
         """See `Storage.put`."""
-        with self._explained(f"cannot write {path}"), self._scratch(data) as scratch:
+        with self._explained(f"cannot write {path}"), self._scratch([data]) as scratch:
             self._place(path, scratch.replace)
 
     def read(self, path: str) -> bytes | None:
@@ -145,12 +159,12 @@ class LocalStorage:
                 return
 
     @contextmanager
-    def _scratch(self, data: bytes) -> Iterator[Path]:
+    def _scratch(self, parts: Iterable[bytes]) -> Iterator[Path]:
         scratch = self.root / SCRATCH / secrets.token_hex(16)
         scratch.parent.mkdir(parents=True, exist_ok=True)
         try:
             with scratch.open("xb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             yield scratch
@@ -177,6 +191,30 @@ class S3Storage:
     def put_new(self, path: str, data: bytes) -> bool:
         """See `Storage.put_new`."""
         return self._put_new(self._fs, path, data, TRANSFER_SECONDS)
+
+    def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:
+        """See `Storage.put_new_parts`. What is small goes as `put_new` does."""
+        for attempt in range(5):
+            pieces = in_pieces(parts())
+            first = next(pieces)
+            second = next(pieces, None)
+            if second is None:
+                return self.put_new(path, first)
+            digest = hashlib.sha256()
+            with self._explained(f"cannot write {path}"):
+                try:
+                    upload_new(self._fs, self._key(path), hashed(chain((first, second), pieces), digest))
+                except OSError as error:
+                    if isinstance(error, FileExistsError) or _code(error) in {*EXISTS, "NoSuchUpload"}:
+                        # See `_put_new`; an upload that is gone was completed, or another's abort of it was ours.
+                        found = self.read(path)
+                        return found is not None and hashlib.sha256(found).digest() == digest.digest()
+                    if _code(error) not in CONFLICTS:
+                        raise
+                else:
+                    return True
+            time.sleep(0.2 * 2**attempt)
+        raise StoreError(f"results {self.uri!r}: cannot write {path}: other writers kept it busy; run again")
 
     def put(self, path: str, data: bytes) -> None:
         """See `Storage.put`."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+import core.schema
 from core.request import Generated, Response, Scored
 from core.schema import (
     RESPONSES,
@@ -14,10 +15,12 @@ from core.schema import (
     VERSION_KEY,
     decode,
     encode,
+    encode_parts,
     responses_of,
     responses_table,
     samples_of,
     samples_table,
+    samples_tables,
 )
 from tests.core.store_parts import make_cell, make_scoring
 
@@ -79,3 +82,14 @@ def test_samples_of_version_1_come_back_with_defaults() -> None:
     samples = list(make_scoring().samples)
     old = as_version(samples_table(make_cell(), samples, {}).drop_columns(["reasoning", "dropped_tokens"]), b"1")
     assert samples_of(decode(encode(old), SAMPLES)) == samples
+
+
+@pytest.mark.parametrize("docs", [0, 1, 4, 9])
+def test_a_file_made_in_parts_has_the_bytes_of_the_whole(monkeypatch: pytest.MonkeyPatch, docs: int) -> None:
+    monkeypatch.setattr(core.schema, "ROWS_IN_GROUP", 4)
+    samples = make_scoring(docs).samples
+    whole = samples_table(make_cell(), samples, {b"own": b"kept"})
+    parts = list(samples_tables(make_cell(), samples, {b"own": b"kept"}))
+    assert b"".join(encode_parts(parts[0].schema, parts)) == encode(whole)
+    assert [part.num_rows for part in parts] == [min(4, docs - start) for start in range(0, max(1, docs), 4)]
+    assert samples_of(decode(encode(whole), SAMPLES)) == list(samples)

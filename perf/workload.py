@@ -1,0 +1,58 @@
+"""What is measured on: the demo's checkpoint, and benchmarks over real data where their files are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.benchmark import load_benchmark
+from core.campaign import BenchmarkSpec
+from core.request import Request
+from engines.engine import EngineConfig
+from perf.measure import say
+
+WINDOW = 2048
+SEED = 1234
+FOLDER = Path(__file__).resolve().parent / "benchmarks"
+GENERATION = ("perf_gsm8k", "perf_bbh_snarks", "perf_bbh_date_understanding", "perf_bbh_movie_recommendation")
+MIXED = ("perf_mmlu_letters", "perf_mmlu_texts", "perf_gsm8k", "perf_bbh_snarks")
+
+
+def real_data() -> bool:
+    """Whether the benchmark files of ``STEELYARD_TEST_DATA`` are there."""
+    from tests.core.tasks.rows import DATA
+
+    if not DATA.is_dir():
+        say(f"No benchmark files at {DATA}: the bundled benchmarks are used, their prompts are shorter")
+    return DATA.is_dir()
+
+
+def generation_benchmarks() -> list[str]:
+    """Return benchmarks that generate, longest answers first."""
+    return (
+        [str(FOLDER / f"{name}.yaml") for name in GENERATION] if real_data() else ["steelyard_arithmetic", "humaneval"]
+    )
+
+
+def mixed_benchmarks() -> list[str]:
+    """Return letters, texts and two kinds of generation."""
+    if real_data():
+        return [str(FOLDER / f"{name}.yaml") for name in MIXED]
+    return [f"steelyard_{name}" for name in ("letters", "facts", "arithmetic", "prose")]
+
+
+def requests_of(name: str, limit: int, shots: int | None = None) -> list[Request]:
+    """Return the requests of a benchmark's first ``limit`` docs, with its own number of few-shot examples or with ``shots``."""
+    return load_benchmark(BenchmarkSpec(name=name, limit=limit, num_fewshot=shots), chat=None, seed=SEED).requests()
+
+
+def checkpoint() -> Path:
+    """Find or make SmolLM2-135M-Instruct."""
+    from tests.models import cache_directory, smollm2
+
+    return smollm2(cache_directory(Path(".demo") / "models")).resolve()
+
+
+def config(model: Path, dtype: str, **changes: object) -> EngineConfig:
+    """Return what engines open with here."""
+    fields = {"model": str(model), "dtype": dtype, "max_model_len": WINDOW, "device": "cpu", "gpu_memory_gb": 4}
+    return EngineConfig(**{**fields, **changes})
