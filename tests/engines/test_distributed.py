@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from core.request import Generate, Loglikelihood, Sampling
 from engines.distributed.cluster import ClusterSpec, local_clusters
 from engines.distributed.engine import DistributedEngine, service_name
 from engines.engine import Engine, EngineConfig
+from engines.stop import Stop
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, nothing_left, running, started_since
@@ -94,8 +96,30 @@ def test_a_second_client_finds_the_service_and_leaves_it_to_the_first(
     assert info.reused
     assert info.load_seconds == 0
     contract.generates_what_the_model_knows(second)
+    is_served_beside_much_work(second, of=distributed_engine)
     second.close()
     contract.generates_what_the_model_knows(distributed_engine)
+
+
+def is_served_beside_much_work(engine: DistributedEngine, of: DistributedEngine) -> None:
+    """As requests of one client, the shorter generation would be the last to start."""
+    many = [Generate(str(n), f"Number {n} is", Sampling(max_tokens=2)) for n in range(4000)]
+    stop, came = Stop(), threading.Event()
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        for _ in of.run(many, stop):
+            done += 1
+            came.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert came.wait(60)
+    contract.answer(engine, [Generate("late", "The capital of France is", Sampling(max_tokens=1))])
+    stop.set()
+    thread.join()
+    assert done < len(many) / 2
 
 
 @pytest.mark.vllm
