@@ -6,19 +6,16 @@ or the network raises comes out as `core.errors.StoreError` with one line.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from core.errors import StoreError, StoreUnreachableError
-from core.upload import hashed, in_pieces, upload_new
 
 SCRATCH = ".scratch"  # half-written local files and probes; no reader looks here
 CALL_SECONDS = 60  # of an S3 call that moves little: a PUT to a server that hangs would never end by itself
@@ -193,28 +190,8 @@ class S3Storage:
         return self._put_new(self._fs, path, data, TRANSFER_SECONDS)
 
     def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:
-        """See `Storage.put_new_parts`. What is small goes as `put_new` does."""
-        for attempt in range(5):
-            pieces = in_pieces(parts())
-            first = next(pieces)
-            second = next(pieces, None)
-            if second is None:
-                return self.put_new(path, first)
-            digest = hashlib.sha256()
-            with self._explained(f"cannot write {path}"):
-                try:
-                    upload_new(self._fs, self._key(path), hashed(chain((first, second), pieces), digest))
-                except OSError as error:
-                    if isinstance(error, FileExistsError) or _code(error) in {*EXISTS, "NoSuchUpload"}:
-                        # See `_put_new`; an upload that is gone was completed, or another's abort of it was ours.
-                        found = self.read(path)
-                        return found is not None and hashlib.sha256(found).digest() == digest.digest()
-                    if _code(error) not in CONFLICTS:
-                        raise
-                else:
-                    return True
-            time.sleep(0.2 * 2**attempt)
-        raise StoreError(f"results {self.uri!r}: cannot write {path}: other writers kept it busy; run again")
+        """See `Storage.put_new_parts`. In one piece: of racing multipart uploads, each to create, SeaweedFS lets two win."""
+        return self.put_new(path, b"".join(parts()))
 
     def put(self, path: str, data: bytes) -> None:
         """See `Storage.put`."""

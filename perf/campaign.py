@@ -3,8 +3,8 @@
 ``python -m perf.campaign`` times ``steelyard run CAMPAIGN.YAML`` from start to exit, into an empty store, and ``lm_eval run`` model
 by model, in turns, on the same docs: MMLU letters and texts (five shots each), GSM8K and a BIG-Bench Hard task. The models are
 SmolLM2-135M-Instruct and copies of it with a little noise on their weights. The harness's vllm backend is what users with GPUs
-take; `perf.lm_eval_cli` says how it starts on a CPU build. ``--backend hf`` takes its Hugging Face backend. Answers are compared doc
-by doc; in float32 they should be the same.
+take; `perf.lm_eval_cli` says how it starts on a CPU build. ``--backend hf`` takes its Hugging Face backend. Answers are compared
+doc by doc; in float32 they should be the same.
 """
 
 from __future__ import annotations

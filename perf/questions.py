@@ -30,8 +30,8 @@ def texts(questions: int, *, shots: int, header_each: bool = False) -> list[Logl
     """Completions with ``shots`` examples before them, the same for all questions or drawn anew for each."""
     problems = _problems()
     asked, examples = problems[:questions], problems[questions:]
-    fixed = random.Random(0).sample(examples, shots)  # noqa: S311
-    generator = random.Random(1)  # noqa: S311
+    fixed = random.Random(0).sample(examples, shots)
+    generator = random.Random(1)
 
     def prompts() -> Iterator[tuple[str, list[str]]]:
         for index, (story, ending) in enumerate(asked):
