@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from core.errors import UserError, nearest
+from core.redact import secrets_in
 from core.spec import (
     BenchmarkSpec,
     DatasetsSpec,
     FleetSpec,
     ModelSpec,
+    Place,
     PolicySpec,
     SamplingSpec,
     ScheduleSpec,
+    Seed,
     benchmark_label,
     check_name,
+    check_uri,
     safe_name,
 )
+from core.spec_faults import fault_lines
+from core.spec_file import read_spec_file
 from core.strict import Strict
 from core.suite import expanded, is_folder, is_path
 
@@ -65,7 +69,7 @@ class CampaignSpec(Strict):
     """Nodes × GPUs × memory; detected when left out."""
     policy: PolicySpec = PolicySpec()
     """Routing policy."""
-    results: str = "results"
+    results: Place = "results"
     """Where results go: s3://bucket/prefix or a local directory."""
     dispatch: Literal["auto", "embedded", "work_pools"] = "auto"
     """Where models are evaluated: in the campaign's own process, or by the workers of the pools ``gpu`` and ``ray``. ``auto``
@@ -78,10 +82,19 @@ class CampaignSpec(Strict):
     """Serves the latest readings on this port of loopback for Prometheus, in each process that evaluates models."""
     canary: bool = True
     """Where models run on both engines: compare the engines on one small model and a canary set, once for each version."""
-    seed: int = 1234
+    seed: Seed = 1234
     """Seed of few-shot sampling and of the engines."""
     allow_unsafe_code: bool = False
     """Run model-written code without a sandbox where none works here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, data: Any) -> Any:
+        for where, what in secrets_in(data):
+            raise ValueError(
+                f"{where} holds {what}: a spec is stored with the results, so secrets come from the environment"
+            )
+        return data
 
     @field_validator("name")
     @classmethod
@@ -96,14 +109,7 @@ class CampaignSpec(Strict):
     @field_validator("results")
     @classmethod
     def _results_uri(cls, value: str) -> str:
-        scheme = value.split("://", 1)[0] if "://" in value else ""
-        if scheme not in ("", "s3", "file"):
-            raise ValueError("use s3://bucket/prefix or a local path")
-        if scheme == "s3" and not value.removeprefix("s3://").strip("/"):
-            raise ValueError("s3:// needs a bucket: s3://bucket/prefix")
-        if ".." in Path(value).parts and scheme:
-            raise ValueError("'..' cannot stand in a results URI")
-        return value.rstrip("/") or value
+        return check_uri(value, ("", "s3", "file"), "a local path")
 
     @model_validator(mode="after")
     def _unique(self) -> CampaignSpec:
@@ -139,18 +145,7 @@ def load_spec(source: CampaignSpec | Mapping[str, Any] | str | Path) -> Campaign
     if isinstance(source, Mapping):
         return _validated(dict(source), "spec")
     path = Path(source)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"spec {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise UserError(f"spec {str(path)!r} is not YAML{where}: {problem}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"spec {str(path)!r} is not a mapping of fields: it needs at least name, models and benchmarks")
-    return _validated(_anchored(data, path.parent), str(path))
+    return _validated(_anchored(read_spec_file(path), path.parent), str(path))
 
 
 def _anchored(data: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -185,28 +180,4 @@ def _validated(data: dict[str, Any], origin: str) -> CampaignSpec:
     try:
         return CampaignSpec.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{origin}: " + "; ".join(_lines(error))) from error
-
-
-def _lines(error: ValidationError) -> Iterator[str]:
-    for item in error.errors(include_url=False):
-        where = _where(item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "missing":
-            yield f"{where}: missing"
-        elif not item["loc"]:
-            yield message
-        elif item["type"] == "literal_error":
-            known = str(item["ctx"]["expected"])
-            yield f"{where} = {item['input']!r}: use one of {known}{nearest(str(item['input']), re.findall(r'[a-z_0-9]+', known))}"
-        elif isinstance(item["input"], dict | list):
-            yield f"{where}: {message}"
-        else:
-            yield f"{where} = {item['input']!r}: {message[:1].lower()}{message[1:]}"
-
-
-def _where(loc: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".")
+        raise UserError(f"{origin}: " + "; ".join(fault_lines(error))) from error

@@ -159,11 +159,19 @@ def _hub_files(source: str, revision: str | None) -> Files:
     from huggingface_hub import HfApi, HfFileSystem, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(source)
+    except HFValidationError as error:
+        raise UserError(
+            f"model {source!r}: no such directory here, and no name on the hub could be so: use namespace/name"
+        ) from error
     try:
         commit = str(HfApi().model_info(source, revision=revision, timeout=10).sha)
         filesystem, root = HfFileSystem(), f"{source}@{commit}"

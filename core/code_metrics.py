@@ -96,13 +96,14 @@ class _EvaluateHook(MetaPathFinder):
         return spec
 
     def take_over(self, module: ModuleType) -> None:
-        load = module.load
+        names = vars(module)
+        load = names["load"]
 
         def ours(path: str, *args: Any, **kwargs: Any) -> Any:
             return CodeEval() if path.rpartition("/")[2] == "code_eval" else load(path, *args, **kwargs)
 
-        module.load = ours  # type: ignore[attr-defined]
-        self._given_back.append(lambda: setattr(module, "load", load))
+        names["load"] = ours
+        self._given_back.append(lambda: names.update(load=load))
 
     def end(self) -> None:
         if self in sys.meta_path:

@@ -20,6 +20,7 @@ from typing import Any
 
 from core.dataset_call import HUB_URL, DatasetCall
 from core.errors import UserError
+from core.storage import within
 from core.weights import cache_dir
 
 RECORD = "steelyard.json"
@@ -64,10 +65,14 @@ class Mirror:
         self._s3 = uri.startswith("s3://")
         self._root = uri.removeprefix("s3://").removeprefix("file://").rstrip("/")
 
-    def find(self, call: DatasetCall) -> Found | None:
-        """Say where a call's rows lie. Raises `core.errors.UserError` where the mirror holds another revision than the pin."""
+    def check(self) -> None:
+        """Raise `core.errors.UserError` where a mirror on this machine is not there."""
         if not self._s3 and not Path(self._root).expanduser().is_dir():
             raise UserError(f"mirror {self.uri!r}: there is no such directory; correct datasets.mirror")
+
+    def find(self, call: DatasetCall) -> Found | None:
+        """Say where a call's rows lie. Raises `core.errors.UserError` where the mirror holds another revision than the pin."""
+        self.check()
         for folder in repository_folders(call):
             located = locate(self._listing(folder), call)
             if located is None:
@@ -142,7 +147,9 @@ class Mirror:
         except FileNotFoundError as error:
             raise UserError(f"mirror {self.uri!r}: there is no such bucket; create it or correct the URI") from error
         return {
-            key.removeprefix(above): str(entry.get("ETag")) for key, entry in entries.items() if key.startswith(above)
+            within(key.removeprefix(above)): str(entry.get("ETag"))
+            for key, entry in entries.items()
+            if key.startswith(above)
         }
 
     def _record(self, prefix: str) -> dict[str, Any]:
@@ -154,7 +161,10 @@ class Mirror:
                 text = (Path(self._root).expanduser() / prefix / RECORD).read_bytes()
         except FileNotFoundError:
             return {}
-        record: dict[str, Any] = json.loads(text)
+        try:
+            record: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"mirror {self.uri!r}: {prefix}/{RECORD} is not JSON: fetch the dataset again") from error
         return record
 
     def _local(self, prefix: str) -> Path:

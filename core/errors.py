@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from core.redact import redact
+
 
 class SteelyardError(Exception):
-    """Anything Steelyard raises on purpose."""
+    """Anything Steelyard raises on purpose. Its message goes to terminals, logs and Prefect: secrets are taken out."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(redact(str(message)))
 
 
 class UserError(SteelyardError):

@@ -50,6 +50,8 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
             )
     except UserError as error:
         raise type(error)(f"model {model.name!r}: {error}") from error
+    except OSError as error:
+        raise UserError(f"model {model.name!r}: {model.model!r} cannot be read: {error.strerror or error}") from error
     return PlannedModel(model, checkpoint, placement)
 
 

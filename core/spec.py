@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from core.errors import nearest
 from core.judge_spec import JudgeSpec
 from core.kuberay_spec import KubeRaySpec
 from core.strict import Strict
 
+LONGEST_PATH, LONGEST_PART = 4000, 255  # what file systems take
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+# vLLM's arguments that have a field of their own, which results record.
+OWNED = {
+    "dtype": "the model's dtype",
+    "hf_token": "HF_TOKEN in the environment",
+    "max_model_len": "the model's max_model_len",
+    "model": "the model's model",
+    "pipeline_parallel_size": "the model's pipeline_parallel",
+    "revision": "the model's revision",
+    "seed": "the campaign's seed",
+    "tensor_parallel_size": "the model's tensor_parallel",
+    "trust_remote_code": "the model's trust_remote_code",
+}
 
 
 def safe_name(text: str) -> str:
@@ -30,14 +54,43 @@ def check_name(value: str) -> str:
     return value
 
 
+def check_place(value: str) -> str:
+    """Return ``value`` if it can be a path, a URI or a name on the hub. Raises `ValueError` with the rule."""
+    if not value or not value.isprintable() or value != value.strip():
+        raise ValueError("use printable characters, with no space at either end")
+    if len(value) > LONGEST_PATH or any(len(part.encode()) > LONGEST_PART for part in value.split("/")):
+        raise ValueError(f"it is too long: use at most {LONGEST_PATH} characters, {LONGEST_PART} between two '/'")
+    try:
+        Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError("there is no such user: write the directory itself") from error
+    return value
+
+
+def check_uri(value: str, schemes: Container[str], otherwise: str) -> str:
+    """Return a URI of one of ``schemes`` ("" for none) without a slash at its end. Raises `ValueError` with the rule."""
+    scheme, _, rest = value.rpartition("://")
+    if scheme not in schemes:
+        raise ValueError(f"use s3://bucket/prefix or {otherwise}")
+    if scheme == "s3" and not rest.strip("/"):
+        raise ValueError("s3:// needs a bucket: s3://bucket/prefix")
+    if scheme and ".." in rest.split("/"):
+        raise ValueError("'..' cannot stand in a URI")
+    return value.rstrip("/") or value
+
+
+Place = Annotated[str, AfterValidator(check_place)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # numpy takes no other
+
+
 class ModelSpec(Strict):
     """One model of the campaign."""
 
-    model: str = Field(min_length=1)
+    model: Place
     """Hub id, local directory or s3:// URI of the checkpoint."""
     name: str = ""
     """Name in results; the last part of ``model`` when left out."""
-    revision: str | None = None
+    revision: Place | None = None
     """Hub revision: branch, tag or commit."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type the weights are computed in; ``auto`` takes the checkpoint's."""
@@ -71,7 +124,7 @@ class ModelSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _name_from_model(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("model"), str) and not data.get("name"):
+        if isinstance(data, dict) and isinstance(data.get("model"), str) and data.get("name") in (None, ""):
             return {**data, "name": safe_name(data["model"])}
         return data
 
@@ -79,6 +132,24 @@ class ModelSpec(Strict):
     @classmethod
     def _safe_name(cls, value: str) -> str:
         return check_name(value)
+
+    @field_validator("model")
+    @classmethod
+    def _hub_id_or_directory(cls, value: str) -> str:
+        check_uri(value, ("", "s3"), "a directory, or a name on the hub")
+        return value
+
+    @field_validator("vllm")
+    @classmethod
+    def _left_to_vllm(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if owner := OWNED.get(name):
+                raise ValueError(f"{name} is set by {owner}: leave it out here")
+        if value.get("load_format") == "dummy":
+            raise ValueError(
+                "load_format 'dummy' makes random weights, whose scores would pass for the checkpoint's: leave it out"
+            )
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -109,7 +180,7 @@ class SamplingSpec(Strict):
     """Longest answer in tokens."""
     until: list[str] | None = None
     """Strings that end an answer."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of each request."""
 
 
@@ -120,7 +191,7 @@ def _judge_entry(value: Any) -> Any:
 class BenchmarkSpec(Strict):
     """One benchmark of the campaign."""
 
-    name: str = Field(min_length=1)
+    name: Place
     """Task, group or tag of the catalogue, a bundled benchmark, a suite, or the path of a task YAML or of a folder of them."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Few-shot examples per prompt; the benchmark's own number when left out."""
@@ -134,7 +205,7 @@ class BenchmarkSpec(Strict):
     """Model of the campaign that scores the answers besides the benchmark's own metrics; a string stands for ``{model: …}``."""
     timeout_seconds: PositiveFloat | None = None
     """Longest time of one model on this benchmark, from its first request; what is answered by then stays stored."""
-    dataset_revision: str | None = Field(default=None, min_length=1)
+    dataset_revision: Place | None = None
     """Revision of the hub dataset: branch, tag or commit; what the task says, or the newest, when left out."""
     suite: str | None = None
     """Suite and version that the entry comes from; written where a suite's name is replaced by its members."""
@@ -143,7 +214,7 @@ class BenchmarkSpec(Strict):
 class DatasetsSpec(Strict):
     """Where datasets come from before the hub is asked."""
 
-    mirror: str | None = None
+    mirror: Place | None = None
     """Mirror of hub datasets: s3://bucket/prefix or a local directory, as ``steelyard datasets fetch --to`` writes it."""
     offline: bool = False
     """Never ask the hub: what neither the mirror nor the cache of this machine holds is refused before anything starts."""
@@ -151,12 +222,7 @@ class DatasetsSpec(Strict):
     @field_validator("mirror")
     @classmethod
     def _mirror_uri(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        scheme = value.split("://", 1)[0] if "://" in value else ""
-        if scheme not in ("", "s3", "file") or not value.removeprefix("s3://").removeprefix("file://").strip("/"):
-            raise ValueError("use s3://bucket/prefix or a local directory")
-        return value.rstrip("/")
+        return None if value is None else check_uri(value, ("", "s3", "file"), "a local directory")
 
 
 class FleetSpec(Strict):
@@ -210,6 +276,11 @@ class PolicySpec(Strict):
     """How long a distributed model stays loaded, and its Ray cluster up, after its last request; 0 ends it with the campaign."""
 
 
+@cache
+def _timezones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
 class ScheduleSpec(Strict):
     """When `steelyard deploy` has the campaign start by itself; one of ``cron``, ``interval_seconds`` and ``rrule``."""
 
@@ -227,8 +298,10 @@ class ScheduleSpec(Strict):
     @field_validator("timezone")
     @classmethod
     def _known_timezone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError(f"no such time zone{nearest(value, available_timezones())}")
+        if value not in _timezones():
+            raise ValueError(
+                f"no such time zone{nearest(value, _timezones()) or ': use a name of IANA, say Europe/Berlin'}"
+            )
         return value
 
     @model_validator(mode="after")

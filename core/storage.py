@@ -77,6 +77,13 @@ def open_storage(uri: str) -> Storage:
     return LocalStorage(Path(uri.removeprefix("file://")))
 
 
+def within(path: str) -> str:
+    """Return a relative path or key. Raises `core.errors.StoreError` for one that would lead out of where it belongs."""
+    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise StoreError(f"{path!r} leads out of its folder: whoever wrote that name is not to be trusted")
+    return path
+
+
 def path_part(name: str) -> str:
     """Return ``name`` as part of a path: percent-encoded as hive partitions are, so readers give the name back."""
     return quote(name, safe=" ")
@@ -111,7 +118,7 @@ class LocalStorage:
         """See `Storage.read`."""
         with self._explained(f"cannot read {path}"):
             try:
-                return (self.root / path).read_bytes()
+                return self._file(path).read_bytes()
             except FileNotFoundError:
                 return None
 
@@ -132,10 +139,10 @@ class LocalStorage:
         """See `Storage.delete`. Directories that this empties go too."""
         for path in paths:
             with self._explained(f"cannot delete {path}"):
-                (self.root / path).unlink(missing_ok=True)
+                self._file(path).unlink(missing_ok=True)
                 if not path.startswith(SCRATCH):
                     with suppress(OSError):  # not empty, or another process was faster
-                        (self.root / path).parent.rmdir()
+                        self._file(path).parent.rmdir()
 
     def check(self) -> None:
         """See `Storage.check`. Makes the directory where it is missing."""
@@ -143,8 +150,11 @@ class LocalStorage:
         self.put_new(probe, b"probe")
         self.delete([probe])
 
+    def _file(self, path: str) -> Path:
+        return self.root / within(path)
+
     def _place(self, path: str, place: Callable[[Path], object]) -> None:
-        target = self.root / path
+        target = self._file(path)
         for left in reversed(range(10)):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -264,7 +274,7 @@ class S3Storage:
         raise StoreError(f"results {self.uri!r}: cannot write {path}: other writers kept it busy; run again")
 
     def _key(self, path: str) -> str:
-        return f"{self.root}/{path}"
+        return f"{self.root}/{within(path)}"
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic.fields import ComputedFieldInfo, FieldInfo
 
 from core.errors import nearest
@@ -39,6 +40,7 @@ class Strict(BaseModel):
     """Refuses unknown fields with the nearest known one; frozen."""
 
     model_config = ConfigDict(
+        allow_inf_nan=False,
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
@@ -52,5 +54,27 @@ class Strict(BaseModel):
         if isinstance(data, dict):
             unknown = [str(key) for key in data if key not in cls.model_fields]
             if unknown:
-                raise ValueError(", ".join(f"unknown field {key!r}{nearest(key, cls.model_fields)}" for key in unknown))
+                known = cls.model_fields
+                raise ValueError(
+                    ", ".join(f"unknown field {key!r}{nearest(key, known) or _one_of(known)}" for key in unknown)
+                )
         return data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would take for 0 and 1; YAML reads ``yes`` and ``off`` so."""
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and not kinds.isdisjoint({int, float}) and bool not in kinds:
+            raise ValueError("use a number")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the plain types that an annotation allows."""
+    inner = get_args(annotation)
+    return {kind for each in inner for kind in _kinds(each)} if inner else {annotation}
+
+
+def _one_of(known: Collection[str]) -> str:
+    return f": use one of {', '.join(known)}"

@@ -97,7 +97,11 @@ def _members(entry: BenchmarkSpec) -> Iterator[BenchmarkSpec]:
         for member in suite.members:
             yield member.model_copy(update={**given, "suite": suite.label})
         return
-    for path in folder_members(Path(entry.name)):
+    try:
+        paths = folder_members(Path(entry.name))
+    except OSError as error:
+        raise ValueError(f"{entry.name!r}: it cannot be read: {error.strerror or error}") from error
+    for path in paths:
         yield BenchmarkSpec(name=str(path), **given)
 
 

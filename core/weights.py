@@ -57,12 +57,15 @@ def _from_s3(uri: str, target: Path) -> Path:
     """Download next to ``target`` and rename: a directory of that name is always whole."""
     if target.is_dir():
         return target
-    from core.storage import s3_filesystem
+    from core.storage import s3_filesystem, within
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{target.name[:16]}-", dir=target.parent))
     try:
-        s3_filesystem(attempts=3).get(uri.rstrip("/") + "/", f"{partial}/", recursive=True)
+        filesystem, root = s3_filesystem(attempts=3), uri.removeprefix("s3://").rstrip("/") + "/"
+        for key in filesystem.find(root):
+            within(key.removeprefix(root))
+        filesystem.get(root, f"{partial}/", recursive=True)
         partial.rename(target)
     except OSError:
         # Another process may have put the same content there first.

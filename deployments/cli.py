@@ -70,9 +70,11 @@ def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why. Starts nothing."""
     from core.describe import placement_table
     from core.plan import make_plan
+    from deployments.checks import check_spec
     from deployments.console import console
 
     spec = load_spec(spec_path)
+    check_spec(spec)
     planned = make_plan(spec)
     fleet = planned.fleet
     out = console()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from core.errors import UserError, nearest
+from core.redact import redact_logs
 from core.results import Store
 
 # Read by Prefect and vLLM when they are first imported. Prefect's own lines go to its run logs, not to the terminal.
@@ -32,6 +33,7 @@ def configure() -> None:
     """Send Steelyard's own lines to stderr and keep its libraries quiet. What the environment says already wins."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    redact_logs()
     handler = RichHandler(console=terminal(), show_path=False, show_level=False, markup=False, log_time_format="%X")
     logger = logging.getLogger("steelyard")
     logger.setLevel(logging.INFO)

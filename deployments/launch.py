@@ -7,6 +7,7 @@ import sys
 from core.campaign import CampaignSpec
 from core.plan import check_campaign
 from core.results import open_store
+from deployments.checks import check_spec
 from deployments.console import print_leaderboard, terminal
 from deployments.embedded import embedded_server
 from deployments.live import shown
@@ -17,6 +18,7 @@ def run_campaign(spec: CampaignSpec) -> int:
 
     Raises `core.errors.UserError` for bad input, before any engine starts.
     """
+    check_spec(spec)
     check_campaign(spec)
     with embedded_server() as server:
         from flows.campaign import CampaignFailedError, campaign
@@ -36,6 +38,7 @@ def run_campaign(spec: CampaignSpec) -> int:
 
 def rescore_campaign(spec: CampaignSpec) -> None:
     """Score the stored samples of ``spec`` again and print the leaderboard. Raises `core.errors.UserError` for bad input."""
+    check_spec(spec)
     check_campaign(spec)
     with embedded_server() as server:
         from flows.rescore import rescore

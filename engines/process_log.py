@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections import deque
 from pathlib import Path
 
+from core.redact import redact
+
 QUOTED_LINES = 12
 READ_BYTES = 1 << 17
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 ERROR_LINE = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")
 FOLLOW_UP = re.compile(r"Engine core initialization failed|Engine loop is not running|EngineCore encountered an issue")
 
@@ -35,16 +35,8 @@ def quote_log(path: Path) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return f" (its log {path} cannot be read)"
-    lines = [mask_secrets(line) for line in lines if line.strip()]
+    lines = [redact(line) for line in lines if line.strip()]
     found = (match.group() for line in lines if (match := ERROR_LINE.search(line)) and not FOLLOW_UP.search(line))
     cause = next(iter(deque(found, maxlen=1)), None)
     said = f" ({cause})" if cause else ""
     return f"{said}; the end of its log {path}:\n" + "\n".join(f"  {line}" for line in lines[-QUOTED_LINES:])
-
-
-def mask_secrets(text: str) -> str:
-    """``text`` with the values of all environment variables that are named like secrets replaced by ``***``."""
-    for name, value in os.environ.items():
-        if SECRET_NAME.search(name) and len(value) >= 6:
-            text = text.replace(value, "***")
-    return text

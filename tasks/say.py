@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 
+from core.redact import redact_logs
+
 logger = logging.getLogger("steelyard")
 if logger.level == logging.NOTSET:  # a worker's flow process has no command line that sets it
     logger.setLevel(logging.INFO)
+redact_logs()
 
 
 def say(message: str) -> None:

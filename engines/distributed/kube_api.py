@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from core.errors import EngineDiedError, SteelyardError, UserError
+from core.redact import redact
 from engines.distributed.kuberay_manifest import EXPIRES, MANAGED, timestamp
-from engines.process_log import mask_secrets
 
 if TYPE_CHECKING:
     import httpx2
@@ -183,7 +183,7 @@ def refusal(response: httpx2.Response, verb: str, what: str, namespace: str) -> 
         status = response.json()
     except ValueError:
         status = {}
-    said = mask_secrets(str(status.get("message", ""))) if isinstance(status, dict) else ""
+    said = redact(str(status.get("message", ""))) if isinstance(status, dict) else ""
     where = f"in namespace {namespace}"
     match response.status_code:
         case 401:

@@ -20,6 +20,7 @@ from typing import Any
 from core.errors import EngineDiedError, SteelyardError, UserError
 from core.kuberay_spec import KubeRaySpec
 from core.placement import Placement
+from core.redact import redact
 from engines.distributed.kube_api import ConflictError, KubeApi, NotFoundError, connect
 from engines.distributed.kuberay_manifest import (
     cluster_name,
@@ -29,7 +30,6 @@ from engines.distributed.kuberay_manifest import (
     render,
     shape,
 )
-from engines.process_log import mask_secrets
 
 HOLDER = "steelyard/holder"  # annotation that tells our cluster from another of the same name
 WATCH_SECONDS = 60.0  # a watch is renewed so often; one whose connection died unnoticed costs little more
@@ -195,7 +195,7 @@ def _not_up(api: KubeApi, name: str, seconds: float) -> SteelyardError:
             said.append("it has no pods; does the KubeRay operator run, and watch this namespace?")
     except SteelyardError as error:
         said = [f"and why cannot be read: {error}"]
-    text = mask_secrets("; ".join(said)) or "its pods run, but the operator does not call it ready"
+    text = redact("; ".join(said)) or "its pods run, but the operator does not call it ready"
     if "exceeded quota" in text:
         return UserError(f"RayCluster {name}: {text}: ask for less, or for a larger quota in namespace {api.namespace}")
     return EngineDiedError(f"RayCluster {name} is not up after {seconds:g} s: {text}")

@@ -77,7 +77,7 @@ def test_wrong_fields_are_refused_with_field_value_and_fix(changes: dict[str, An
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(UserError, match="benchmarks: missing"):
+    with pytest.raises(UserError, match="benchmarks is missing: add it"):
         load_spec({"name": "x", "models": ["m"]})
 
 
