@@ -19,14 +19,18 @@ def chat_renderer(
 
     ``variables`` go to the template beside the messages. Without a generation prompt the last message is left open for the model to
     continue, as lm-evaluation-harness does. Messages in content parts (`core.images.in_parts`) get the processor's template where
-    it has one of its own. Raises `core.errors.UserError` where there is no chat template.
+    it has one of its own. Raises `core.errors.UserError` where there is no chat template, or no tokenizer to apply it.
     """
     with (
         LOADING
     ):  # models are prepared side by side, and transformers' lazy modules do not stand two first imports at once
         from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever a tokenizer's files make its class raise
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason}") from error
     processors = _processors_template(directory)
     if not (tokenizer.chat_template or processors):
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} has none; set chat_template: false")
@@ -52,7 +56,11 @@ def _processors_template(directory: Path) -> str | None:
     file = directory / "chat_template.json"
     if not file.is_file() or (directory / "chat_template.jinja").is_file():
         return None
-    return str(json.loads(file.read_text(encoding="utf-8"))["chat_template"])
+    try:
+        template = json.loads(file.read_text(encoding="utf-8"))["chat_template"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"chat_template: {str(file)!r} holds none; fetch the file again") from error
+    return str(template)
 
 
 @cache

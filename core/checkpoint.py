@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import UserError
+from core.errors import UserError, nearest
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
+TORCH_DTYPES = (*DTYPE_BYTES, "auto", "half", "float", "double", "int8", "uint8")
 # safetensors' names for element types; what is missing here is packed or integer and says nothing about the compute type.
 SAFETENSORS_DTYPES = {
     "F64": "float64",
@@ -77,15 +78,20 @@ def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_co
     weights = read_weights(files)
     identity = read_identity(files, config)
     tokenizer = files.json("tokenizer_config.json") or {}
-    return describe(
-        config,
-        weights,
-        source=source,
-        revision=files.revision or f"sha256:{identity[:16]}",
-        identity=identity,
-        has_chat_template=bool(tokenizer.get("chat_template")) or not TEMPLATE_FILES.isdisjoint(files.names),
-        has_processor=not PROCESSOR_FILES.isdisjoint(files.names),
-    )
+    try:
+        return describe(
+            config,
+            weights,
+            source=source,
+            revision=files.revision or f"sha256:{identity[:16]}",
+            identity=identity,
+            has_chat_template=bool(tokenizer.get("chat_template")) or not TEMPLATE_FILES.isdisjoint(files.names),
+            has_processor=not PROCESSOR_FILES.isdisjoint(files.names),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{source!r}: config.json is not as those of models are ({type(error).__name__}: {error}): fetch it again"
+        ) from error
 
 
 def describe(
@@ -113,7 +119,9 @@ def describe(
     )
     head_dim = _optional(text, "head_dim", "kv_channels") or hidden // heads
     quantization = (config.get("quantization_config") or text.get("quantization_config") or {}).get("quant_method")
-    dtype = weights.dtype or _stored_dtype(text, config)
+    named = _stored_dtype(text, config)
+    _check_dtype(named, name)
+    dtype = weights.dtype or named
     latent = text.get("kv_lora_rank")
     per_layer = latent + text.get("qk_rope_head_dim", 0) if latent else 2 * kv_heads * head_dim
     architectures = config.get("architectures") or ["unknown"]
@@ -177,6 +185,14 @@ def _context_window(text: Mapping[str, Any]) -> int:
 def _stored_dtype(text: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     named = text.get("dtype") or text.get("torch_dtype") or config.get("dtype") or config.get("torch_dtype")
     return str(named or "float32").removeprefix("torch.")
+
+
+def _check_dtype(dtype: str, name: str) -> None:
+    """Raise `core.errors.UserError` for a type that torch does not have: vLLM would find out with a GPU held."""
+    if dtype not in TORCH_DTYPES:
+        raise UserError(
+            f"{name}: dtype = {dtype!r}: torch has no such type{nearest(dtype, TORCH_DTYPES)}; correct the file"
+        )
 
 
 def _optional(config: Mapping[str, Any], *keys: str) -> int | None:

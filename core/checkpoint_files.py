@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
@@ -14,8 +14,10 @@ from typing import Any
 
 from core.checkpoint import SAFETENSORS_DTYPES, Weights
 from core.errors import HubUnreachableError, UserError, nearest
+from core.weight_headers import read_header
 
-LARGEST_HEADER = 100_000_000  # the format's own limit
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)(?P<ending>\.safetensors|\.bin)")
 TENSOR_SAMPLE_BYTES = 4096
 # Small files that decide what goes into the model and what comes out.
 TEXT_FILES = (
@@ -86,13 +88,13 @@ class LocalFiles(Files):
         if not name.endswith(".safetensors"):
             with (self.folder / name).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        header, data_start = read_header(self, name)
-        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        header = read_header(self, name)
+        digest = hashlib.sha256(json.dumps(header.values, sort_keys=True).encode())
         with (self.folder / name).open("rb") as file:
-            for tensor in sorted(_tensors(header).values(), key=lambda t: t["data_offsets"]):
-                start, end = tensor["data_offsets"]
-                file.seek(data_start + start + max(0, (end - start - TENSOR_SAMPLE_BYTES) // 2))
-                digest.update(file.read(min(end - start, TENSOR_SAMPLE_BYTES)))
+            for tensor in sorted(header.tensors.values(), key=lambda t: (t.start, t.end)):
+                size = tensor.end - tensor.start
+                file.seek(header.data_start + tensor.start + max(0, (size - TENSOR_SAMPLE_BYTES) // 2))
+                digest.update(file.read(min(size, TENSOR_SAMPLE_BYTES)))
         return digest.hexdigest()
 
 
@@ -208,17 +210,9 @@ def _remote(source: str, revision: str | None, filesystem: Any, root: str, entri
 
 def weight_files(files: Files) -> list[str]:
     """Name the files that vLLM would load. Raises `core.errors.UserError` where there are none or one is missing."""
-    for index_name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        index = files.json(index_name)
-        if index is None:
-            continue
-        shards = sorted(set(index.get("weight_map", {}).values()))
-        missing = [name for name in shards if name not in files.names]
-        if missing:
-            raise UserError(
-                f"{files.source!r} lacks {missing[0]!r}, named in {index_name} "
-                f"({len(missing)} of {len(shards)} shards missing): fetch the checkpoint again"
-            )
+    for index_name in INDEX_FILES:
+        shards = sorted(set(_weight_map(files, index_name).values()))
+        _check_shards(files, shards, f"named in {index_name}")
         if shards:
             return shards
     safetensors = [
@@ -226,6 +220,10 @@ def weight_files(files: Files) -> list[str]:
     ]
     binaries = [n for n in files.names if n.startswith("pytorch_model") and n.endswith(".bin")]
     chosen = ["model.safetensors"] if "model.safetensors" in files.names else safetensors or binaries
+    for parts in filter(None, map(SHARD.fullmatch, chosen)):
+        stem, count, ending = parts["stem"], parts["count"], parts["ending"]
+        every = [f"{stem}-{number:0{len(count)}}-of-{count}{ending}" for number in range(1, int(count) + 1)]
+        _check_shards(files, every, f"one of the {int(count)} that the names of the others count")
     if chosen:
         return sorted(chosen)
     if any(name.endswith(".gguf") for name in files.names):
@@ -233,60 +231,52 @@ def weight_files(files: Files) -> list[str]:
     raise UserError(f"{files.source!r} has no weights (*.safetensors or pytorch_model*.bin)")
 
 
+def _weight_map(files: Files, index_name: str) -> dict[str, str]:
+    """Return tensor → file of an index, empty where there is none."""
+    index = files.json(index_name) or {}
+    found = index.get("weight_map", {})
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise UserError(
+            f"{files.source!r}: the weight_map of {index_name} does not map tensors to files: fetch it again"
+        )
+    return found
+
+
+def _check_shards(files: Files, shards: list[str], why: str) -> None:
+    missing = [name for name in shards if name not in files.names]
+    if missing:
+        raise UserError(
+            f"{files.source!r} lacks {missing[0]!r}, {why} "
+            f"({len(missing)} of {len(shards)} shards missing): fetch the checkpoint again"
+        )
+
+
 def read_weights(files: Files) -> Weights:
-    """Add up the weight files. Raises `core.errors.UserError` for a file that is cut off or no safetensors file."""
+    """Add up the weight files. Raises `core.errors.UserError` for one that is no whole safetensors file or lacks a tensor."""
     elements: Counter[str] = Counter()
     total, readable = 0, True
+    held: dict[str, set[str]] = {}
     for name in weight_files(files):
         if not name.endswith(".safetensors"):
             total, readable = total + files.names[name], False
             continue
-        header, data_start = read_header(files, name)
-        tensors = _tensors(header).values()
-        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-        if data_start + end > files.names[name]:
+        tensors = read_header(files, name).tensors
+        held[name] = set(tensors)
+        for tensor in tensors.values():
+            total += tensor.end - tensor.start
+            elements[tensor.dtype] += tensor.elements
+    for tensor_name, name in _weight_map(files, INDEX_FILES[0]).items():
+        if name in held and tensor_name not in held[name]:
             raise UserError(
-                f"{files.source!r}: {name} is cut off: {files.names[name]:,} bytes of {data_start + end:,}; fetch it again"
+                f"{files.source!r}: {name} lacks tensor {tensor_name!r}, which {INDEX_FILES[0]} says it holds: "
+                "fetch the checkpoint again"
             )
-        total += end
-        for tensor in tensors:
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            elements[tensor["dtype"]] += count
     plain = {SAFETENSORS_DTYPES[kind]: count for kind, count in elements.items() if kind in SAFETENSORS_DTYPES}
     return Weights(
         bytes=total,
         parameters=sum(elements.values()) if readable else None,
         dtype=max(plain, key=lambda kind: plain[kind]) if plain else None,
     )
-
-
-def read_header(files: Files, name: str) -> tuple[dict[str, Any], int]:
-    """Return a safetensors header and the offset where data starts.
-
-    Raises `core.errors.UserError` for a header that cannot be one.
-    """
-    fault = f"{files.source!r}: {name} is not a safetensors file"
-    head = files.read(name, 0, 8)
-    if len(head) < 8:
-        raise UserError(f"{fault}: {len(head)} bytes long; fetch it again")
-    (length,) = struct.unpack("<Q", head)
-    if length > min(LARGEST_HEADER, files.names[name] - 8):
-        raise UserError(
-            f"{fault}: its header claims {length:,} bytes of a {files.names[name]:,} byte file; fetch it again"
-        )
-    try:
-        header = json.loads(files.read(name, 8, length))
-        for tensor in _tensors(header).values():
-            _, _ = tensor["data_offsets"], tensor["shape"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{fault}: its header is not what the format says; fetch it again") from error
-    return header, 8 + length
-
-
-def _tensors(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
 def read_identity(files: Files, config: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ class LocalStorage:
         with self._explained(f"cannot list {folder}"):
             return sorted(
                 (Path(parent) / name).relative_to(self.root).as_posix()
-                for parent, _, names in os.walk(self.root / folder)
+                for parent, _, names in os.walk(self._file(folder))
                 for name in names
             )
 

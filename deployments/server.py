@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -58,14 +59,31 @@ def server_client() -> Iterator[SyncPrefectClient]:
 
 
 def serve(host: str, port: int) -> None:
-    """Run Prefect's server in this process, as ``prefect server start`` does, with `flows.prefect_server`'s mend for SQLite."""
+    """Run Prefect's server in this process, as ``prefect server start`` does, with `flows.prefect_server`'s mend for SQLite.
+
+    Raises `core.errors.UserError` where others than this machine could reach it and it would ask nobody for a login.
+    """
     from prefect.cli import app
+    from prefect.settings import get_current_settings
 
     from flows.prefect_server import begin_immediate
 
+    if not is_loopback(host) and get_current_settings().server.api.auth_string is None:
+        raise UserError(
+            f"host = {host!r}: whoever reaches the port could run code on the workers: set "
+            "PREFECT_SERVER_API_AUTH_STRING=user:password here, and PREFECT_API_AUTH_STRING for workers and users"
+        )
     begin_immediate()
     sys.argv = ["prefect", "server", "start", "--host", host, "--port", str(port)]  # its entry point takes no others
     app()
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches ``host``."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def without_login(url: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from core.errors import EngineDiedError, UserError
+from core.redact import redact
 from core.request import Request, Response
 from engines.batches import batches
 from engines.devices import INHERITED
@@ -178,7 +179,7 @@ class ProcessEngine:
                     case ("done", run):
                         self._hand(run, None)
                     case ("broken", run, why):
-                        self._hand(run, RuntimeError(f"the engine could not serve the run: {why}"))
+                        self._hand(run, RuntimeError(f"the engine could not serve the run: {redact(why)}"))
                     case ("failed" | "died", why):
                         reason = why
                     case ("refused", why):

@@ -12,7 +12,9 @@ from core.redact import redact
 QUOTED_LINES = 12
 READ_BYTES = 1 << 17
 ERROR_LINE = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")
-FOLLOW_UP = re.compile(r"Engine core initialization failed|Engine loop is not running|EngineCore encountered an issue")
+FOLLOW_UP = re.compile(
+    r"Engine core initialization failed|Engine loop is not running|EngineCore encountered an issue|engine core ended"
+)
 
 
 def describe_exit(returncode: int | None) -> str:

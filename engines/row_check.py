@@ -10,6 +10,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from core.errors import EngineDiedError
 from engines.score_rows import FIRST_SCORED
 
 logger = logging.getLogger(__name__)
@@ -25,16 +26,22 @@ async def score_rows_only(engine: AsyncLLM) -> bool:
     """Switch the workers to rows of scored positions only, where they give what vLLM's own way gives.
 
     vLLM's way stays where its model runner is another than `engines.score_rows` knows (the second one, which bounds its logits
-    itself), and where the rows differ, which is logged.
+    itself), where it refuses the prompt (a window or vocabulary too small for it), and where the rows differ, which is logged.
+    Raises `core.errors.EngineDiedError` where the engine dies of it.
     """
-    own = await _rows(engine)
-    if not await _switch(engine, on=True):
-        await _switch(engine, on=False)
-        return False
-    ours = await _rows(engine)
-    if alike(own[FIRST - 1 :], ours):
-        return True
-    logger.warning("scored rows differ from vLLM's own, which are used: slower by up to half on texts to choose from")
+    try:
+        own = await _rows(engine)
+        ours = await _rows(engine) if await _switch(engine, on=True) else []
+    except Exception as error:
+        if engine.errored:
+            raise EngineDiedError(f"vLLM died of its first request: {error}") from error
+        logger.warning("scored rows cannot be checked, vLLM's own are used: %s", error)
+        ours = []
+    else:
+        if alike(own[FIRST - 1 :], ours):
+            return True
+        if ours:
+            logger.warning("scored rows differ from vLLM's own, which are used: slower on texts to choose from")
     await _switch(engine, on=False)
     return False
 

@@ -21,7 +21,7 @@ from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from core.errors import EngineDiedError
+from core.errors import EngineDiedError, UserError
 from core.request import Generated, Request, Response
 from engines.engine import EngineConfig
 from engines.feed import Feed, Work
@@ -29,11 +29,24 @@ from engines.images import render
 from engines.in_flight import Room, Tally
 from engines.row_check import score_rows_only
 from engines.tokens import Encoder, Generation, Plan, Prefill, TokenError, failed, plan
-from engines.vllm_params import cut, engine_arguments, generation_params, read_scores, scoring_params
+from engines.vllm_params import (
+    cut,
+    engine_arguments,
+    generation_params,
+    has_nan,
+    probe_params,
+    read_scores,
+    scoring_params,
+)
 from engines.vllm_stats import EngineStats, stats_of
 
 WATCH_SECONDS = 1.0
 CORE_ENDED = "vLLM's engine core ended"
+NO_SCORES = "vLLM returned no log-probabilities for this prompt"
+NO_NUMBERS = (
+    "its log-probabilities are not numbers (NaN): the weights are damaged, or overflow in {dtype}; "
+    "fetch them again or try dtype: float32"
+)
 PROMPT_TOKENS_IN_FLIGHT = 1 << 18  # prompt log-probabilities cost some 200 bytes a token in this process
 
 
@@ -70,10 +83,25 @@ class Session:
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         try:
             session = cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[EngineStats]))
-            session.scored_rows_only = await score_rows_only(session._engine)
         except Exception as error:
             raise EngineDiedError(f"{config.model}: vLLM did not start: {error}") from error
+        try:
+            session.scored_rows_only = await score_rows_only(session._engine)
+            await session.check_numbers(config.model)
+        except BaseException:
+            await session.close()
+            raise
         return session
+
+    async def check_numbers(self, model: str) -> None:
+        """Raise `core.errors.UserError` where the model computes no numbers: of texts it would generate, nothing else tells."""
+        prompt = (await asyncio.to_thread(self._encoder.encode, ["The"]))[0]
+        try:
+            output = await self._complete(tokens_input(prompt), probe_params()) if prompt else None
+        except _RefusedError:  # then requests will be, too, and say why
+            return
+        if output is not None and has_nan(output):
+            raise UserError(f"{model}: {NO_NUMBERS.format(dtype=self.dtype)}")
 
     async def run(self, requests: Sequence[Request], client: str = "") -> AsyncGenerator[Response, None]:
         """Yield one response per request as each finishes; concurrent calls are fine.
@@ -163,7 +191,8 @@ class Session:
         except _RefusedError as error:
             return [r for owner in owners if (r := owner.fail(str(error)))]
         if scores is None:
-            return [r for owner in owners if (r := owner.fail("vLLM returned no log-probabilities for this prompt"))]
+            fault = NO_NUMBERS.format(dtype=self.dtype) if has_nan(output) else NO_SCORES
+            return [r for owner in owners if (r := owner.fail(fault))]
         cached = output.num_cached_tokens or 0
         finished = []
         for owner, span, (logprob, is_greedy) in zip(owners, prefill.spans, scores, strict=True):

@@ -101,6 +101,26 @@ def scoring_params(prefill: Prefill, *, skip_cache: bool) -> SamplingParams:
     )
 
 
+def probe_params() -> SamplingParams:
+    """One greedy step that reports its token's log-probability."""
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        logprobs=0,
+        flat_logprobs=True,
+        skip_reading_prefix_cache=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def has_nan(output: RequestOutput) -> bool:
+    """Say whether a log-probability that was computed is not a number. Rows of cached positions may be anything."""
+    step = output.outputs[0].logprobs
+    flat = output.prompt_logprobs if (output.num_cached_tokens or 0) == 0 else None
+    return any(math.isnan(logprob) for each in (step, flat) if each is not None for logprob in each.logprobs)
+
+
 def read_scores(prefill: Prefill, output: RequestOutput) -> list[tuple[float, bool]] | None:
     """(log-probability, is greedy) of each span; None where a position that has to be read was not computed.
 

@@ -13,6 +13,7 @@ from prefect.states import Cancelled, State
 from core.campaign import CampaignSpec
 from core.errors import SteelyardError
 from core.plan import Plan
+from core.redact import redact
 from core.results import new_run_id
 from flows.canary import check_engines
 from flows.dispatch import evaluate_models
@@ -78,5 +79,5 @@ def campaign(spec: CampaignSpec) -> CampaignResult:
 
 
 def failure_reason(state: State) -> str:
-    """Return why a subflow failed, without Prefect's preamble."""
-    return str(state.message or state.name).removeprefix("Flow run encountered an exception: ")
+    """Return why a subflow failed, without Prefect's preamble and without secrets."""
+    return redact(str(state.message or state.name)).removeprefix("Flow run encountered an exception: ")

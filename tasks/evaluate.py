@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prefect import task
@@ -19,6 +19,7 @@ from core.monitor import Monitor
 from core.plan import PlannedModel
 from core.progress import DocCounter, Progress
 from core.quality import facts_of
+from core.redact import redact
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell, Scoring
@@ -95,6 +96,8 @@ def _answers(
         bench.control.wait()
         with _stop_after(timeout, meter.seconds, label) as stop, bench.control.stops(stop), meter.running():
             for response in bench.engine.run(list(todo.values()), stop):
+                if response.error is not None:
+                    response = replace(response, error=redact(response.error))
                 del todo[response.id]
                 meter.count(response)
                 yield response

@@ -66,3 +66,15 @@ def test_a_config_without_one_is_refused(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UserError, match="no image_token_id.*set chat_template: true"):
         image_token(checkpoint)
+
+
+def test_a_template_file_that_holds_none_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.json").write_text('{"template": ""}')
+    with pytest.raises(UserError, match=r"chat_template: '.*chat_template.json' holds none; fetch the file again"):
+        chat_renderer(checkpoint)
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_refused_on_one_line(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"^chat_template: the tokenizer in '.*' cannot be loaded: [^\n]+$"):
+        chat_renderer(checkpoint)

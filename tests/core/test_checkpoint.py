@@ -1,6 +1,7 @@
 import json
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,74 @@ def test_what_a_processor_reads_is_part_of_the_identity(tmp_path: Path, name: st
     assert seeing.identity != bare.identity
     assert (bare.multimodal, bare.has_chat_template) == (False, False)
     assert (seeing.multimodal, seeing.has_chat_template) == ("processor" in name, "template" in name)
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], None], more: bytes = b"") -> None:
+    """Change the header of the weights, and add bytes at their end."""
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :] + more)
+
+
+TENSOR = "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "words"),
+    [
+        (
+            lambda header: header[TENSOR].update(dtype="BF16"),
+            b"",
+            f"the bytes of tensor '{TENSOR}' are not those of its shape",
+        ),
+        (
+            lambda header: header[TENSOR].update(shape=[256, 63]),
+            b"",
+            "are not those of its shape and type F32; fetch it again",
+        ),
+        (lambda header: header[TENSOR].update(data_offsets=[4, 65540]), b"", "are not those of its shape"),
+        (lambda header: None, b"....", "model.safetensors is 4 bytes longer than its header says; fetch it again"),
+        (lambda header: header[TENSOR].update(data_offsets=["0", None]), b"", "is not a safetensors file"),
+    ],
+)
+def test_weights_that_are_not_what_their_header_says_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], more: bytes, words: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    rewritten(folder, change, more)
+    assert words in refusal(folder)
+
+
+def test_a_tensor_that_the_index_names_must_be_in_its_file(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    index = {"weight_map": {TENSOR: "model.safetensors", "lm_head.weight": "model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model.safetensors lacks tensor 'lm_head.weight', which model.safetensors.index.json says" in refusal(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": ["model.safetensors"]}')
+    assert "does not map tensors to files" in refusal(folder)
+
+
+def test_a_shard_that_the_names_count_must_be_there(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00003.safetensors")
+    assert "lacks 'model-00002-of-00003.safetensors'" in refusal(folder)
+    assert "(2 of 3 shards missing)" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"torch_dtype": "bfloat17"}, "dtype = 'bfloat17': torch has no such type — did you mean 'bfloat16'?"),
+        ({"rope_scaling": 5}, "config.json is not as those of models are"),
+        ({"text_config": "llama"}, "config.json is not as those of models are"),
+        ({"quantization_config": "awq"}, "config.json is not as those of models are"),
+        ({"hidden_size": "64"}, "config.json has no hidden_size"),
+        ({"num_attention_heads": 0}, "config.json has no num_attention_heads"),
+    ],
+)
+def test_a_config_of_odd_values_is_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
+    assert words in refusal(write_checkpoint(tmp_path / "a", **config))
