@@ -5,6 +5,7 @@ from __future__ import annotations
 import psutil
 
 from core.campaign import FleetSpec
+from core.cost import CPU
 
 GB = 10**9
 # Share of RAM that one logical device of a machine without GPUs may use; the rest is the operating system's and the campaign's.
@@ -28,6 +29,29 @@ def detect_fleet() -> FleetSpec:
     if memory:
         return FleetSpec(gpus=len(memory), gpu_memory_gb=round(min(memory) / GB, 2), device="cuda")
     return FleetSpec(gpus=1, gpu_memory_gb=round(RAM_SHARE * psutil.virtual_memory().total / GB, 2), device="cpu")
+
+
+def gpu_kind(fleet: FleetSpec) -> str:
+    """Name what estimates of time hold for: the fleet's GPUs as it calls them, else this machine's; ``cpu`` without any."""
+    if fleet.gpu_kind is not None:
+        return fleet.gpu_kind
+    if fleet.device == "cpu":
+        return CPU
+    return (_gpu_name() if not (fleet.ray_address or fleet.kuberay) else None) or "GPU"
+
+
+def _gpu_name() -> str | None:
+    """The first GPU as its driver calls it; None where there is no driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def _gpu_memory() -> list[int]:

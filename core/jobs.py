@@ -11,7 +11,7 @@ class Device(NamedTuple):
     """One GPU, or one MIG slice of a GPU, of a node."""
 
     node: str
-    index: int
+    gpu: int
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ def _in_line(state: State, queue: Iterable[Waiting]) -> tuple[Start, ...]:
 def apart(nodes: Sequence[Node], jobs: Sequence[Job], policy: SchedulingPolicy) -> Decide:
     """Two pipelines: some nodes for gangs, the others for single-GPU models, each with our own scheduler.
 
-    The nodes are split by work, so that both would end together: the best fixed split there is. Where gangs need every node, or there
-    is one node only, the pipelines run one after the other on all of it, as two campaigns would.
+    The nodes are split by work, so that both would end together: the best fixed split there is. Where gangs need every node, or
+    there is one node only, the pipelines run one after the other on all of it, as two campaigns would.
     """
     gangs = [job for job in jobs if _is_gang(job)]
     small = [job for job in jobs if not _is_gang(job)]
@@ -73,12 +73,12 @@ def _apart(
         busy = any(_is_gang(each.job) for each in state.running.values())
         return decide(replace(state, waiting=gangs), policy) if gangs or busy else decide(state, policy)
     starts: list[Start] = []
-    for nodes, gangs in zip(parts, (True, False), strict=True):
+    for nodes, wide in zip(parts, (True, False), strict=True):
         names = {node.name for node in nodes}
         part = replace(
             state,
             nodes=nodes,
-            waiting={key: each for key, each in state.waiting.items() if _is_gang(each.job) == gangs},
+            waiting={key: each for key, each in state.waiting.items() if _is_gang(each.job) == wide},
             running={key: each for key, each in state.running.items() if each.devices[0].node in names},
             down=frozenset(device for device in state.down if device.node in names),
         )

@@ -96,7 +96,7 @@ def timetable(state: State, policy: SchedulingPolicy) -> Timetable:
 
 
 def choose(state: State, policy: SchedulingPolicy, biases: Sequence[float] = GANG_BIASES) -> SchedulingPolicy:
-    """Return the policy with the ``gang_bias`` whose timetable ends soonest; what is there stays unless another is clearly better."""
+    """Return the policy with the ``gang_bias`` whose timetable ends soonest; its own stays unless another is clearly better."""
     best, ends = policy, timetable(state, policy).ends
     limit = ends - WORTH_CHANGING * (ends - state.now)
     for bias in biases:
@@ -110,10 +110,10 @@ def idle_devices(state: State) -> dict[str, list[int]]:
     """Indices of the devices of each node that are there and hold nothing."""
     taken: dict[str, set[int]] = defaultdict(set)
     for device in state.down:
-        taken[device.node].add(device.index)
+        taken[device.node].add(device.gpu)
     for each in state.running.values():
         for device in each.devices:
-            taken[device.node].add(device.index)
+            taken[device.node].add(device.gpu)
     return {node.name: [index for index in range(node.gpus) if index not in taken[node.name]] for node in state.nodes}
 
 

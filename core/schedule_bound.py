@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from core.jobs import Job, Node, Option, runnable
 
 TOLERANCE = 0.002  # of the bound is given away rather than searched for
-Widths = np.ndarray
+Shares = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ def lower_bound(nodes: Sequence[Node], jobs: Sequence[Job], *, shared: bool = Fa
     A makespan T is refuted where the jobs, cut into fractions over their options that last no longer than T, do not fit into
     fleet × T; sizes and seconds count as they are, and as dual-feasible functions of them (Fekete and Schepers, "A general
     framework for bounds for higher-dimensional orthogonal packing problems", 2004): of jobs longer than T/2 no two fit
-    one after the other, of gangs larger than half a node no two fit beside each other, and so on. The largest T refuted is the bound.
-    ``shared`` is for policies that put two models on one GPU. Raises `ValueError` where a job fits nowhere.
+    one after the other, of gangs larger than half a node no two fit beside each other, and so on. The bound is the largest T
+    that is refuted. ``shared`` is for policies that put two models on one GPU. Raises `ValueError` where a job fits nowhere.
     """
     if not jobs:
         return LowerBound(0.0, "longest job")
@@ -111,12 +111,12 @@ class _Problem:
             sizes = [gpus * self._busy[mine] / capacity]
             times = [seconds]
             if packed:
-                sizes += [size for size in _counted(gpus / capacity)]
+                sizes += _counted(gpus / capacity)
                 if len(self._node[name]) == 1:
                     node = next(iter(self._node[name]))
                     parts = self._stages[mine] * node / capacity
                     sizes += [parts * size for size in _counted(self._width[mine] / node)]
-                times += list(_counted(seconds, steady=True))
+                times += _counted(seconds, steady=True)
             known: set[bytes] = set()
             for size in sizes:
                 for time in times:
@@ -156,22 +156,20 @@ class _Problem:
         return float(found.fun)
 
 
-def _counted(shares: Widths, *, steady: bool = False) -> Iterable[Widths]:
+def _counted(shares: Shares, *, steady: bool = False) -> list[Shares]:
     """Dual-feasible functions of sizes as shares of the whole.
 
     u(k): what is more than a k+1-th counts as so many k-ths. U(e): less than e counts nothing, more than 1 - e everything.
     """
-    functions: list[Callable[[Widths], Widths]] = [lambda x, k=k: _stepped(x, k) for k in (1, 2, 3)]
     edges = (1 / 2, 1 / 3, 1 / 4, 1 / 6) if steady else sorted({float(1 - x) for x in shares if 0.5 < x < 1})[:4]
-    functions += [lambda x, e=e: _edged(x, e) for e in edges]
-    return [function(shares) for function in functions]
+    return [*(_stepped(shares, k) for k in (1, 2, 3)), *(_edged(shares, edge) for edge in edges)]
 
 
-def _stepped(shares: Widths, k: int) -> Widths:
+def _stepped(shares: Shares, k: int) -> Shares:
     scaled = (k + 1) * shares
     whole = np.abs(scaled - np.round(scaled)) < 1e-9
     return np.where(whole, shares, np.floor(scaled) / k)
 
 
-def _edged(shares: Widths, edge: float) -> Widths:
+def _edged(shares: Shares, edge: float) -> Shares:
     return np.where(shares > 1 - edge + 1e-9, 1.0, np.where(shares < edge - 1e-9, 0.0, shares))

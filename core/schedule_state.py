@@ -96,7 +96,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Preempted:
-    """A job was stopped and goes back to its place in the queue; ``done`` is the share of its whole work that is stored, if known."""
+    """A job was stopped and goes back to its place in the queue; ``done`` is the share of its work that is stored, if known."""
 
     key: str
     done: float | None = None
@@ -182,7 +182,8 @@ def _applied(state: State, event: Event) -> State:
 
 def _arrived(state: State, jobs: Sequence[Job]) -> State:
     waiting, served = dict(state.waiting), dict(state.served)
-    active = {each.job.campaign for each in (*state.waiting.values(), *state.running.values())}
+    active = {each.job.campaign for each in state.waiting.values()}
+    active |= {each.job.campaign for each in state.running.values()}
     # A campaign that comes late starts level with the least served: it makes up for nothing it did not ask for.
     level = min((served.get(name, 0.0) for name in active), default=0.0)
     for number, job in enumerate(jobs):

@@ -236,6 +236,10 @@ class FleetSpec(Strict):
     """Memory of one GPU in GB (10⁹ bytes). Without GPUs: RAM that one logical device may use."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """What the devices are; ``auto`` looks at this machine."""
+    gpu_kind: str | None = Field(default=None, min_length=1)
+    """Model of the GPUs, say ``H100``, for estimates of time; this machine's own when left out."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What an hour of one GPU costs, in whatever money; ``steelyard plan`` then says what the campaign will cost."""
     ray_address: str | None = None
     """Existing Ray cluster (host:port). A local one is started when a model needs it and none is named."""
     kuberay: KubeRaySpec | None = None

@@ -13,6 +13,7 @@ import typer
 from core.campaign import FleetSpec, load_spec
 from core.errors import UserError
 from deployments import catalogue, datasets
+from deployments import simulate as simulation
 
 app = typer.Typer(
     help="LLM evaluation campaigns: many models × many benchmarks, one specification, one result format.",
@@ -24,6 +25,7 @@ services = typer.Typer(help="Models that stay loaded between campaigns.", no_arg
 app.add_typer(services, name="services")
 app.add_typer(datasets.app, name="datasets")
 app.command()(catalogue.benchmarks)
+app.command()(simulation.simulate)
 
 SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
 
@@ -67,7 +69,7 @@ def rescore(spec_path: SpecPath) -> None:
 
 @app.command()
 def plan(spec_path: SpecPath) -> None:
-    """Show where each model would run and why. Starts nothing."""
+    """Show where each model would run and why, how long the campaign would take and what it would cost. Starts nothing."""
     from core.describe import placement_table
     from core.plan import make_plan
     from deployments.checks import check_spec
@@ -83,6 +85,7 @@ def plan(spec_path: SpecPath) -> None:
         f"of {fleet.gpu_memory_gb:g} GB"
     )
     out.print(placement_table(planned, spec.policy))
+    simulation.print_estimate(spec, planned, out)
 
 
 @app.command()
