@@ -8,7 +8,7 @@ from statistics import median
 
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, PolicySpec
 from core.checkpoint import DTYPE_BYTES, Checkpoint
-from core.cost import CostModel, Estimate, Setup, learn
+from core.cost import CostModel, Estimate, Setup, Tokens, learn
 from core.cost_history import History
 from core.errors import CannotPlaceError
 from core.fleet_file import NodeGroup, nodes_of
@@ -94,20 +94,30 @@ class Estimator:
         """Expect what ``model`` takes in each placement. Raises `core.errors.UserError` where a benchmark is not known."""
         loads = tuple(self._workload(benchmark, model, checkpoint) for benchmark in spec.benchmarks)
         tokens, spread = expected_tokens(loads)
-        timed = []
-        for group, placement in placements:
-            setup = _setup(checkpoint, placement, group.kind)
-            timed.append(
-                Timed(
-                    group.kind,
-                    placement,
-                    self.model.load_seconds(setup),
-                    self.model.work_seconds(setup, tokens, spread),
-                    _memory(checkpoint, placement, group, spec.policy),
-                    self._busy(checkpoint, placement),
-                )
-            )
-        return ModelEstimate(model.name, spec.name, loads, tuple(timed))
+        timed = tuple(
+            self.timed(checkpoint, placement, group, spec.policy, tokens, spread) for group, placement in placements
+        )
+        return ModelEstimate(model.name, spec.name, loads, timed)
+
+    def timed(
+        self,
+        checkpoint: Checkpoint,
+        placement: Placement,
+        group: NodeGroup,
+        policy: PolicySpec,
+        tokens: Tokens,
+        spread: float = 0.0,
+    ) -> Timed:
+        """Expect what one placement takes for ``tokens``, uncertain by ``spread`` in log space."""
+        setup = _setup(checkpoint, placement, group.kind)
+        return Timed(
+            kind=group.kind,
+            placement=placement,
+            load=self.model.load_seconds(setup),
+            work=self.model.work_seconds(setup, tokens, spread),
+            memory_gb=_memory(checkpoint, placement, group, policy),
+            busy=self._busy(checkpoint, placement),
+        )
 
     def _workload(self, benchmark: BenchmarkSpec, model: ModelSpec, checkpoint: Checkpoint) -> Workload:
         return workload(benchmark, checkpoint.identity, self.history.cells, reasons=model.think_end_token is not None)

@@ -69,8 +69,8 @@ def _apart(
     state: State, policy: SchedulingPolicy, parts: tuple[tuple[Node, ...], tuple[Node, ...]] | None
 ) -> tuple[Start, ...]:
     if parts is None:
-        gangs = {key: each for key, each in state.waiting.items() if _is_gang(each.job)}
-        busy = any(_is_gang(each.job) for each in state.running.values())
+        gangs = {key: each for key, each in state.waiting.items() if each.quickest[0].gpus > 1}
+        busy = any(each.waited.quickest[0].gpus > 1 for each in state.running.values())
         return decide(replace(state, waiting=gangs), policy) if gangs or busy else decide(state, policy)
     starts: list[Start] = []
     for nodes, wide in zip(parts, (True, False), strict=True):
@@ -78,7 +78,7 @@ def _apart(
         part = replace(
             state,
             nodes=nodes,
-            waiting={key: each for key, each in state.waiting.items() if _is_gang(each.job) == wide},
+            waiting={key: each for key, each in state.waiting.items() if (each.quickest[0].gpus > 1) == wide},
             running={key: each for key, each in state.running.items() if each.devices[0].node in names},
             down=frozenset(device for device in state.down if device.node in names),
         )

@@ -16,7 +16,6 @@ from core.spec import BenchmarkSpec, benchmark_label
 
 # Docs of the split that is scored, for what people run most; from the data sets' own cards.
 DOCS = {
-    "agieval": 8062,
     "arc_challenge": 1172,
     "arc_easy": 2376,
     "bbh": 6511,
@@ -38,7 +37,6 @@ DOCS = {
     "minerva_math500": 500,
     "mmlu": 14042,
     "mmlu_pro": 12032,
-    "musr": 756,
     "nq_open": 3610,
     "openbookqa": 500,
     "piqa": 1838,
