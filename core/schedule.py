@@ -41,8 +41,9 @@ def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
     profile = profile_of(state)
     starts: list[Start] = []
     reserved: dict[str, Slot] = {}
-    for waiting in ordered(state, policy) if profile.idle else ():
-        if not profile.idle:
+    # Who shares a GPU must know what is reserved on it, even where none is idle.
+    for waiting in ordered(state, policy) if profile.idle or policy.share_gpus else ():
+        if not (profile.idle or policy.share_gpus):
             break
         ahead = len(reserved) < policy.reservations
         slot = profile.best(waiting.options) if ahead else profile.at_once(waiting.options)

@@ -74,6 +74,11 @@ class Profile:
             if slot.start == self.now:
                 self.idle -= gpus
 
+    def give_back(self, slot: Slot) -> None:
+        """Undo the reservation of a slot that has not begun."""
+        for name, groups in slot.groups:
+            self._frees[name].take(slot.start, slot.ends, -groups * slot.option.tensor_parallel)
+
     def extend(self, node: str, ends: float, later: float) -> bool:
         """Keep a GPU that comes free at ``ends`` until ``later``, if nothing is reserved on it. Says whether it did."""
         if later > ends:

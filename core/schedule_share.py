@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from core.jobs import Node, Option
 from core.schedule_order import SchedulingPolicy
@@ -33,12 +34,16 @@ def shared_starts(
     for waiting in queue:
         if not hosts:
             break
-        before = reserved[waiting.job.key].ends if waiting.job.key in reserved else float("inf")
-        found = _host_of(waiting, hosts, nodes, before, profile, state.now, policy)
+        own = reserved.get(waiting.job.key)
+        if own is not None:
+            profile.give_back(own)  # or it would be in its own way
+        found = _host_of(waiting, hosts, nodes, inf if own is None else own.ends, profile, state.now, policy)
         if found is not None:
             host, option = found
             hosts.remove(host)
             starts.append(Start(waiting.job.key, option, host.devices, beside=host.job.key))
+        elif own is not None:
+            profile.take(own)
     return starts
 
 

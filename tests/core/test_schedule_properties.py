@@ -113,9 +113,7 @@ def test_what_was_planned_is_what_happens_if_times_hold(campaign: Campaign) -> N
 def test_backfill_delays_nobody_before_it(campaign: Campaign, more: Campaign) -> None:
     nodes, jobs = campaign
     behind = [
-        replace(each, key=f"behind-{each.key}", priority=-1, deadline=None)
-        for each in more[1]
-        if runnable(each, nodes)
+        replace(each, key=f"behind-{each.key}", priority=-1, deadline=None) for each in more[1] if runnable(each, nodes)
     ]
     alone = timetable(state_of(nodes, [replace(each, deadline=None) for each in jobs]), POLICY).slots
     both = timetable(state_of(nodes, [*(replace(each, deadline=None) for each in jobs), *behind]), POLICY).slots
