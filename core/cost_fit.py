@@ -72,17 +72,18 @@ def fit(points: Sequence[Point], seconds: Sequence[float], priors: Priors) -> Lo
     target = np.log(np.asarray(seconds, float))
     scatter, weights = priors.scatter, np.zeros(len(names))
     for _ in range(2):  # once with the scatter assumed, once with the scatter seen
-        weights, covariance = _solve(parts, features, target, spread, scatter, weights)
+        weights, covariance, used = _solve(parts, features, target, spread, scatter, weights)
         residuals = _residuals(weights, parts, features, target)
         clipped = np.minimum(np.abs(residuals), 2 * HUBER * scatter)
         squares = SCATTER_WEIGHT * priors.scatter**2 + float(np.sum(clipped**2))
-        scatter = float(np.sqrt(squares / (SCATTER_WEIGHT + len(points))))
+        scatter = float(np.sqrt(squares / (SCATTER_WEIGHT + len(points) - used)))
     return LogFit(priors, dict(zip(names, map(float, weights), strict=True)), covariance, scatter)
 
 
 def _solve(
     parts: np.ndarray, features: np.ndarray, target: np.ndarray, spread: np.ndarray, scatter: float, start: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return weights, covariance, and how many observations the weights use up."""
     from scipy.optimize import least_squares
 
     count = len(target)
@@ -108,7 +109,9 @@ def _solve(
         )
 
     found = least_squares(errors, start, slopes, loss=loss, max_nfev=50)
-    return found.x, np.linalg.inv(found.jac.T @ found.jac)
+    covariance = np.linalg.inv(found.jac.T @ found.jac)
+    data = found.jac[:count]
+    return found.x, covariance, float(np.einsum("ij,jk,ik->", data, covariance, data))
 
 
 def _residuals(weights: np.ndarray, parts: np.ndarray, features: np.ndarray, target: np.ndarray) -> np.ndarray:

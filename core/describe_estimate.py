@@ -47,15 +47,17 @@ def estimate_table(estimate: CampaignEstimate, price: float | None) -> Table:
     return table
 
 
-def campaign_lines(estimate: CampaignEstimate, past: PastError | None) -> list[str]:
-    """Say what the whole takes and how far past estimates were off."""
+def campaign_lines(estimate: CampaignEstimate, past: PastError | None, learnt: int) -> list[str]:
+    """Say what the whole takes, and how far past estimates were off; ``learnt`` is how many past runs of models there are."""
     low, middle, high = estimate.makespan
     lines = [
         f"Campaign: {duration(middle)} ({duration(low)} – {duration(high)}), {_span(estimate.gpu_hours)} GPU-hours"
         + ("" if estimate.cost is None else f", cost {_span(estimate.cost)}")
     ]
-    if past is None:
-        lines.append("No past run in the store to learn from or to measure estimates by: priors alone.")
+    if not learnt:
+        lines.append("No past run in the store to learn from: priors alone.")
+    elif past is None:
+        lines.append(f"Learnt from {learnt} past runs of models, none early enough to have foretold another.")
     else:
         count = len(past.errors)
         how = f"{past.stored} as stored before the run, others" if past.stored else "all"

@@ -69,7 +69,7 @@ def _bars(run: Simulated, width: int, rows: Mapping[tuple[str, int], int], *, le
             "color": qualitative.Safe[shade % len(qualitative.Safe)],
             "line": {"width": [2 if span.preempted else 0.3 for span, _ in bars], "color": PREEMPTED},
         },
-        text=[span.key.rsplit("/", 1)[-1] for span, _ in bars],
+        text=[_escaped(span.key.rsplit("/", 1)[-1]) for span, _ in bars],
         textposition="inside",
         insidetextanchor="start",
         constraintext="inside",

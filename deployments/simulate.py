@@ -81,7 +81,7 @@ def print_estimate(spec: CampaignSpec, plan: Plan, out: Console) -> None:
     ]
     whole = campaign_estimate(models, [group], SchedulingPolicy())
     out.print(estimate_table(whole, group.price_per_gpu_hour))
-    for line in [*campaign_lines(whole, past_error(history.jobs)), *basis_lines(models), *notes]:
+    for line in [*campaign_lines(whole, past_error(history.jobs), len(history.jobs)), *basis_lines(models), *notes]:
         out.print(line, soft_wrap=True, markup=False)
 
 
