@@ -145,7 +145,7 @@ def _full(nodes: Sequence[Node], jobs: Sequence[Job], fullness: float) -> bool:
 
 def compare(seed: int) -> list[Ratio]:
     """Draw one campaign and simulate it under each policy, with exact and with straying times."""
-    rng = random.Random(seed)  # noqa: S311 - dice
+    rng = random.Random(seed)
     machines = rng.choice((1, 2, 3, 4, 6, 8, 12))
     nodes, jobs = draw(rng, machines, kinds=min(machines, rng.choice((1, 1, 2, 3))))
     found = []
@@ -193,7 +193,7 @@ def table(ratios: Sequence[Ratio], campaigns: int) -> Table:
 
 def scale(out: Console) -> None:
     """Plan and simulate 1,000 models × 100 benchmarks on 512 GPUs of three kinds."""
-    nodes, jobs = draw(random.Random(1), 76, 3, models=1000, benchmarks=100, most=150)  # noqa: S311 - dice
+    nodes, jobs = draw(random.Random(1), 76, 3, models=1000, benchmarks=100, most=150)
     policy = SchedulingPolicy()
     gpus = sum(node.gpus for node in nodes)
     out.print(f"{len(jobs):,} models × 100 benchmarks on {gpus} GPUs in {len(nodes)} nodes")

@@ -12,9 +12,7 @@ from core.sample import Cell
 from tests.checkpoints import write_checkpoint
 from tests.core.store_parts import make_scoring
 from tests.core.test_cost_history import record
-from tests.deployments.test_cli import campaign, steelyard
 
-__all__ = ["campaign", "steelyard"]  # fixtures
 Steelyard = Callable[..., tuple[int, str, str]]
 
 
