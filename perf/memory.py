@@ -163,14 +163,14 @@ def rows_of(count: int, kind: str, runs: int) -> list[Ratio]:
     def median(value: Callable[[dict[str, float]], float]) -> float:
         return statistics.median(value(run) for run in found)
 
-    def above(step: str, **more: str) -> Ratio:
+    def above(step: str, target: str = "") -> Ratio:
         return Ratio(
             f"{count:,} {kind} requests, up to {step}",
             "MiB above the interpreter's own",
             median(lambda run: run[step] - run["own"]),
             runs=runs,
             note=f"interpreter {median(lambda run: run['own']):,.0f} MiB, step {median(lambda run: run[f'{step} s']):.0f} s",
-            **more,
+            target=target,
         )
 
     if kind == "harness":

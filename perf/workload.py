@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from core.benchmark import load_benchmark
 from core.campaign import BenchmarkSpec
@@ -52,7 +54,7 @@ def checkpoint() -> Path:
     return smollm2(cache_directory(Path(".demo") / "models")).resolve()
 
 
-def config(model: Path, dtype: str, **changes: object) -> EngineConfig:
+def config(model: Path, dtype: str, **changes: Any) -> EngineConfig:
     """Return what engines open with here."""
-    fields = {"model": str(model), "dtype": dtype, "max_model_len": WINDOW, "device": "cpu", "gpu_memory_gb": 4}
-    return EngineConfig(**{**fields, **changes})
+    usual = EngineConfig(model=str(model), dtype=dtype, max_model_len=WINDOW, device="cpu", gpu_memory_gb=4)
+    return replace(usual, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_ways_take_turns_and_every_second_turn_goes_back() -> None:
         seen.append(name)
         return len(seen)
 
-    found = in_turns({name: (lambda name=name: way(name)) for name in "abc"}, 3)
+    found = in_turns({name: partial(way, name) for name in "abc"}, 3)
     assert "".join(seen) == "abccbaabc"
     assert found == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
 
