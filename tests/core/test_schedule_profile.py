@@ -49,7 +49,8 @@ wishes = st.lists(
 @given(held, wishes)
 @settings(max_examples=150, deadline=None)
 def test_a_slot_is_the_earliest_that_delays_no_other(busy: Held, wanted: list[tuple[tuple[int, int], int]]) -> None:
-    profile, slots = Profile(0.0, NODES, busy, {}), []
+    profile = Profile(0.0, NODES, busy, {})
+    slots: list[Slot] = []
     for (width, stages), seconds in wanted:
         one = option(seconds, width, stages)
         slot = profile.best([(one, float(seconds))])
