@@ -21,6 +21,9 @@ SCRATCH = ".scratch"  # half-written local files and probes; no reader looks her
 CALL_SECONDS = 60  # of an S3 call that moves little: a PUT to a server that hangs would never end by itself
 TRANSFER_SECONDS = 600  # of one that moves much
 PROBE_SECONDS = 10
+PUT_BYTES = (
+    5 << 30
+)  # S3's limit for one PUT; s3fs would take parts from 100 MiB on, and of racing multipart uploads two may win
 CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "500", "502", "503", "504"})
 EXISTS = frozenset({"PreconditionFailed", "412"})
@@ -200,7 +203,7 @@ class S3Storage:
         return self._put_new(self._fs, path, data, TRANSFER_SECONDS)
 
     def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:
-        """See `Storage.put_new_parts`. In one piece: of racing multipart uploads, each to create, SeaweedFS lets two win."""
+        """See `Storage.put_new_parts`. In one piece, see `PUT_BYTES`."""
         return self.put_new(path, b"".join(parts()))
 
     def put(self, path: str, data: bytes) -> None:
@@ -261,7 +264,7 @@ class S3Storage:
         with self._explained(f"cannot write {path}"):
             for attempt in range(5):
                 try:
-                    fs.pipe_file(self._key(path), data, mode="create", timeout=timeout)
+                    fs.pipe_file(self._key(path), data, mode="create", timeout=timeout, chunksize=PUT_BYTES // 2)
                 except OSError as error:
                     if isinstance(error, FileExistsError) or _code(error) in EXISTS:
                         # An earlier try of ours may have landed unheard: then the content is ours.

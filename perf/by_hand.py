@@ -65,8 +65,7 @@ class ByHand:
     def generate(self, calls: Sequence[Sequence[Generate]]) -> Answers:
         """Make one call for each of ``calls``, one after another."""
         self._connection.send(list(map(list, calls)))
-        answers: Answers = self._connection.recv()
-        return answers
+        return Answers(*self._connection.recv())
 
     def __exit__(self, *error: object) -> None:
         begun = time.monotonic()
@@ -105,7 +104,7 @@ def serve(connection: Connection) -> None:
             for request, sampling, output in zip(call, params, given, strict=True):
                 texts[request.id] = cut(output.outputs[0].text, sampling.stop)
                 tokens += len(output.outputs[0].token_ids)
-        connection.send(Answers(texts, tokens, seconds))
+        connection.send((texts, tokens, seconds))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +25,8 @@ from core.catalogue import bundled
 from core.results import open_store
 from engines.process_engine import child_environment
 from perf.lm_eval_cli import Answer, Answers, Harness, choice_of
-from perf.measure import Ratio, in_turns, load, ratio, report, say
-from perf.workload import WINDOW, checkpoint, mixed_benchmarks
+from perf.measure import Ratio, in_turns, load, ratio, report, run_logged, say
+from perf.workload import CHOICES, WINDOW, checkpoint, mixed_benchmarks
 
 NOISE = 0.01  # of each weight matrix's standard deviation
 
@@ -65,14 +64,13 @@ class Campaign:
     """The campaign to run; each run has a results store of its own below ``folder``."""
 
     models: Sequence[Path]
-    benchmarks: Sequence[str]
-    limit: int
+    benchmarks: Mapping[str, int]  # docs of each
     dtype: str
     gpus: int
     folder: Path
 
     def run(self) -> Ran:
-        """Run it with the command line. Raises `subprocess.CalledProcessError` where it fails."""
+        """Run it with the command line. Raises `RuntimeError` where it fails."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         spec = {
             "name": "perf",
@@ -80,22 +78,16 @@ class Campaign:
                 {"model": str(model), "dtype": self.dtype, "max_model_len": WINDOW, "engine": "lightweight"}
                 for model in self.models
             ],
-            "benchmarks": [{"name": name, "limit": self.limit} for name in self.benchmarks],
+            "benchmarks": [{"name": name, "limit": docs} for name, docs in self.benchmarks.items()],
             "fleet": {"gpus": self.gpus, "gpu_memory_gb": 4, "device": "cpu"},
             "results": str(folder / "results"),
         }
         path = folder / "campaign.yaml"
         path.write_text(yaml.safe_dump(spec))
         begun = time.monotonic()
-        with (folder / "log").open("wb") as log:
-            subprocess.run(
-                [sys.executable, "-m", "deployments.cli", "run", str(path)],
-                env=self._environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=True,
-            )
-        return Ran(time.monotonic() - begun, read_store(str(folder / "results")))
+        run_logged([sys.executable, "-m", "deployments.cli", "run", str(path)], self._environment(), folder / "log")
+        seconds = time.monotonic() - begun
+        return Ran(seconds, read_store(str(folder / "results")))
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
@@ -133,15 +125,16 @@ def compare_answers(ours: dict[str, Answers], theirs: dict[str, Answers]) -> str
         abs(here - there) for own, other in pairs for here, there in zip(own.logprobs, other.logprobs, strict=True)
     ]
     return (
-        f"{sum(own.same(other) for own, other in pairs)} of {len(pairs)} answers alike, "
-        f"max |Δ logprob| {max(apart, default=0.0):.1e}"
+        f"{sum(own.same(other) for own, other in pairs)} of {len(pairs)} answers alike, max |Δ logprob| of {len(apart)} "
+        f"{max(apart, default=0.0):.1e}"
     )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m perf.campaign", description=__doc__)
-    parser.add_argument("--docs", type=int, default=10, help="docs of each benchmark")
+    parser.add_argument("--docs", type=int, default=16, help="docs of each benchmark with choices")
+    parser.add_argument("--generated", type=int, default=8, help="docs of each of the others")
     parser.add_argument("--models", type=int, default=3, help="models")
     parser.add_argument("--runs", type=int, default=1, help="turns")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -156,14 +149,11 @@ def main() -> None:
         model = checkpoint()
         models = [model, *noisy_copies(model, asked.models - 1, folder)]
         names = mixed_benchmarks()
-        tasks = [Path(bundled().get(name, name)) for name in names]
-        campaigns = {
-            f"ours, {gpus} at once": Campaign(models, names, asked.docs, asked.dtype, gpus, folder)
-            for gpus in asked.gpus
-        }
+        sizes = {name: asked.docs if index < CHOICES else asked.generated for index, name in enumerate(names)}
+        tasks = {Path(bundled().get(name, name)): docs for name, docs in sizes.items()}
+        campaigns = {f"ours, {gpus} at once": Campaign(models, sizes, asked.dtype, gpus, folder) for gpus in asked.gpus}
         harnesses = {
-            f"lm_eval --model {name}": Harness(name, asked.dtype, WINDOW, tasks, asked.docs, folder)
-            for name in asked.backend
+            f"lm_eval --model {name}": Harness(name, asked.dtype, WINDOW, tasks, folder) for name in asked.backend
         }
         found = in_turns(
             {name: way.run for name, way in campaigns.items()}
@@ -172,7 +162,7 @@ def main() -> None:
         )
     rows: list[Ratio] = [
         ratio(
-            f"{len(models)} models × {len(names)} benchmarks of {asked.docs} docs: {ours} against {theirs}",
+            f"{len(models)} models × {len(names)} benchmarks of {'/'.join(map(str, sizes.values()))} docs: {ours} against {theirs}",
             "s",
             [ran.seconds for ran in found[ours]],
             [ran.seconds for ran in found[theirs]],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.process_engine import child_environment
+from perf.measure import run_logged
 
 CPU_KV_CACHE_GIB = "2"
 
@@ -50,26 +50,23 @@ class Harness:
     backend: str  # "vllm" | "hf"
     dtype: str
     window: int
-    tasks: Sequence[Path]
-    limit: int
+    tasks: Mapping[Path, int]  # YAMLs of one folder, and docs of each
     folder: Path
 
     def run(self, model: Path) -> Answers:
-        """Evaluate one model. Raises `subprocess.CalledProcessError` where it fails; its log is in ``folder``."""
+        """Evaluate one model. Raises `RuntimeError` where it fails."""
         output = self.folder / f"{self.backend}-{model.name}"
-        with (self.folder / f"{output.name}.log").open("wb") as log:
-            subprocess.run(
-                [
-                    *(sys.executable, "-m", "lm_eval", "run", "--model", self.backend, *self._backend_arguments(model)),
-                    *("--tasks", ",".join(task.stem for task in self.tasks)),
-                    *("--include_path", str(self.tasks[0].parent), "--limit", str(self.limit)),
-                    *("--output_path", str(output), "--log_samples"),
-                ],
-                env=self.environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=True,
-            )
+        run_logged(
+            [
+                *(sys.executable, "-m", "lm_eval", "run", "--model", self.backend, *self._backend_arguments(model)),
+                *("--tasks", ",".join(task.stem for task in self.tasks)),
+                *("--include_path", str(next(iter(self.tasks)).parent)),
+                *("--samples", json.dumps({task.stem: list(range(docs)) for task, docs in self.tasks.items()})),
+                *("--output_path", str(output), "--log_samples"),
+            ],
+            self.environment(),
+            self.folder / f"{output.name}.log",
+        )
         return read_samples(output)
 
     def environment(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -100,6 +101,15 @@ def ratio(
 def figure(what: str, unit: str, ours: Sequence[float], *, target: str = "", note: str = "") -> Ratio:
     """State a median of ours that has nothing beside it."""
     return Ratio(what, unit, statistics.median(ours), target=target, runs=len(ours), note=note)
+
+
+def run_logged(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    """Run a command with all it says in ``log``. Raises `RuntimeError` with the end of that where it fails."""
+    with log.open("wb") as file:
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        end = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+        raise RuntimeError(f"{' '.join(command)} ended with exit status {done.returncode}:\n{end}")
 
 
 def say(text: str) -> None:

@@ -16,6 +16,7 @@ WINDOW = 2048
 SEED = 1234
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
 GENERATION = ("perf_gsm8k", "perf_bbh_snarks", "perf_bbh_date_understanding", "perf_bbh_movie_recommendation")
+CHOICES = 2  # of the mixed benchmarks, those that come first
 MIXED = ("perf_mmlu_letters", "perf_mmlu_texts", "perf_gsm8k", "perf_bbh_snarks")
 
 
