@@ -22,6 +22,19 @@ SAFETENSORS_DTYPES = {
 
 
 TEMPLATE_FILES = frozenset({"chat_template.jinja", "chat_template.json"})
+# What the vocabularies of Hugging Face's and Mistral's tokenizers lie in.
+TOKENIZER_FILES = frozenset(
+    {
+        "sentencepiece.bpe.model",
+        "spiece.model",
+        "tekken.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer.model.v3",
+        "vocab.json",
+        "vocab.txt",
+    }
+)
 PROCESSOR_FILES = frozenset({"preprocessor_config.json", "processor_config.json"})
 
 
@@ -50,6 +63,7 @@ class Checkpoint:
     experts: int  # 0 where dense
     multimodal: bool  # takes images or sound, too
     has_chat_template: bool
+    has_tokenizer: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_co
     config = files.json("config.json")
     if config is None:
         raise UserError(f"{source!r} has no config.json: it is not a checkpoint that vLLM can load")
-    if "auto_map" in config and "architectures" not in config and not trust_remote_code:
+    if "auto_map" in config and not config.get("architectures") and not trust_remote_code:
         raise UserError(f"{source!r} brings its own model code: set trust_remote_code: true to run it")
     weights = read_weights(files)
     identity = read_identity(files, config)
@@ -87,6 +101,7 @@ def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_co
             identity=identity,
             has_chat_template=bool(tokenizer.get("chat_template")) or not TEMPLATE_FILES.isdisjoint(files.names),
             has_processor=not PROCESSOR_FILES.isdisjoint(files.names),
+            has_tokenizer=any(name in TOKENIZER_FILES or name.endswith(".tiktoken") for name in files.names),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -103,6 +118,7 @@ def describe(
     identity: str = "",
     has_chat_template: bool = False,
     has_processor: bool = False,
+    has_tokenizer: bool = True,
 ) -> Checkpoint:
     """Turn a config.json and the weights' facts into a `Checkpoint`. Pure.
 
@@ -147,6 +163,7 @@ def describe(
         experts=_optional(text, "num_local_experts", "n_routed_experts", "num_experts") or 0,
         multimodal=has_processor or "vision_config" in whole or "audio_config" in whole,
         has_chat_template=has_chat_template,
+        has_tokenizer=has_tokenizer,
     )
 
 

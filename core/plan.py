@@ -39,6 +39,10 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
         checkpoint = read_checkpoint(model.model, model.revision, trust_remote_code=model.trust_remote_code)
         if model.chat_template and not checkpoint.has_chat_template:
             raise UserError("chat_template: the checkpoint has none; set chat_template: false")
+        if not checkpoint.has_tokenizer and "tokenizer" not in model.vllm and not model.trust_remote_code:
+            raise UserError(
+                f"{model.model!r} has no tokenizer (tokenizer.json, tokenizer.model): fetch the checkpoint again"
+            )
         placement = place(checkpoint, model, fleet, spec.policy)
         with_replicas(
             placement, model, fleet, spec.policy

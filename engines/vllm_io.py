@@ -45,7 +45,7 @@ CORE_ENDED = "vLLM's engine core ended"
 NO_SCORES = "vLLM returned no log-probabilities for this prompt"
 NO_NUMBERS = (
     "its log-probabilities are not numbers (NaN): the weights are damaged, or overflow in {dtype}; "
-    "fetch them again or try dtype: float32"
+    "fetch them again, or set another dtype"
 )
 PROMPT_TOKENS_IN_FLIGHT = 1 << 18  # prompt log-probabilities cost some 200 bytes a token in this process
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from core.errors import EngineDiedError
+from core.errors import EngineDiedError, UserError
 from core.monitor import HostReader, Monitor, engine_reader
 from core.monitor_summary import summarise
 from core.request import Generate, Loglikelihood, Sampling
@@ -217,3 +218,21 @@ def test_a_cpu_engine_sets_no_devices() -> None:
 def test_the_parent_side_imports_no_vllm() -> None:
     code = "import sys, engines.lightweight; sys.exit(bool({'vllm', 'torch', 'ray'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_weights_that_are_not_numbers_are_refused_when_they_are_loaded(smollm2: Path, tmp_path: Path) -> None:
+    """Text would be generated from them without a word; the last layer's are enough."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(smollm2, damaged)
+    weights = load_file(damaged / "model.safetensors")
+    weights["model.layers.29.self_attn.o_proj.weight"].fill_(torch.nan)
+    save_file(weights, damaged / "model.safetensors", {"format": "pt"})
+    engine = LightweightEngine(config(damaged))
+    with pytest.raises(UserError, match=r"log-probabilities are not numbers \(NaN\): .* or overflow in float32"):
+        engine.open()
+    engine.close()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.errors import EngineDiedError, UserError
-from core.request import Generated, Request, Response
+from core.request import Generated, Request, Response, Scored
 from core.results import open_store
 from flows.campaign import CampaignFailedError, campaign
 from tests.flows.scripted import BENCHMARKS, LIMIT, Engines, answer
@@ -96,3 +96,20 @@ def test_bad_input_is_refused_before_an_engine_is_built(engines: Engines, spec: 
     with pytest.raises(UserError, match="steelyard_fact'.*did you mean 'steelyard_facts'"):
         campaign({**spec, "benchmarks": ["steelyard_fact"]})
     assert engines.built == {}
+
+
+def test_a_model_that_gives_no_numbers_fails_and_scores_nothing(engines: Engines, spec: dict[str, Any]) -> None:
+    """As an engine answers where weights are NaN."""
+
+    def no_numbers(request: Request) -> Response:
+        error = "its log-probabilities are not numbers (NaN): the weights are damaged"
+        return Scored(request.id, 0.0, is_greedy=False, tokens=0, prompt_tokens=0, error=error)
+
+    engines.scripts["second"] = no_numbers
+    facts = [each for each in BENCHMARKS if each["name"] == "steelyard_facts"]
+    said = (
+        "second: .*steelyard_facts: no request could be served; the first said: its log-probabilities are not numbers"
+    )
+    with pytest.raises(CampaignFailedError, match=said):
+        campaign({**spec, "benchmarks": facts})
+    assert set(open_store(spec["results"]).leaderboard()["model"]) == {"first"}
