@@ -94,12 +94,12 @@ def statuses(benchmarks: Iterable[BenchmarkSpec], spec: DatasetsSpec) -> list[St
 
 
 def faults(benchmarks: Iterable[BenchmarkSpec], spec: DatasetsSpec) -> list[str]:
-    """Return one line for each dataset that cannot be had: benchmarks, dataset, reason and mend.
-
-    Raises `core.errors.UserError` where the mirror is not there.
-    """
-    if spec.mirror is not None:
-        Mirror(spec.mirror).check()
+    """Return one line for each dataset that cannot be had: benchmarks, dataset, reason and mend; one alone for no mirror."""
+    try:
+        if spec.mirror is not None:
+            Mirror(spec.mirror).check()
+    except UserError as error:
+        return [str(error)]
     return [
         f"benchmark {', '.join(map(repr, status.benchmarks))}: dataset {status.dataset!r} cannot be had: {status.fault}"
         for status in statuses(benchmarks, spec)

@@ -203,6 +203,6 @@ def test_the_spec_says_where_datasets_come_from(tmp_path: Path) -> None:
     path.write_text("name: n\nmodels: [org/m]\nbenchmarks: [gsm8k]\ndatasets: {mirror: ./mirror, offline: true}\n")
     assert load_spec(path).datasets == DatasetsSpec(mirror=str(tmp_path / "mirror"), offline=True)
     for wrong in ("gs://bucket/x", "s3://", "s3:///"):
-        with pytest.raises(UserError, match="datasets.mirror = .*use s3://bucket/prefix or a local directory"):
+        with pytest.raises(UserError, match="datasets.mirror = .*(use|needs a bucket:) s3://bucket/prefix"):
             load_spec({"name": "n", "models": ["org/m"], "benchmarks": ["gsm8k"], "datasets": {"mirror": wrong}})
     assert isinstance(load_spec(path), CampaignSpec)
