@@ -56,8 +56,8 @@ def _in_line(state: State, queue: Iterable[Waiting]) -> tuple[Start, ...]:
 def apart(nodes: Sequence[Node], jobs: Sequence[Job], policy: SchedulingPolicy) -> Decide:
     """Two pipelines: some nodes for gangs, the others for single-GPU models, each with our own scheduler.
 
-    The nodes are split by work, so that both would end together: the best fixed split there is. Where gangs need every node, or
-    there is one node only, the pipelines run one after the other on all of it, as two campaigns would.
+    The nodes are split by work, so that both would end together, some kinds first for gangs or last, whatever is best. Where no
+    split is as good, or there is one node only, the pipelines run one after the other on all nodes, as two campaigns would.
     """
     gangs = [job for job in jobs if _is_gang(job)]
     small = [job for job in jobs if not _is_gang(job)]
@@ -93,17 +93,19 @@ def _is_gang(job: Job) -> bool:
 def _split(
     nodes: Sequence[Node], gangs: Sequence[Job], small: Sequence[Job]
 ) -> tuple[tuple[Node, ...], tuple[Node, ...]] | None:
-    """The split whose slower pipeline has the least to do; None where no split leaves each what its jobs need."""
-    best: tuple[float, tuple[Node, ...], tuple[Node, ...]] | None = None
-    for order in (list(nodes), sorted(nodes, key=lambda node: -node.memory_gb)):
+    """The split whose slower pipeline has the least to do; None where one pipeline after the other has no more."""
+    best: tuple[tuple[Node, ...], tuple[Node, ...]] | None = None
+    least = _evenly(nodes, gangs) + _evenly(nodes, small)
+    by_memory = sorted(nodes, key=lambda node: node.memory_gb)
+    for order in (list(nodes), list(reversed(nodes)), by_memory, by_memory[::-1]):
         for count in range(1, len(order)):
             large, rest = tuple(order[:count]), tuple(order[count:])
             if not all(runnable(job, large) for job in gangs) or not all(runnable(job, rest) for job in small):
                 continue
             seconds = max(_evenly(large, gangs), _evenly(rest, small))
-            if best is None or seconds < best[0]:
-                best = (seconds, large, rest)
-    return None if best is None else best[1:]
+            if seconds < least or (best is None and seconds == least):
+                least, best = seconds, (large, rest)
+    return best
 
 
 def _evenly(nodes: Sequence[Node], jobs: Sequence[Job]) -> float:
