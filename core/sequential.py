@@ -80,7 +80,7 @@ class Verdict:
 
 
 def ranking(
-    values: Mapping[str, Sequence[float]],
+    values: Mapping[str, Sequence[float] | np.ndarray],
     docs: int,
     *,
     top: int | None = None,
