@@ -24,7 +24,7 @@ Campaign = tuple[tuple[Node, ...], list[Job]]
 
 
 @given(campaigns(), st.booleans(), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_gpu_twice_gangs_whole_and_no_job_lost_or_run_twice(campaign: Campaign, share: bool, rng: object) -> None:
     nodes, jobs = campaign
     factors = {each.key: rng.uniform(0.3, 3) for each in jobs}  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def troubled(draw: st.DrawFn) -> tuple[tuple[Node, ...], list[Job], list[tuple[f
 
 
 @given(troubled(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_devices_that_leave_and_jobs_that_are_stopped_lose_no_job(
     case: tuple[tuple[Node, ...], list[Job], list[tuple[float, Event]]], share: bool
 ) -> None:
@@ -84,7 +84,7 @@ def test_devices_that_leave_and_jobs_that_are_stopped_lose_no_job(
 
 
 @given(campaigns(), st.sampled_from([5.0, 50.0]), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_job_waits_no_longer_than_its_patience_and_those_before_it(
     campaign: Campaign, patience: float, rng: object
 ) -> None:
@@ -99,7 +99,7 @@ def test_every_job_waits_no_longer_than_its_patience_and_those_before_it(
 
 
 @given(campaigns())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_was_planned_is_what_happens_if_times_hold(campaign: Campaign) -> None:
     nodes, jobs = campaign
     jobs = [replace(each, campaign="one", deadline=None) for each in jobs]
@@ -109,7 +109,7 @@ def test_what_was_planned_is_what_happens_if_times_hold(campaign: Campaign) -> N
 
 
 @given(campaigns(), campaigns())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_backfill_delays_nobody_before_it(campaign: Campaign, more: Campaign) -> None:
     nodes, jobs = campaign
     behind = [
@@ -132,7 +132,7 @@ def test_equal_jobs_start_in_the_order_they_came(gpus: int, count: int, width: i
 
 
 @given(campaigns(), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_same_input_gives_the_same_schedule(campaign: Campaign, share: bool) -> None:
     nodes, jobs = campaign
     policy = partial(decide, policy=SHARING if share else POLICY)
@@ -140,7 +140,7 @@ def test_the_same_input_gives_the_same_schedule(campaign: Campaign, share: bool)
 
 
 @given(campaigns(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_policy_beats_the_lower_bound(campaign: Campaign, share: bool) -> None:
     nodes, jobs = campaign
     bound = lower_bound(nodes, jobs, shared=share).seconds

@@ -39,7 +39,7 @@ def test_few_values_that_vary_little_say_more() -> None:
 
 def test_models_that_are_alike_are_ranked_wrongly_no_more_often_than_promised() -> None:
     """The order that is announced is that of the whole benchmark: errors are counted over every stop."""
-    dice, wrong, runs = np.random.default_rng(2), 0, 300
+    dice, wrong, runs = np.random.default_rng(2), 0, 200
     for _ in range(runs):
         a, b = answers(dice, 500, 0.62, 0.6)
         verdict = ranking({"a": a, "b": b}, 500)
