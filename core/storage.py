@@ -21,9 +21,8 @@ SCRATCH = ".scratch"  # half-written local files and probes; no reader looks her
 CALL_SECONDS = 60  # of an S3 call that moves little: a PUT to a server that hangs would never end by itself
 TRANSFER_SECONDS = 600  # of one that moves much
 PROBE_SECONDS = 10
-PUT_BYTES = (
-    5 << 30
-)  # S3's limit for one PUT; s3fs would take parts from 100 MiB on, and of racing multipart uploads two may win
+# S3's limit for one PUT; s3fs would take parts from 100 MiB on, and of racing multipart uploads two may win.
+PUT_BYTES = 5 << 30
 CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "500", "502", "503", "504"})
 EXISTS = frozenset({"PreconditionFailed", "412"})

@@ -14,8 +14,8 @@ from typing import Any
 from core.errors import EngineDiedError
 from core.request import Generated, Request, Response
 from engines.in_flight import Room, Tally, pixels
-from engines.order import Line, portion, tokens_key
-from engines.tokens import Generation, Plan, Prefill
+from engines.order import Line, portion
+from engines.tokens import Generation, Plan, Prefill, tokens_key
 
 FIRST_PLANNED = 64  # requests; few, because the engine waits for the first of a client
 PLANNED_AT_ONCE = 512  # requests encoded and sorted together, while the engine works on those before

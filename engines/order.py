@@ -7,7 +7,6 @@ one length, and among scores, requests that begin alike are neighbours, so that 
 from __future__ import annotations
 
 import heapq
-from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -28,11 +27,6 @@ def key_of(request: Request) -> Key:
             return 0, context
         case LoglikelihoodRolling(text=text):
             return 0, text
-
-
-def tokens_key(tokens: Sequence[int]) -> bytes:
-    """Key that makes neighbours of token sequences that begin alike; the one `engines.tokens.share` sorts by."""
-    return array("i", tokens).tobytes()
 
 
 class Line:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from vllm import SamplingParams
 from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from core.errors import EngineDiedError
 from engines.score_rows import FIRST_SCORED
+from engines.vllm_params import one_step
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +58,7 @@ async def _switch(engine: AsyncLLM, *, on: bool) -> bool:
 
 
 async def _rows(engine: AsyncLLM) -> list[Row]:
-    params = SamplingParams(
-        max_tokens=1,
-        temperature=0.0,
-        prompt_logprobs=1,
-        flat_logprobs=True,
-        detokenize=False,
-        extra_args={FIRST_SCORED: FIRST},
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
+    params = one_step(prompt_logprobs=1, extra_args={FIRST_SCORED: FIRST})
     rows: list[Row] = []
     async for output in engine.generate(tokens_input(list(PROMPT)), params, "steelyard-row-check"):
         flat = output.prompt_logprobs

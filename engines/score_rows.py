@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from vllm.v1.worker.gpu_worker import Worker
 
 EXTENSION = f"{__name__}.ScoreRows"
-FIRST_SCORED = (
-    "steelyard_first_scored"  # key of SamplingParams.extra_args: the first prompt position whose row is wanted
-)
+# Key of SamplingParams.extra_args: the first prompt position whose row is wanted.
+FIRST_SCORED = "steelyard_first_scored"
 ROWS_AT_ONCE = 1024  # of logits in memory
 CACHED_ROWS = 16  # of which as many pass through a processor's cache together: three times as fast as all at once
 REPLACED = "_get_prompt_logprobs_dict"
@@ -73,16 +72,12 @@ class _ScoredRows:
     ) -> dict[str, LogprobsTensors | None]:
         """Return rows of (own, most likely) log-probabilities, as (positions, 2), of each prompt that ends in this step."""
         runner = self._runner
-        if not runner.num_prompt_logprobs:
-            return {}
         given = runner.num_prompt_logprobs
         first = {request: at for request in given if (at := self._first_scored(request)) is not None}
         others = {request: count for request, count in given.items() if request not in first}
-        if not others:
-            return self._scored(hidden_states, num_scheduled_tokens, first)
         runner.num_prompt_logprobs = others
-        ended = self._replaced(hidden_states, num_scheduled_tokens)
-        runner.num_prompt_logprobs = {r: given[r] for r in given if r in first or r in others}
+        ended = self._replaced(hidden_states, num_scheduled_tokens)  # takes those that ended out of ``others``
+        runner.num_prompt_logprobs = {request: given[request] for request in first} | others
         return ended | self._scored(hidden_states, num_scheduled_tokens, first)
 
     def _first_scored(self, request: str) -> int | None:

@@ -82,36 +82,35 @@ def cut(text: str, stop: Sequence[str]) -> str:
     return text
 
 
+def one_step(**fields: Any) -> SamplingParams:
+    """One greedy step, with whatever ``fields`` have it report; its text is not needed."""
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+        **fields,
+    )
+
+
 def scoring_params(prefill: Prefill, *, skip_cache: bool) -> SamplingParams:
     """One greedy step that reports the last tokens' log-probabilities and, where needed, those of the prompt.
 
     The prompt's most likely token is asked for beside its own, so that a tie for the first place counts as greedy.
     """
-    return SamplingParams(
-        max_tokens=1,
-        temperature=0.0,
+    return one_step(
         logprob_token_ids=prefill.targets,
         prompt_logprobs=1 if prefill.reads_prompt else None,
         skip_reading_prefix_cache=skip_cache,
         extra_args={FIRST_SCORED: prefill.first_scored} if prefill.reads_prompt else None,
-        flat_logprobs=True,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        skip_clone=True,
     )
 
 
 def probe_params() -> SamplingParams:
     """One greedy step that reports its token's log-probability."""
-    return SamplingParams(
-        max_tokens=1,
-        temperature=0.0,
-        logprobs=0,
-        flat_logprobs=True,
-        skip_reading_prefix_cache=True,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
+    return one_step(logprobs=0, skip_reading_prefix_cache=True)
 
 
 def has_nan(output: RequestOutput) -> bool:

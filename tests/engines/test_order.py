@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Sampling
 from engines import order
-from engines.order import Line, key_of, portion, tokens_key
+from engines.order import Line, key_of, portion
+from engines.tokens import tokens_key
 
 
 def generate(prompt: str, max_tokens: int) -> Generate:
