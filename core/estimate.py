@@ -47,7 +47,7 @@ class Timed:
             work_seconds=(work.low, work.value, work.high)[which],
             load_seconds=(load.low, load.value, load.high)[which],
             tensor_parallel=self.placement.tensor_parallel,
-            stages=self.placement.pipeline_parallel * self.placement.replicas,
+            stages=self.placement.stages,
             memory_gb=self.memory_gb,
             busy=self.busy,
         )
@@ -143,9 +143,7 @@ def placed_everywhere(
         except CannotPlaceError as error:
             reasons.append(f"{group.kind}: {error}")
             continue
-        option = Option(
-            group.kind, 0.0, 0.0, placement.tensor_parallel, placement.pipeline_parallel * placement.replicas
-        )
+        option = Option(group.kind, 0.0, 0.0, placement.tensor_parallel, placement.stages)
         if runnable(Job(model.name, (option,)), nodes):
             found.append((group, placement))
         else:
@@ -204,7 +202,7 @@ def _setup(checkpoint: Checkpoint, placement: Placement, kind: str) -> Setup:
         parameters=placement.weight_bytes / DTYPE_BYTES.get(placement.dtype, 2),
         kind=kind,
         tensor_parallel=placement.tensor_parallel,
-        stages=placement.pipeline_parallel * placement.replicas,
+        stages=placement.stages,
     )
 
 

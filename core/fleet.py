@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import psutil
 
 from core.campaign import FleetSpec
 from core.cost import CPU
+
+T = TypeVar("T")
 
 GB = 10**9
 # Share of RAM that one logical device of a machine without GPUs may use; the rest is the operating system's and the campaign's.
@@ -42,28 +47,28 @@ def gpu_kind(fleet: FleetSpec) -> str:
 
 def _gpu_name() -> str | None:
     """The first GPU as its driver calls it; None where there is no driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
-    finally:
-        pynvml.nvmlShutdown()
+    return _asked(lambda nvml: str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))), None)
 
 
 def _gpu_memory() -> list[int]:
     """Bytes of each NVIDIA GPU; empty where there is no driver."""
+
+    def read(nvml: Any) -> list[int]:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        return [int(nvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
+
+    return _asked(read, [])
+
+
+def _asked(read: Callable[[Any], T], without: T) -> T:
+    """What ``read`` gets from NVIDIA's driver; ``without`` where there is none."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return []
+        return without
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
+        return read(pynvml)
     finally:
         pynvml.nvmlShutdown()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from core.campaign import FleetSpec
@@ -14,6 +13,7 @@ from core.cost import CPU
 from core.errors import UserError
 from core.jobs import Node
 from core.spec_faults import fault_lines
+from core.spec_file import read_yaml
 
 
 class NodeGroup(FleetSpec):
@@ -46,12 +46,7 @@ def load_fleet(path: Path) -> tuple[NodeGroup, ...]:
 
     Raises `core.errors.UserError` with one line per wrong field.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"fleet {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"fleet {str(path)!r} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    data = read_yaml(path, "fleet")
     entries: list[Any] = data if isinstance(data, list) else [data]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(

@@ -29,6 +29,11 @@ class Placement:
     reason: str
 
     @property
+    def stages(self) -> int:
+        """Groups of ``tensor_parallel`` GPUs."""
+        return self.pipeline_parallel * self.replicas
+
+    @property
     def gpus(self) -> int:
         """GPUs held by all replicas together."""
         return self.replica_gpus * self.replicas

@@ -37,12 +37,14 @@ def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
     """Which jobs start now, on which devices. Depends on nothing but ``state``, so everyone who sees it decides alike."""
     if not state.waiting:
         return ()
-    idle = idle_devices(state)
     profile = profile_of(state)
+    # Who shares a GPU must know what is reserved on it, even where none is idle.
+    if not (profile.idle or policy.share_gpus):
+        return ()
+    idle = idle_devices(state)
     starts: list[Start] = []
     reserved: dict[str, Slot] = {}
-    # Who shares a GPU must know what is reserved on it, even where none is idle.
-    for waiting in ordered(state, policy) if profile.idle or policy.share_gpus else ():
+    for waiting in ordered(state, policy):
         if not (profile.idle or policy.share_gpus):
             break
         ahead = len(reserved) < policy.reservations
