@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from core.checkpoint import DTYPE_BYTES
 from core.cost_fit import LogFit, Point, Priors, fit
+from core.placement import GB
 
 # Dense 16-bit tensor TFLOP/s as their makers state them, by a part of the name that the driver tells; longest match wins.
 TFLOPS = {
@@ -76,6 +78,13 @@ class Setup:
     kind: str
     tensor_parallel: int = 1
     stages: int = 1
+
+
+def setup_of(
+    model: str, kind: str, weight_bytes: int, dtype: str, *, tensor_parallel: int = 1, stages: int = 1
+) -> Setup:
+    """Return the setup of a placement, by its weights as loaded and their type."""
+    return Setup(model, weight_bytes / GB, weight_bytes / DTYPE_BYTES.get(dtype, 2), kind, tensor_parallel, stages)
 
 
 @dataclass(frozen=True)

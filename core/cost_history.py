@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from core.checkpoint import DTYPE_BYTES
-from core.cost import Measured, Setup, Tokens
+from core.cost import Measured, Tokens, setup_of
 
 if TYPE_CHECKING:
     from core.results import Store
 
-GB = 10**9
 MOST_CELLS = 2000  # newest that are read: records of large benchmarks are some 30 kB each
 
 
@@ -98,12 +96,11 @@ def _job(records: Sequence[Mapping[str, Any]], seconds: float, loaded: float | N
         name: float(sum(record["metadata"].get(name, 0) for record in records))
         for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
     }
-    width = DTYPE_BYTES.get(placement.get("dtype", ""), 2)
-    setup = Setup(
-        model=str(first["settings"].get("checkpoint")),
-        weight_gb=placement["weight_bytes"] / GB,
-        parameters=placement["weight_bytes"] / width,
-        kind=metadata.get("gpu_kind") or kind,
+    setup = setup_of(
+        str(first["settings"].get("checkpoint")),
+        metadata.get("gpu_kind") or kind,
+        placement["weight_bytes"],
+        placement.get("dtype", ""),
         tensor_parallel=placement.get("tensor_parallel", 1),
         stages=placement.get("pipeline_parallel", 1) * placement.get("replicas", 1),
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, PolicySpec
-from core.checkpoint import DTYPE_BYTES, Checkpoint
-from core.cost import CostModel, Estimate, Setup, Tokens, learn
+from core.checkpoint import Checkpoint
+from core.cost import CostModel, Estimate, Tokens, learn, setup_of
 from core.cost_history import History
 from core.errors import CannotPlaceError
 from core.fleet_file import NodeGroup, nodes_of
@@ -109,7 +109,14 @@ class Estimator:
         spread: float = 0.0,
     ) -> Timed:
         """Expect what one placement takes for ``tokens``, uncertain by ``spread`` in log space."""
-        setup = _setup(checkpoint, placement, group.kind)
+        setup = setup_of(
+            checkpoint.identity,
+            group.kind,
+            placement.weight_bytes,
+            placement.dtype,
+            tensor_parallel=placement.tensor_parallel,
+            stages=placement.stages,
+        )
         return Timed(
             kind=group.kind,
             placement=placement,
@@ -193,17 +200,6 @@ def _kinds(groups: Sequence[NodeGroup]) -> list[NodeGroup]:
             group = group.model_copy(update={"nodes": group.nodes + other.nodes, "gpus": max(group.gpus, other.gpus)})
         merged[group.kind] = group
     return list(merged.values())
-
-
-def _setup(checkpoint: Checkpoint, placement: Placement, kind: str) -> Setup:
-    return Setup(
-        model=checkpoint.identity,
-        weight_gb=placement.weight_bytes / GB,
-        parameters=placement.weight_bytes / DTYPE_BYTES.get(placement.dtype, 2),
-        kind=kind,
-        tensor_parallel=placement.tensor_parallel,
-        stages=placement.stages,
-    )
 
 
 def _memory(checkpoint: Checkpoint, placement: Placement, group: NodeGroup, policy: PolicySpec) -> float:
