@@ -13,12 +13,14 @@ CLOSE_SECONDS = 20.0  # vLLM takes about 5 for an orderly end
 
 
 class LightweightEngine(ProcessEngine):
-    """vLLM on the devices of ``config``, gone with its process."""
+    """vLLM on the devices of ``config``, gone with its process, which runs ``module``."""
+
+    module = "engines.lightweight_process"
 
     def __init__(self, config: EngineConfig, slots: Sequence[int] = ()) -> None:
         super().__init__(
             "lightweight",
-            "engines.lightweight_process",
+            self.module,
             config,
             model=config.model,
             environment=lightweight_environment(config, os.environ),

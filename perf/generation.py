@@ -12,27 +12,23 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from core.errors import UserError
 from core.request import Generate, Generated
 from engines.lightweight import LightweightEngine
 from perf.by_hand import Answers, ByHand
 from perf.measure import Ratio, in_turns, load, ratio, report, say
-from perf.workload import checkpoint, config, generation_benchmarks, requests_of
+from perf.workload import checkpoint, config, generation_benchmarks, requests_of, run_at_once
 
 Docs = list[Generate]
 
 
 def ours(engine: LightweightEngine, benchmarks: Sequence[Docs]) -> Answers:
-    """Run benchmarks at once, a thread each, as `flows.evaluate_model` does."""
+    """Run benchmarks at once."""
     begun = time.monotonic()
-    with ThreadPoolExecutor(len(benchmarks)) as pool:
-        responses = [each for run in pool.map(lambda docs: list(engine.run(docs)), benchmarks) for each in run]
+    responses = run_at_once(engine, benchmarks)
     seconds = time.monotonic() - begun
     answers = [response for response in responses if isinstance(response, Generated)]
-    if failed := [response.error for response in responses if response.error]:
-        raise RuntimeError(f"{len(failed)} requests failed; the first said: {failed[0]}")
     return Answers(
         {answer.id: answer.text for answer in answers}, sum(answer.completion_tokens for answer in answers), seconds
     )

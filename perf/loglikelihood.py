@@ -10,24 +10,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import math
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from core.request import Loglikelihood
 from engines.engine import EngineConfig
 from perf import questions
-
-WINDOW = 2048
+from perf.measure import Ratio, load, ratio, report, say
+from perf.workload import WINDOW, checkpoint, config
 
 
 @dataclass(frozen=True)
@@ -48,25 +43,6 @@ class Answers:
         return {question: choice for question, (_, choice) in found.items()}
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One kind of work: seconds of either way by turn, and how far answers are apart."""
-
-    label: str
-    questions: int
-    theirs: tuple[float, ...]
-    ours: tuple[float, ...]
-    logprob_difference: float
-    flips: int
-    own_flips: int  # of the harness's way against itself in another order
-    greedy_differs: int
-
-    @property
-    def ratio(self) -> float:
-        """Theirs over ours, of medians."""
-        return statistics.median(self.theirs) / statistics.median(self.ours)
-
-
 # Each kind of work with a number of questions that takes the harness's way about a minute on one core.
 KINDS: dict[str, tuple[Callable[[int], list[Loglikelihood]], int]] = {
     "letters, 5-shot": (questions.letters, 24),
@@ -74,6 +50,14 @@ KINDS: dict[str, tuple[Callable[[int], list[Loglikelihood]], int]] = {
     "texts, 10-shot, a header each": (lambda n: questions.texts(n, shots=10, header_each=True), 12),
     "texts, 0-shot": (lambda n: questions.texts(n, shots=0), 100),
     "one doc, many choices": (questions.many_choices, 200),
+}
+
+
+TARGETS = {
+    "letters, 5-shot": "≥ 12",
+    "texts, 10-shot, one header": "≥ 13",
+    "texts, 10-shot, a header each": "≥ 4",
+    "texts, 0-shot": "≥ 1.5",
 }
 
 
@@ -120,7 +104,7 @@ async def our_way(session: Any, requests: Sequence[Loglikelihood]) -> Answers:
     return Answers(time.monotonic() - begun, answers)
 
 
-async def compare(session: Any, label: str, requests: list[Loglikelihood], runs: int) -> Compared:
+async def compare(session: Any, label: str, requests: list[Loglikelihood], runs: int) -> Ratio:
     """Run both ways in turns."""
     theirs, ours = [], []
     for _ in range(runs):
@@ -128,23 +112,26 @@ async def compare(session: Any, label: str, requests: list[Loglikelihood], runs:
         ours.append(await our_way(session, requests))
     again = await harness_way(session, requests, shortest_first=True)
     best = theirs[0].choices()
-    return Compared(
-        label,
-        len(best),
-        tuple(each.seconds for each in theirs),
-        tuple(each.seconds for each in ours),
-        max(abs(ours[0].by_id[key][0] - logprob) for key, (logprob, _) in theirs[0].by_id.items()),
-        flips=sum(ours[0].choices()[question] != choice for question, choice in best.items()),
-        own_flips=sum(again.choices()[question] != choice for question, choice in best.items()),
-        greedy_differs=sum(ours[0].by_id[key][1] != greedy for key, (_, greedy) in theirs[0].by_id.items()),
+    apart = max(abs(ours[0].by_id[key][0] - logprob) for key, (logprob, _) in theirs[0].by_id.items())
+    greedy = sum(ours[0].by_id[key][1] != other for key, (_, other) in theirs[0].by_id.items())
+    note = (
+        f"max |Δ logprob| {apart:.1e}; answers that differ: {differing(best, ours[0].choices())}, of the harness's way against "
+        f"itself in another order {differing(best, again.choices())}; is_greedy differs: {greedy}"
     )
+    seconds = [[each.seconds for each in way] for way in (ours, theirs)]
+    return ratio(f"{label}, {len(best)} questions", "s", *seconds, target=TARGETS.get(label, ""), note=note)
 
 
-async def measure(config: EngineConfig, kinds: dict[str, int], runs: int) -> list[Compared]:
+def differing(one: dict[str, int], other: dict[str, int]) -> int:
+    """Count questions with another most likely choice."""
+    return sum(other[question] != choice for question, choice in one.items())
+
+
+async def measure(opened: EngineConfig, kinds: dict[str, int], runs: int) -> list[Ratio]:
     """Open one engine and compare every kind of work on it."""
     from engines.vllm_io import Session
 
-    session = await Session.open(config)
+    session = await Session.open(opened)
     try:
         warm = questions.texts(4, shots=1)
         await harness_way(session, warm)
@@ -153,49 +140,14 @@ async def measure(config: EngineConfig, kinds: dict[str, int], runs: int) -> lis
         for label, count in kinds.items():
             make, _ = KINDS[label]
             found.append(await compare(session, label, make(count), runs))
-            print(
-                f"{label}: {found[-1].ratio:.2f}×  theirs {found[-1].theirs} ours {found[-1].ours}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{label}: {found[-1].value:.2f}×")
         return found
     finally:
         await session.close()
 
 
-def table(found: Sequence[Compared], dtype: str) -> Table:
-    """Return the table that people read."""
-    made = Table(title=f"Log-likelihoods, the harness's way over ours, {dtype}", title_justify="left")
-    headings = (
-        "work",
-        "questions",
-        "the harness's way, s",
-        "ours, s",
-        "ratio",
-        "max |Δ logprob|",
-        "flips",
-        "its own flips",
-    )
-    for heading in headings:
-        made.add_column(heading, justify="left" if heading == "work" else "right")
-    for each in found:
-        made.add_row(
-            each.label,
-            str(each.questions),
-            f"{statistics.median(each.theirs):.2f}",
-            f"{statistics.median(each.ours):.2f}",
-            f"{each.ratio:.1f}×",
-            f"{each.logprob_difference:.1e}",
-            str(each.flips),
-            str(each.own_flips),
-        )
-    return made
-
-
 def main() -> int:
     """Measure and print."""
-    from tests.models import cache_directory, smollm2
-
     parser = argparse.ArgumentParser(prog="python -m perf.loglikelihood", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of questions")
     parser.add_argument("--runs", type=int, default=3)
@@ -204,24 +156,25 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="a checkpoint; SmolLM2-135M where left out")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     asked = parser.parse_args()
-    if not questions.available():
-        print(f"No benchmark files at {questions.DATA}: nothing to measure with", file=sys.stderr)
+    begun, before = time.monotonic(), load()
+    if not questions.DATA.is_dir():
+        say(f"No benchmark files at {questions.DATA}: nothing to measure with")
         return 1
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    model = asked.model or smollm2(cache_directory(Path(".demo") / "models"))
-    config = EngineConfig(
-        model=str(model), dtype=asked.dtype, max_model_len=WINDOW, device=asked.device, gpu_memory_gb=8
+    model = asked.model or checkpoint()
+    opened = (
+        config(model, asked.dtype, device="cuda", devices=(0,), gpu_memory_gb=None)
+        if asked.device == "cuda"
+        else config(model, asked.dtype, gpu_memory_gb=8)
     )
-    if asked.device == "cuda":
-        config = replace(config, devices=(0,), gpu_memory_gb=None)
     kinds = {
         label: max(1, round(count * asked.scale))
         for label, (_, count) in KINDS.items()
         if not asked.only or label in asked.only
     }
-    found = asyncio.run(measure(config, kinds, asked.runs))
-    Console(width=160).print(table(found, asked.dtype))
-    return 0 if all(math.isfinite(each.logprob_difference) for each in found) else 1
+    rows = asyncio.run(measure(opened, kinds, asked.runs))
+    report(f"Log-likelihoods, ours against the harness's way, {asked.dtype}", rows, begun, before)
+    return 0
 
 
 if __name__ == "__main__":

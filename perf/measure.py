@@ -16,9 +16,8 @@ from typing import Literal, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-ROWS_FILE = (
-    "STEELYARD_PERF_ROWS"  # where `report` adds its rows as JSON lines besides printing them; see `perf.__main__`
-)
+# Where `report` adds its rows as JSON lines besides printing them; see `perf.__main__`.
+ROWS_FILE = "STEELYARD_PERF_ROWS"
 
 T = TypeVar("T")
 
@@ -130,7 +129,8 @@ def print_table(title: str, rows: Iterable[Ratio]) -> None:
 def markdown(rows: Iterable[Ratio]) -> str:
     """Write rows for RESULTS.md, with their heading."""
     rules = ["---:" if heading in NUMBERS else "---" for heading in HEADINGS]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (HEADINGS, rules, *(row.cells for row in rows)))
+    lines = (HEADINGS, rules, *([cell.replace("|", "\\|") for cell in row.cells] for row in rows))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def load() -> str:

@@ -6,15 +6,12 @@ against those of three others, some 40 and 20 tokens, the shape of HellaSwag.
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 import random
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from core.request import Loglikelihood
-from tests.core.tasks.rows import DATA
+from tests.core.tasks.rows import DATA, gsm8k, mmlu
 
 ENDINGS = 4
 
@@ -58,26 +55,24 @@ def _asked(prompts: Iterator[tuple[str, list[str]]] | list[tuple[str, list[str]]
 
 
 def _mmlu(subject: str) -> Iterator[str]:
-    def read(split: str) -> list[list[str]]:
-        with (DATA / "mmlu" / split / f"{subject}_{split}.csv").open(encoding="utf-8", newline="") as file:
-            return list(csv.reader(file))
+    rows = mmlu(subject)
 
-    def shown(question: str, *choices: str) -> str:
+    def shown(question: str, choices: Sequence[str]) -> str:
         listed = "".join(f"{letter}. {choice}\n" for letter, choice in zip("ABCD", choices, strict=True))
         return f"{question.strip()}\n{listed}Answer:"
 
     title = subject.replace("_", " ")
     header = f"The following are multiple choice questions (with answers) about {title}.\n\n"
-    header += "".join(f"{shown(*row)} {letter}\n\n" for *row, letter in read("dev"))
-    for *row, _ in read("test"):
-        yield header + shown(*row)
+    header += "".join(f"{shown(row['question'], row['choices'])} {'ABCD'[row['answer']]}\n\n" for row in rows["dev"])
+    for row in rows["test"]:
+        yield header + shown(row["question"], row["choices"])
 
 
 def _problems() -> list[tuple[str, str]]:
     """Return (all but the last sentence, last sentence) of word problems with more than one, each ending once."""
     found: dict[str, str] = {}
-    for line in (DATA / "gsm8k_test.jsonl").read_text(encoding="utf-8").splitlines():
-        story, stop, ending = json.loads(line)["question"].rpartition(". ")
+    for question in gsm8k()["test"]["question"]:
+        story, stop, ending = question.rpartition(". ")
         if stop:
             found.setdefault(ending.strip(), story + ".")
     return [(story, ending) for ending, story in found.items()]
@@ -86,8 +81,3 @@ def _problems() -> list[tuple[str, str]]:
 def _in_turns(lists: list[list[str]]) -> Iterator[str]:
     for row in itertools.zip_longest(*lists):
         yield from (each for each in row if each is not None)
-
-
-def available() -> bool:
-    """Whether the files are there."""
-    return Path(DATA).is_dir()

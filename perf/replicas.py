@@ -1,7 +1,7 @@
 """What a second replica brings: SmolLM2 on one logical device and on two, on a machine without a GPU.
 
 ``python -m perf.replicas`` loads SmolLM2 on each half of the cores and once on all of them, then has one replica, both, and the
-engine on all cores answer the same docs in turns: multiple choice, and short answers to four-shot prompts. Prints docs a second of
+engine on all cores answer the same docs in turns: multiple choice, and short answers to four-shot prompts. Prints seconds of
 each way and its ratio to one replica's, medians of interleaved runs. No run finds prompts of an earlier one in a prefix cache.
 """
 
@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from core.replicas import docs_of
 from core.request import Generate, Loglikelihood, Request, Response
 from engines.devices import cores_of
-from engines.engine import Engine, EngineConfig, EngineInfo
+from engines.engine import Engine, EngineInfo
 from engines.lightweight import LightweightEngine
 from engines.replicas import ReplicatedEngine
 from engines.stop import Stop
+from perf.measure import Ratio, in_turns, load, ratio, report, seconds_of
+from perf.workload import checkpoint, config, requests_of, run_at_once
 from tasks.replicas import CPU_IN_FLIGHT
 
 DEVICES = 2
-WINDOW = 2048
 
 
 class Loaded:
@@ -64,12 +62,12 @@ def replicas_of(engines: Sequence[Loaded]) -> ReplicatedEngine:
     return engine
 
 
-def load(model: Path) -> tuple[list[Loaded], Loaded, list[LightweightEngine]]:
+def loaded(model: Path) -> tuple[list[Loaded], Loaded, list[LightweightEngine]]:
     """Load all engines at once: those of one device each, the one on all cores, and all of them to be closed."""
     here = os.sched_getaffinity(0)
-    config = EngineConfig(model=str(model), max_model_len=WINDOW, device="cpu", gpu_memory_gb=3)
+    opened = config(model, "auto", gpu_memory_gb=3)
     cores = [cores_of((device,), DEVICES, here) for device in range(DEVICES)]
-    engines = [LightweightEngine(replace(config, cores=each)) for each in (*cores, ())]
+    engines = [LightweightEngine(replace(opened, cores=each)) for each in (*cores, ())]
     infos: dict[int, EngineInfo] = {}
 
     def open_one(index: int) -> None:
@@ -80,20 +78,8 @@ def load(model: Path) -> tuple[list[Loaded], Loaded, list[LightweightEngine]]:
         thread.start()
     for thread in threads:
         thread.join()
-    loaded = [Loaded(engine, infos[index]) for index, engine in enumerate(engines)]
-    return loaded[:DEVICES], loaded[DEVICES], engines
-
-
-def works(docs: int) -> dict[str, list[Request]]:
-    """The requests of each kind of work."""
-    from core.benchmark import load_benchmark
-    from core.campaign import BenchmarkSpec
-
-    specs = {
-        "multiple choice": BenchmarkSpec(name="steelyard_facts", limit=docs),
-        "generation": BenchmarkSpec(name="steelyard_arithmetic", limit=docs),
-    }
-    return {name: load_benchmark(spec, chat=None, seed=1234).requests() for name, spec in specs.items()}
+    found = [Loaded(engine, infos[index]) for index, engine in enumerate(engines)]
+    return found[:DEVICES], found[DEVICES], engines
 
 
 def unlike(requests: Sequence[Request], run: int) -> list[Request]:
@@ -109,61 +95,45 @@ def unlike(requests: Sequence[Request], run: int) -> list[Request]:
     return changed
 
 
-def seconds_of(engine: Engine, requests: Sequence[Request]) -> float:
-    """Answer them all."""
-    begun = time.monotonic()
-    responses = list(engine.run(requests))
-    seconds = time.monotonic() - begun
-    faults = [response.error for response in responses if response.error]
-    if faults or len({response.id for response in responses}) != len(requests):
-        raise RuntimeError(f"{len(responses)} responses to {len(requests)} requests; {faults[:1]}")
-    return seconds
+def compare(
+    name: str, requests: Sequence[Request], ways: Mapping[str, Engine], turns: int, numbers: Iterator[int]
+) -> list[Ratio]:
+    """Have all ways answer, in turns; ratios are to the first."""
 
+    def answering(engine: Engine, asked: Sequence[Request]) -> float:
+        return seconds_of(lambda: run_at_once(engine, [unlike(asked, next(numbers))]))
 
-def table_of(name: str, docs: int, seconds: Mapping[str, Sequence[float]]) -> Table:
-    """One row a way; ratios are to the first."""
-    table = Table(title=f"{name}, {docs} docs", title_justify="left")
-    for heading in ("way", "runs", "median s", "docs/s", "ratio"):
-        table.add_column(heading, justify="left" if heading == "way" else "right")
-    first = statistics.median(next(iter(seconds.values())))
-    for way, values in seconds.items():
-        median = statistics.median(values)
-        table.add_row(way, str(len(values)), f"{median:.2f}", f"{docs / median:.1f}", f"{first / median:.2f}")
-    return table
+    for engine in ways.values():  # warms up
+        answering(engine, requests[: len(requests) // 10])
+    found = in_turns({way: partial(answering, engine, requests) for way, engine in ways.items()}, turns)
+    first, *others = found.items()
+    what = f"{name}, {docs_of(requests)} docs"
+    return [ratio(f"{what}: {way} against {first[0]}", "s", seconds, first[1]) for way, seconds in others]
 
 
 def main() -> None:
     """Measure and print."""
-    from tests.models import cache_directory, smollm2
-
     parser = argparse.ArgumentParser(prog="python -m perf.replicas", description=__doc__)
     parser.add_argument("--docs", type=int, default=200, help="docs of each kind")
     parser.add_argument("--turns", type=int, default=3, help="turns, the ways taking turns")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        replicas, alone, engines = load(smollm2(cache_directory(Path(folder))))
-        ways: dict[str, Engine] = {
-            "one replica": replicas_of(replicas[:1]),
-            f"{DEVICES} replicas": replicas_of(replicas),
-            "one engine on all cores": alone,
-        }
-        runs = 0
-        for name, requests in works(asked.docs).items():
-            seconds: dict[str, list[float]] = {way: [] for way in ways}
-            for turn in range(asked.turns + 1):
-                for way, engine in ways.items():
-                    runs += 1
-                    # The first turn warms up.
-                    part = requests if turn else requests[: len(requests) // 10]
-                    took = seconds_of(engine, unlike(part, runs))
-                    if turn:
-                        seconds[way].append(took)
-            Console().print(table_of(name, docs_of(requests), seconds))
-        for each in engines:
-            each.close()
+    begun, before = time.monotonic(), load()
+    replicas, alone, engines = loaded(checkpoint())
+    ways: dict[str, Engine] = {
+        "one replica": replicas_of(replicas[:1]),
+        f"{DEVICES} replicas": replicas_of(replicas),
+        "one engine on all cores": alone,
+    }
+    numbers = count(1)
+    rows = [
+        row
+        for name, benchmark in (("multiple choice", "steelyard_facts"), ("generation", "steelyard_arithmetic"))
+        for row in compare(name, requests_of(benchmark, asked.docs), ways, asked.turns, numbers)
+    ]
+    for engine in engines:
+        engine.close()
+    report("Replicas", rows, begun, before)
 
 
 if __name__ == "__main__":
-    begun = time.monotonic()
     main()
-    print(f"in {time.monotonic() - begun:.0f} s")

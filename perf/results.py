@@ -175,28 +175,23 @@ def main() -> None:
         theirs(small, filesystem)
         found = in_turns(ways, asked.runs)
     store, objects, tables = found.values()
-    rows: list[Ratio] = [
-        ratio(
+
+    def compared(what: str, value: Callable[[Seconds], float], other: list[Seconds] = objects, **more: Any) -> Ratio:
+        return ratio(what, "s", list(map(value, store)), list(map(value, other)), **more)
+
+    rows = [
+        compared(
             f"{asked.rows:,} responses in shards, samples, scores, record",
-            "s",
-            [run.whole for run in store],
-            [run.whole for run in objects],
+            lambda run: run.whole,
             target="≥ 0.8",
             note="pyarrow: two files from the same objects",
         ),
-        ratio("  of it: responses", "s", [r.responses for r in store], [r.responses for r in objects]),
-        ratio(
-            "  of it: samples, scores, record",
-            "s",
-            [run.samples for run in store],
-            [run.samples for run in objects],
-            target="≥ 0.8",
-        ),
-        ratio(
+        compared("  of it: responses", lambda run: run.responses),
+        compared("  of it: samples, scores, record", lambda run: run.samples, target="≥ 0.8"),
+        compared(
             "  the same against writing a ready table",
-            "s",
-            [run.samples for run in store],
-            [run.samples for run in tables],
+            lambda run: run.samples,
+            tables,
             note="pyarrow converts nothing here",
         ),
         figure("samples per second, committed", "1/s", [asked.rows / run.samples for run in store]),

@@ -15,17 +15,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.request import Request
 from engines.distributed.cluster import ClusterSpec, stop_all
 from engines.distributed.engine import DistributedEngine
 from engines.engine import EngineConfig
 from perf.measure import Ratio, figure, in_turns, load, ratio, report
-from perf.workload import config, mixed_benchmarks, requests_of
+from perf.workload import config, mixed_benchmarks, requests_of, run_at_once
 
 CLUSTER = ClusterSpec((0, 1), 2, "cpu")
 LOOK_SECONDS = 0.1
@@ -70,14 +70,6 @@ class Watch:
             thread.join()
 
 
-def run_all(engine: DistributedEngine, benchmarks: Sequence[Sequence[Request]]) -> None:
-    """Run benchmarks at once. Raises `RuntimeError` where a request failed."""
-    with ThreadPoolExecutor(len(benchmarks)) as pool:
-        responses = [each for run in pool.map(lambda asked: list(engine.run(asked)), benchmarks) for each in run]
-    if failed := [response.error for response in responses if response.error]:
-        raise RuntimeError(f"{len(failed)} requests failed; the first said: {failed[0]}")
-
-
 def one_service(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) -> Held:
     """Load once; then find it again, which is not counted as held."""
     begun, watch = time.monotonic(), Watch()
@@ -85,7 +77,7 @@ def one_service(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) -
     engine.open()
     ready = time.monotonic()
     with watch.on(engine):
-        run_all(engine, benchmarks)
+        run_at_once(engine, benchmarks)
     done = time.monotonic()
     engine.close()
     second = DistributedEngine(opened, CLUSTER, 0.0)
@@ -107,7 +99,7 @@ def four_loads(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) ->
         engine.open()
         ready = time.monotonic()
         with watch.on(engine):
-            run_all(engine, [benchmark])
+            run_at_once(engine, [benchmark])
         loaded += time.monotonic() - ready
         engine.close()
     return Held(time.monotonic() - begun, loaded, watch.working)
@@ -137,33 +129,28 @@ def main() -> None:
             one, many = in_turns(ways, asked.runs).values()
         finally:
             stop_all()
-    what = f"{len(names)} benchmarks of {asked.docs} docs"
-    rows: list[Ratio] = [
-        ratio(
-            f"{what}: wall time, one service against a load each", "s", [r.held for r in one], [r.held for r in many]
-        ),
-        ratio(
+
+    def compared(what: str, unit: str, value: Callable[[Held], float], **more: Any) -> Ratio:
+        return ratio(what, unit, list(map(value, one)), list(map(value, many)), **more)
+
+    what = f"{len(names)} benchmarks of {asked.docs} docs: wall time, one service against a load each"
+    rows = [
+        compared(what, "s", lambda run: run.held),
+        compared(
             "  at work, of the time the model is loaded",
             "%",
-            [100 * run.working / run.loaded for run in one],
-            [100 * run.working / run.loaded for run in many],
+            lambda run: 100 * run.working / run.loaded,
             better="higher",
             target="≥ 90",
         ),
-        ratio(
+        compared(
             "  at work, of all time held, loading and ending included",
             "%",
-            [100 * run.working / run.held for run in one],
-            [100 * run.working / run.held for run in many],
+            lambda run: 100 * run.working / run.held,
             better="higher",
             note="grows with the work: 90 % takes nine times the seconds of load and end",
         ),
-        ratio(
-            "  load and end, all together",
-            "s",
-            [run.held - run.loaded for run in one],
-            [run.held - run.loaded for run in many],
-        ),
+        compared("  load and end, all together", "s", lambda run: run.held - run.loaded),
         figure("  a second campaign finds it loaded within", "s", [run.found_again for run in one]),
     ]
     report(f"Persistent service on two ranks, {asked.dtype}", rows, begun, before)

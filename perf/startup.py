@@ -8,7 +8,6 @@ answer, the end up to when all memory is free. With ``--compiled`` also vLLM by 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +16,9 @@ from typing import Any
 
 from core.request import Generate, Sampling
 from engines.engine import EngineConfig
-from engines.lightweight import CLOSE_SECONDS, lightweight_environment
-from engines.process_engine import ProcessEngine
+from engines.lightweight import LightweightEngine
 from perf.by_hand import ByHand
-from perf.measure import Ratio, in_turns, load, ratio, report
+from perf.measure import Ratio, in_turns, load, ratio, report, seconds_of
 from perf.workload import checkpoint, config
 
 PHASES = ("process", "import", "engine", "of it: weights", "first answer", "close", "whole")
@@ -28,19 +26,10 @@ WEIGHTS = re.compile(r"Loading weights took ([0-9.]+) seconds")
 QUESTION = Generate("q/0/0/0", "Question: What is the capital of France?\nAnswer:", Sampling(max_tokens=4))
 
 
-class TimedEngine(ProcessEngine):
+class TimedEngine(LightweightEngine):
     """The lightweight engine, in a process that times itself."""
 
-    def __init__(self, opened: EngineConfig) -> None:
-        super().__init__(
-            "lightweight",
-            "perf.startup_process",
-            opened,
-            model=opened.model,
-            environment=lightweight_environment(opened, os.environ),
-            close_seconds=CLOSE_SECONDS,
-            orderly_while_loading=False,
-        )
+    module = "perf.startup_process"
 
 
 def ours(opened: EngineConfig) -> dict[str, float]:
@@ -52,7 +41,7 @@ def ours(opened: EngineConfig) -> dict[str, float]:
         phases: dict[str, float] = dict(info.detail["phases"])
         phases["process"] = info.load_seconds - sum(phases.values())
         phases["of it: weights"] = weights_seconds(Path(info.detail["log"]))
-        phases["first answer"] = seconds_to_answer(lambda: list(engine.run([QUESTION])))
+        phases["first answer"] = seconds_of(lambda: list(engine.run([QUESTION])))
         closing = time.monotonic()
     finally:
         engine.close()
@@ -64,7 +53,7 @@ def by_hand(opened: EngineConfig, arguments: Mapping[str, Any] | None = None) ->
     begun = time.monotonic()
     with ByHand(opened, arguments=arguments) as hand:
         weights = weights_seconds(hand.log)
-        answered = seconds_to_answer(lambda: hand.generate([[QUESTION]]))
+        answered = seconds_of(lambda: hand.generate([[QUESTION]]))
     hand.log.unlink()
     return {
         **hand.phases,
@@ -72,13 +61,6 @@ def by_hand(opened: EngineConfig, arguments: Mapping[str, Any] | None = None) ->
         "first answer": answered,
         "whole": time.monotonic() - begun,
     }
-
-
-def seconds_to_answer(ask: Callable[[], object]) -> float:
-    """Time one question."""
-    begun = time.monotonic()
-    ask()
-    return time.monotonic() - begun
 
 
 def weights_seconds(log: Path) -> float:

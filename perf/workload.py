@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.benchmark import load_benchmark
 from core.campaign import BenchmarkSpec
-from core.request import Request
-from engines.engine import EngineConfig
+from core.request import Request, Response
+from engines.engine import Engine, EngineConfig
 from perf.measure import say
 
 WINDOW = 2048
@@ -46,6 +48,17 @@ def mixed_benchmarks() -> list[str]:
 def requests_of(name: str, limit: int, shots: int | None = None) -> list[Request]:
     """Return the requests of a benchmark's first ``limit`` docs, with its own number of few-shot examples or with ``shots``."""
     return load_benchmark(BenchmarkSpec(name=name, limit=limit, num_fewshot=shots), chat=None, seed=SEED).requests()
+
+
+def run_at_once(engine: Engine, benchmarks: Sequence[Sequence[Request]]) -> list[Response]:
+    """Run benchmarks at once, a thread each, as `flows.evaluate_model` does. Raises `RuntimeError` where a request failed."""
+    with ThreadPoolExecutor(len(benchmarks)) as pool:
+        responses = [each for run in pool.map(lambda asked: list(engine.run(asked)), benchmarks) for each in run]
+    if failed := [response.error for response in responses if response.error]:
+        raise RuntimeError(f"{len(failed)} requests failed; the first said: {failed[0]}")
+    if len({response.id for response in responses}) != sum(map(len, benchmarks)):
+        raise RuntimeError(f"{len(responses)} responses to {sum(map(len, benchmarks))} requests")
+    return responses
 
 
 def checkpoint() -> Path:
