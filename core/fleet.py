@@ -45,19 +45,27 @@ def gpu_kind(fleet: FleetSpec) -> str:
     return (_gpu_name() if not (fleet.ray_address or fleet.kuberay) else None) or "GPU"
 
 
+def gpus_alike() -> bool:
+    """Whether all NVIDIA GPUs of this machine are of one kind; so they are where there are none."""
+    return len(set(_gpu_names())) < 2
+
+
 def _gpu_name() -> str | None:
     """The first GPU as its driver calls it; None where there is no driver."""
-    return _asked(lambda nvml: str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))), None)
+    return next(iter(_gpu_names()), None)
+
+
+def _gpu_names() -> list[str]:
+    return _asked(lambda nvml: [str(nvml.nvmlDeviceGetName(handle)) for handle in _handles(nvml)], [])
 
 
 def _gpu_memory() -> list[int]:
     """Bytes of each NVIDIA GPU; empty where there is no driver."""
+    return _asked(lambda nvml: [int(nvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in _handles(nvml)], [])
 
-    def read(nvml: Any) -> list[int]:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        return [int(nvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
 
-    return _asked(read, [])
+def _handles(nvml: Any) -> list[Any]:
+    return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
 
 
 def _asked(read: Callable[[Any], T], without: T) -> T:

@@ -7,6 +7,7 @@ Layout under the store's URI (docs/results.md)::
     scores/benchmark=<b>/model=<m>/<fingerprint>.parquet         one row per task, metric and filter
     cells/<fingerprint>.json                                     commit record: written last, created once
     campaigns/<campaign>/<run>.json, …/<run>/<model>.json        which cells a run asked for
+    timeline/campaign=<c>/run=<r>/<model>-<nonce>.parquet        what a model of a run did when
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from core.sample import Cell, Sample, Scoring
 from core.schema import RESPONSES, SAMPLES, SCORES, decode, responses_of, samples_of
 from core.shards import ResponseWriter
 from core.storage import Storage, open_storage, path_part
+from core.timeline import Span
+from core.timeline_schema import read_spans, write_spans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,6 +230,14 @@ class Store:
             {**run, "run": name, "campaign": campaign, "models": list(run["models"].values())}
             for (name, campaign), run in sorted(runs.items())
         ]
+
+    def write_timeline(self, campaign: str, run: str, spans: Sequence[Span]) -> None:
+        """Store what one model did when (`core.timeline`), in a file of its own."""
+        write_spans(self._storage, campaign, run, spans)
+
+    def timeline(self, campaign: str, run: str | None = None) -> list[Span]:
+        """Return the spans of a run, or of the campaign's newest that has any, in order of time."""
+        return read_spans(self._storage, campaign, run)
 
     def _named_cells(self, campaign: str | None) -> list[tuple[str | None, str, str, dict[str, Any]]]:
         """List (campaign, model, benchmark, commit record) of the complete cells that `leaderboard` shows."""

@@ -98,15 +98,22 @@ def results(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Every two models compared, instead of the leaderboard.")
     ] = False,
+    timeline: Annotated[
+        bool,
+        typer.Option("--timeline", help="What ran when in each campaign's newest run, instead of the leaderboard."),
+    ] = False,
 ) -> None:
     """Show the leaderboard of a results store, with intervals and which differences are real."""
     from core.results import open_store
-    from deployments.console import print_frame
+    from deployments.console import print_frame, print_timeline
 
     if store.endswith((".yaml", ".yml", ".json")):
         spec = load_spec(store)
         store, campaign = spec.results, campaign or spec.name
-    print_frame(open_store(store), campaign, format, pairs=pairs)
+    if timeline:
+        print_timeline(open_store(store), campaign, format)
+    else:
+        print_frame(open_store(store), campaign, format, pairs=pairs)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -13,6 +14,9 @@ from rich.logging import RichHandler
 from core.errors import UserError, nearest
 from core.redact import redact_logs
 from core.results import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Read by Prefect and vLLM when they are first imported. Prefect's own lines go to its run logs, not to the terminal.
 ENVIRONMENT = {
@@ -88,8 +92,7 @@ def print_pairs(store: Store, campaign: str | None) -> None:
 
 def print_frame(store: Store, campaign: str | None, format: str, *, pairs: bool = False) -> None:
     """Print the leaderboard, or the ``pairs`` of models, as ``format``. Raises `core.errors.UserError` for one it does not know."""
-    if format not in FORMATS:
-        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    _check_format(format)
     if format == "table":
         (print_pairs if pairs else print_leaderboard)(store, campaign)
         return
@@ -98,9 +101,48 @@ def print_frame(store: Store, campaign: str | None, format: str, *, pairs: bool 
 
     compared = compare_store(store, campaign)
     frame = compared.pairs if pairs else compared.board
-    if format == "csv":
-        frame.to_csv(sys.stdout, index=False)
-    elif format == "json":
-        sys.stdout.write(frame.to_json(orient="records", lines=True, double_precision=15).lstrip("\n"))
+    if format in ("csv", "json"):
+        print_rows(frame, format)
     else:
         print((pairs_markdown if pairs else leaderboard_markdown)(frame))
+
+
+def print_rows(frame: pd.DataFrame, format: str) -> None:
+    """Print plain rows as ``format`` csv or json."""
+    if format == "csv":
+        frame.to_csv(sys.stdout, index=False)
+    else:
+        sys.stdout.write(frame.to_json(orient="records", lines=True, double_precision=15).lstrip("\n"))
+
+
+def print_timeline(store: Store, campaign: str | None, format: str) -> None:
+    """Print what ran when in the newest run of ``campaign``, or of each campaign, as ``format``.
+
+    Raises `core.errors.UserError` for a format it does not know.
+    """
+    import pandas as pd
+
+    from core.timeline import lanes, timeline_rows
+    from core.timeline_chart import timeline_markdown, timeline_table
+
+    _check_format(format)
+    names = [campaign] if campaign is not None else sorted({run["campaign"] for run in store.campaigns()})
+    found = {name: lanes(store.timeline(name)) for name in names}
+    if not any(found.values()):
+        console().print(f"No timeline in {store.uri} yet", soft_wrap=True)
+        return
+    if format in ("csv", "json"):
+        print_rows(
+            pd.DataFrame({"campaign": name, **row} for name in names for row in timeline_rows(found[name])), format
+        )
+        return
+    for name in filter(found.get, names):
+        if format == "table":
+            console().print(timeline_table(name, found[name]))
+        else:
+            print(f"{name}\n\n{timeline_markdown(found[name])}")
+
+
+def _check_format(format: str) -> None:
+    if format not in FORMATS:
+        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")

@@ -7,7 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from engines.engine import EngineConfig
+
 INHERITED = "STEELYARD_SLOTS"  # descriptors of slots that a process was started with; see `engines.slots`
+
+
+def device_environment(config: EngineConfig, environment: Mapping[str, str]) -> dict[str, str]:
+    """What shows a process the devices of ``config`` and no others; ``environment`` is what it has, before CUDA is initialised."""
+    if config.device != "cuda" or not config.devices:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(visible_names(config.devices, environment))}
 
 
 def visible_names(devices: Sequence[int], environment: Mapping[str, str]) -> list[str]:

@@ -3,37 +3,56 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-from engines.devices import visible_names
+from engines.cpu_platform import fork_environment
 from engines.engine import EngineConfig
+from engines.prewarm import Prewarmed
+from engines.process_child import Child
 from engines.process_engine import ProcessEngine, child_environment
 
-CLOSE_SECONDS = 20.0  # vLLM takes about 5 for an orderly end
+NAME, MODULE = "lightweight", "engines.lightweight_process"
 
 
 class LightweightEngine(ProcessEngine):
-    """vLLM on the devices of ``config``, gone with its process, which runs ``module``."""
+    """vLLM on the devices of ``config``, gone with its process.
 
-    module = "engines.lightweight_process"
+    Its process is one of `prewarmed` where one waits. It is killed at the end: an orderly one takes vLLM 5 s, and all answers
+    are here.
+    """
 
     def __init__(self, config: EngineConfig, slots: Sequence[int] = ()) -> None:
         super().__init__(
-            "lightweight",
-            self.module,
+            NAME,
+            MODULE,
             config,
             model=config.model,
-            environment=lightweight_environment(config, os.environ),
-            close_seconds=CLOSE_SECONDS,
+            environment={},
+            close_seconds=0,
             orderly_while_loading=False,
             slots=slots,
         )
+        self.device = config.device
+
+    def process(self) -> Child:
+        """Return the process that waits, or a new one."""
+        return prewarmed(self.device).take()
 
 
-def lightweight_environment(config: EngineConfig, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: this one's, with the devices of ``config`` and no others to be seen."""
-    environment = child_environment(inherited)
-    if config.device == "cuda" and config.devices:
+def start_process(device: str, module: str = MODULE) -> Child:
+    """Start a process that imports vLLM for ``device`` "cuda" or "cpu", and waits to be told what to load where."""
+    environment = child_environment(os.environ)
+    if device == "cpu":
+        environment |= fork_environment(environment)
+    else:
         environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible_names(config.devices, inherited))
-    return environment
+    return Child(NAME, module, environment, scratch=True)
+
+
+_prewarmed = {device: Prewarmed(partial(start_process, device)) for device in ("cuda", "cpu")}
+
+
+def prewarmed(device: str) -> Prewarmed:
+    """This process's pool of engine processes that have vLLM imported, for ``device`` "cuda" or "cpu"."""
+    return _prewarmed[device]

@@ -5,42 +5,35 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-
-import psutil
 
 from core.errors import EngineDiedError, UserError
 from core.redact import redact
 from core.request import Request, Response
 from engines.batches import batches
-from engines.devices import INHERITED
 from engines.engine import EngineInfo
+from engines.process_child import Child
 from engines.process_log import describe_exit, quote_log
 from engines.stop import Stop
 
 _Item = list[Response] | Exception | Stop | None  # what a run hears: responses, its end or a fault
 
-GROUP_SECONDS = 5.0  # what killed processes may take to vanish
+EXIT_SECONDS = 5.0  # what a process that has closed its socket may take to exit
 
 
 class ProcessEngine:
     """An `engines.engine.Engine` in a child process that leads its own process group; see `engines.process_server`.
 
     ``name`` is the engine's, ``module`` what the child runs, ``opening`` what it opens with (pickled), ``model`` the
-    name in messages, ``slots`` the descriptors of its devices (`engines.slots`), which the child holds too. A fault or an
-    out-of-memory kill ends the child and never this process, and all it held comes back with it. An orderly end may take
-    ``close_seconds``; while the child still loads it is killed at once unless ``orderly_while_loading``.
+    name in messages, ``slots`` the descriptors of its devices (`engines.slots`), which the child holds too from ``open`` on. A
+    fault or an out-of-memory kill ends the child and never this process, and all it held comes back with it. An orderly end may
+    take ``close_seconds``, with 0 the child is killed; so it is while it still loads unless ``orderly_while_loading``.
     """
 
     def __init__(
@@ -64,7 +57,8 @@ class ProcessEngine:
         self._close_seconds = close_seconds
         self._orderly_while_loading = orderly_while_loading
         self._lock = threading.Lock()  # guards _child, _closing, _death and _runs
-        self._child: _Child | None = None
+        self._child: Child | None = None
+        self._started = 0.0
         self._closing = False
         self._death: str | None = None
         self._runs: dict[int, SimpleQueue[_Item]] = {}
@@ -82,6 +76,8 @@ class ProcessEngine:
         started = time.monotonic()
         try:
             child = self._start()
+            if self._slots:
+                self._deliver(child, partial(child.send_slots, self._slots))
             self._send(child, "open", self._opening_message)
             facts = self._opening.get()
         except BaseException:  # also Ctrl-C: nothing that was started may stay
@@ -128,7 +124,7 @@ class ProcessEngine:
         if child is None:
             return {}
         ended = {} if child.ended is None else {"ended": child.ended}
-        return {**self._stats, "pid": float(child.pid), "started": child.started, **ended}
+        return {**self._stats, "pid": float(child.pid), "started": self._started, **ended}
 
     def close(self, *, keep: bool = True) -> None:
         """End the process and its whole group, by force where it takes too long. Safe to call twice."""
@@ -146,23 +142,30 @@ class ProcessEngine:
             child.kill()
         self._buried.wait()
 
-    def _start(self) -> _Child:
+    def _start(self) -> Child:
         with self._lock:
             if self._closing or self._child is not None:
                 raise EngineDiedError("the engine was closed" if self._closing else "the engine was opened before")
-            child = self._child = _Child(self._name, self._module, self._environment, self._slots)
-        threading.Thread(target=child.reap, name="steelyard-reap", daemon=True).start()
+            self._started = time.time()
+            child = self._child = self.process()
         threading.Thread(target=self._receive, args=(child,), name="steelyard-receive", daemon=True).start()
         return child
 
-    def _send(self, child: _Child, *message: Any) -> None:
+    def process(self) -> Child:
+        """Return a process that nobody uses yet."""
+        return Child(self._name, self._module, self._environment)
+
+    def _send(self, child: Child, *message: Any) -> None:
+        self._deliver(child, partial(child.send, message))
+
+    def _deliver(self, child: Child, send: Callable[[], None]) -> None:
         try:
-            child.send(message)
+            send()
         except OSError:
             self._buried.wait()
             raise EngineDiedError(self._death) from None
 
-    def _receive(self, child: _Child) -> None:
+    def _receive(self, child: Child) -> None:
         """Hand what the child sends to whom it concerns, until the child is gone."""
         reason: str | None = None
         refusal: str | None = None
@@ -170,6 +173,7 @@ class ProcessEngine:
             while reason is None:
                 match child.connection.recv():
                     case ("ready", facts):
+                        child.note_shared_memory()
                         self._ready.set()
                         self._opening.put(facts)
                     case ("stats", stats):
@@ -184,7 +188,8 @@ class ProcessEngine:
                         reason = why
                     case ("refused", why):
                         reason = refusal = why
-        if not child.exited.wait(self._close_seconds):
+        patience = self._close_seconds if reason else max(self._close_seconds, EXIT_SECONDS)
+        if not child.exited.wait(patience):
             child.kill()
             child.exited.wait()
         self._bury(child, reason, refusal)
@@ -195,7 +200,7 @@ class ProcessEngine:
         if responses is not None:  # else the caller stopped reading and an abort is on its way
             responses.put(item)
 
-    def _bury(self, child: _Child, reason: str | None, refusal: str | None) -> None:
+    def _bury(self, child: Child, reason: str | None, refusal: str | None) -> None:
         """Tell everyone who waits, free the socket, and drop the log of an orderly end."""
         with self._lock:
             if self._closing and reason is None:
@@ -213,86 +218,6 @@ class ProcessEngine:
             responses.put(EngineDiedError(self._death))
         child.free()
         self._buried.set()
-
-
-class _Child:
-    """The engine process, leader of its group, with the socket to it and the log of all it prints."""
-
-    def __init__(self, name: str, module: str, environment: Mapping[str, str], slots: Sequence[int]) -> None:
-        handle, path = tempfile.mkstemp(prefix=f"steelyard-{name}-", suffix=".log")
-        self.log = Path(path)
-        self._socket, theirs = socket.socketpair()
-        self.started = time.time()
-        self.ended: float | None = None
-        with os.fdopen(handle, "wb") as log, theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno(), *slots],
-                start_new_session=True,
-                env={**environment, INHERITED: ",".join(map(str, slots))},
-            )
-        self.connection = Connection(os.dup(self._socket.fileno()))
-        self.exited = threading.Event()
-        self._sending = threading.Lock()
-        self._signalling = threading.Lock()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.returncode
-
-    def send(self, message: tuple[Any, ...]) -> None:
-        """Send one message; raises OSError once the child is gone or its input ended."""
-        with self._sending:
-            self.connection.send(message)
-
-    def end_input(self) -> None:
-        """Tell the child to end: it sees the end of its input. Never blocks, even if the child hangs."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-
-    def reap(self) -> None:
-        """Wait for the child, and end what is left of its group while the unreaped child still holds the group's id."""
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        with self._signalling:
-            self._kill_group()
-            self._process.wait()
-        deadline = time.monotonic() + GROUP_SECONDS
-        while is_alive(self.pid) and time.monotonic() < deadline:
-            time.sleep(0.02)  # killed, but still giving its memory back; the processes are not ours to wait for
-        self.ended = time.time()
-        self.exited.set()
-
-    def kill(self) -> None:
-        """End the whole group at once, if the child is not reaped yet."""
-        with self._signalling:
-            if self._process.returncode is None:
-                self._kill_group()
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-    def free(self) -> None:
-        """Close the socket."""
-        with self._sending:
-            self.connection.close()
-        self._socket.close()
-
-
-def is_alive(group: int) -> bool:
-    """Whether a process group has members other than zombies."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
 
 
 def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:

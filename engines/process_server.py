@@ -1,6 +1,7 @@
 """The child side of `engines.process_engine.ProcessEngine`: serves one parent over an inherited socket.
 
-The parent sends (kind, …) tuples: ``("open", what to open)``, ``("requests", run, [Request])`` any number of times,
+The parent sends (kind, …) tuples: ``("slots", count)`` and with the next byte so many descriptors, which this process keeps until
+it ends (`engines.slots`), ``("open", what to open)``, ``("requests", run, [Request])`` any number of times,
 ``("start", run)`` and ``("abort", run)``; to have this process end, it closes its end of the socket, after ``("keep",)``
 where what outlives this process may do so. Back come ``("ready", facts)``, ``("failed", reason)`` or ``("refused",
 reason)`` for what the user can mend, then ``("responses", run, [Response])`` and ``("done", run)``, or ``("broken", run,
@@ -17,8 +18,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 import traceback
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -27,6 +30,7 @@ from typing import Any, NoReturn, Protocol
 
 from core.errors import EngineDiedError, UserError
 from core.request import Request, Response
+from engines.leftovers import clear_up
 
 FLUSH_SECONDS = 0.02  # responses that finish within this time travel together
 STATS_SECONDS = 1.0
@@ -63,8 +67,11 @@ class Server:
         *,
         end_seconds: float,
         blocks_while_opening: bool,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
+        self._prepare = prepare
+        self._began = time.time()
         self._open_session = open_session
         self._end_seconds = end_seconds
         self._blocks_while_opening = blocks_while_opening
@@ -81,6 +88,8 @@ class Server:
         """Serve until told to close or until the engine dies; the exit status."""
         # A thread of its own: loading a model may block this loop for a minute, and the parent may go away meanwhile.
         threading.Thread(target=self._receive, args=(asyncio.get_running_loop(),), daemon=True).start()
+        if self._prepare is not None:
+            self._prepare()
         _, what = await self._inbox.get()
         session = await self._open(what)
         if session is None:
@@ -189,12 +198,21 @@ class Server:
     def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while True:
-                loop.call_soon_threadsafe(self._inbox.put_nowait, self._connection.recv())
+                message = self._connection.recv()
+                if message[0] == "slots":
+                    self._hold(message[1])
+                else:
+                    loop.call_soon_threadsafe(self._inbox.put_nowait, message)
         except (EOFError, OSError):
-            if self._blocks_while_opening and not self._loaded.is_set():  # the loop would not hear of it
+            if not self._end_seconds or (self._blocks_while_opening and not self._loaded.is_set()):
+                clear_up(self._began)
                 end_group()
             threading.Timer(self._end_seconds, end_group).start()
             loop.call_soon_threadsafe(self._inbox.put_nowait, ("close",))
+
+    def _hold(self, count: int) -> None:
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
+            socket.recv_fds(ours, 1, count)  # open until this process ends
 
 
 def end_group() -> None:
@@ -203,19 +221,30 @@ def end_group() -> None:
 
 
 def run_server(
-    open_session: Callable[[Any], Awaitable[EngineSession]], *, end_seconds: float, blocks_while_opening: bool
+    open_session: Callable[[Any], Awaitable[EngineSession]],
+    *,
+    end_seconds: float,
+    blocks_while_opening: bool,
+    prepare: Callable[[], None] | None = None,
 ) -> NoReturn:
     """Serve the parent at the other end of the inherited socket, whose number is the first argument, and exit.
 
-    An orderly end may take ``end_seconds``. ``blocks_while_opening`` says that ``open_session`` holds the event loop, so
-    that a parent that leaves meanwhile can only be answered by ending at once.
+    An orderly end may take ``end_seconds``; with 0 all ends at once when the parent leaves. ``blocks_while_opening`` says that
+    ``open_session`` holds the event loop, so that a parent that leaves meanwhile can only be answered so too. ``prepare`` is
+    called first, before there is anything to open, and holds the loop as well.
     """
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)  # else processes started here would keep the socket open after this one
     if os.getpgrp() != os.getpid():
         raise SystemExit("an engine's process must lead a process group of its own")
     with Connection(descriptor) as connection:
-        server = Server(connection, open_session, end_seconds=end_seconds, blocks_while_opening=blocks_while_opening)
+        server = Server(
+            connection,
+            open_session,
+            end_seconds=end_seconds,
+            blocks_while_opening=blocks_while_opening,
+            prepare=prepare,
+        )
         status = asyncio.run(server.serve())
     sys.stdout.flush()
     sys.stderr.flush()

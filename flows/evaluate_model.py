@@ -1,12 +1,17 @@
-"""Subflow of one model: route → prepare → hold GPUs → open engine → evaluate, score and store each benchmark."""
+"""Subflow of one model: route → prepare → hold GPUs → open engine → evaluate, score and store each benchmark.
+
+The steps overlap. A process imports vLLM while benchmarks are prepared and devices waited for; the engine loads as soon as there is
+something to answer, while other benchmarks are still being prepared; what is answered is scored and stored while the engine
+answers the rest, and after it has given its devices back.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from prefect import flow
 from prefect.context import TagsContext
@@ -18,21 +23,22 @@ from core.fleet import resolve_fleet
 from core.plan import PlannedModel
 from engines.engine import EngineInfo
 from flows.heed import run_heeding
+from flows.preparing import Part, Preparation, anything_to_do, failure_of, known, preparing, record
 from tasks.canary import answer_canary
 from tasks.control import Control
-from tasks.evaluate import Bench, cell_metadata, score, store
+from tasks.evaluate import Bench, CellRun, cell_metadata, score, store
 from tasks.evaluate import evaluate as evaluate_benchmark
-from tasks.judge import prepare_judging
 from tasks.monitor import monitored
-from tasks.prepare import CellWork, fetch, prepare
-from tasks.provision import build_engine, engine_config, open_engine, provisioned
-from tasks.publish import record_model, record_verdicts
+from tasks.prepare import CellWork, fetch
+from tasks.provision import build_engine, compiled_or_not, engine_config, open_engine, provisioned
 from tasks.replicas import as_used, replicated, spread
 from tasks.route import route
-from tasks.say import say
 from tasks.slots import hold_devices
+from tasks.timeline import Timeline, recorded
+from tasks.warm import Claim, warming
 
-Part = Literal["benchmarks", "judge", "canary"]
+WARM_SECONDS = 2.0  # benchmarks that take longer to prepare are usually not complete
+IMPORT_SECONDS = 8.0  # until the process that is to load has vLLM imported; meanwhile more becomes known of the work
 
 
 @flow(name="evaluate-model", persist_result=False)
@@ -60,29 +66,32 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
     fleet = resolve_fleet(spec.fleet)
     chosen = next(entry for entry in spec.models if entry.name == model)
     planned = await route(spec, chosen, fleet)
-    weights = await fetch(planned)
-    if part == "canary":
-        async with bench(spec, planned, fleet, weights, run, control, keep=False) as on:
-            await open_engine(quote(on.engine), model)
-            await answer_canary(quote(on), spec, run, planned.placement.engine)
-        return
-    if part == "judge":
-        works = (await prepare_judging(spec, run, planned, weights)).unquote()
-        await record_verdicts(spec, run, planned, [work.cell for work in works])
-    else:
-        prepared = await asyncio.gather(*(prepare(spec, planned, weights, benchmark) for benchmark in spec.benchmarks))
-        works = [work.unquote() for work in prepared]
-        await record_model(spec, run, planned, [work.cell for work in works])
-    for work in works:
-        if work.complete:
-            say(f"{work.cell.model} · {work.cell.benchmark}: complete in the store, not computed again")
-    todo = [work for work in works if not work.complete]
-    if not todo:
-        return
-    planned = await spread(spec, planned, fleet, todo)
-    async with bench(spec, planned, fleet, weights, run, control) as on:
-        info = await open_engine(quote(on.engine), model)
-        await evaluate_cells(on, info, planned, todo)
+    async with recorded(spec, run, planned, part) as timeline, warming(planned, fleet) as claim:
+        with timeline.span("prepare"):
+            weights = await fetch(planned)
+        if part == "canary":
+            claim.begin()
+            async with bench(spec, planned, fleet, weights, run, control, timeline, claim, keep=False) as (on, _):
+                await answer_canary(quote(on), spec, run, planned.placement.engine)
+            return
+        async with preparing(spec, run, planned, weights, part, timeline) as preparations:
+            warm_later = asyncio.get_running_loop().call_later(WARM_SECONDS, claim.begin)
+            to_do = await anything_to_do(preparations)
+            warm_later.cancel()
+            if not to_do:
+                await record(spec, run, planned, part, preparations)
+            else:
+                claim.begin()
+                await asyncio.wait(preparations, timeout=IMPORT_SECONDS)
+                works = known(preparations) if all(each.done() for each in preparations) else None
+                planned = await compiled_or_not(spec, await spread(spec, planned, fleet, works), fleet, works)
+                finishing = [asyncio.create_task(record(spec, run, planned, part, preparations))]
+                async with (
+                    all_ended(finishing),
+                    bench(spec, planned, fleet, weights, run, control, timeline, claim) as (on, info),
+                ):
+                    await answer_cells(on, info, planned, preparations, finishing)
+            raise_first(failure_of(each) for each in preparations)
 
 
 @asynccontextmanager
@@ -93,45 +102,101 @@ async def bench(
     weights: Path,
     run: str,
     control: Control,
+    timeline: Timeline,
+    claim: Claim,
     *,
     keep: bool = True,
-) -> AsyncIterator[Bench]:
-    """Hold the placement's devices, its Ray cluster and an engine or replicas of it on them, not yet open, all watched.
+) -> AsyncIterator[tuple[Bench, EngineInfo]]:
+    """Hold the placement's devices, its Ray cluster and an open engine or replicas of it on them, all watched.
 
     ``keep`` leaves a service loaded for the next; what a failure leaves behind never is.
     """
     config = engine_config(spec, planned, fleet, weights)
-    async with (
-        hold_devices(spec, planned, fleet, config) as held,
-        provisioned(spec, planned, fleet, config, held, run) as cluster,
-        replicated(spec, planned, fleet, held, lambda held: build_engine(spec, planned, config, held, cluster)) as (
-            engine,
-            holder,
-        ),
-    ):
+    async with AsyncExitStack() as stack:
+        until_free = stack.enter_context(ExitStack())
+        with timeline.span("wait"):
+            held = await stack.enter_async_context(hold_devices(spec, planned, fleet, config))
+        with timeline.span("load"):
+            cluster = await stack.enter_async_context(provisioned(spec, planned, fleet, config, held, run))
+            engine, holder = await stack.enter_async_context(
+                replicated(spec, planned, fleet, held, lambda held: build_engine(spec, planned, config, held, cluster))
+            )
+            monitor = await stack.enter_async_context(monitored(spec, fleet, planned.model.name, holder, engine, run))
         sound = False
-        async with monitored(spec, fleet, planned.model.name, holder, engine, run) as monitor:
-            try:
-                yield Bench(engine, spec.results, control, monitor)
-                sound = True
-            finally:
-                await asyncio.shield(asyncio.to_thread(engine.close, keep=keep and sound))
+        try:
+            with timeline.span("load"):
+                info = await open_engine(quote(engine), planned.model.name)
+            await asyncio.to_thread(claim.end)
+            yield Bench(engine, spec.results, control, monitor, timeline), info
+            sound = True
+        finally:
+            until_free.enter_context(timeline.span("close"))
+            await asyncio.shield(asyncio.to_thread(engine.close, keep=keep and sound))
+            if cluster is None:
+                held.release()  # the last readings need no device
+                until_free.close()
 
 
-async def evaluate_cells(on: Bench, info: EngineInfo, planned: PlannedModel, works: list[CellWork]) -> None:
-    """Run all benchmarks of a model at once on its engine; each is stored as soon as it is whole.
+async def answer_cells(
+    on: Bench,
+    info: EngineInfo,
+    planned: PlannedModel,
+    preparations: Sequence[Preparation],
+    finishing: list[asyncio.Task[None]],
+) -> None:
+    """Have the engine answer all benchmarks at once, each from when it is prepared.
 
-    Raises the first benchmark's failure after the others have ended.
+    What is answered is scored and stored by tasks that are added to ``finishing``. Raises the first failure of the engine's after
+    everything else is answered.
     """
 
-    async def one(work: CellWork) -> None:
-        label = f"{work.cell.model} · {work.cell.benchmark}"
-        run = await evaluate_benchmark(quote(on), quote(work), label)
+    async def answer(work: CellWork) -> None:
+        run = await evaluate_benchmark(quote(on), quote(work), label_of(work))
+        finishing.append(asyncio.create_task(finish(on, info, planned, work, run)))
+
+    async def when_prepared(preparation: Preparation) -> None:
+        await asyncio.wait([preparation])
+        await in_full(answer(work) for work in known([preparation]) if not work.complete)
+
+    await in_full(when_prepared(each) for each in preparations)
+
+
+async def finish(on: Bench, info: EngineInfo, planned: PlannedModel, work: CellWork, run: quote[CellRun]) -> None:
+    """Score and store an answered cell."""
+    label, benchmark = label_of(work), work.cell.benchmark
+    with on.timeline.span("score", benchmark):
         scoring = await score(quote(work), run, label)
-        metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote())
+    metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote())
+    with on.timeline.span("store", benchmark):
         await store(quote(work), scoring, metadata, on.results, label)
 
-    ended = await asyncio.gather(*(one(work) for work in works), return_exceptions=True)
-    for outcome in ended:
+
+def label_of(work: CellWork) -> str:
+    """Name of a cell for people."""
+    return f"{work.cell.model} · {work.cell.benchmark}"
+
+
+@asynccontextmanager
+async def all_ended(tasks: list[asyncio.Task[None]]) -> AsyncIterator[None]:
+    """Wait after the block until all ``tasks`` have ended, then raise the first failure. Cancelled, they are cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        raise
+    finally:
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    raise_first(outcomes)
+
+
+async def in_full(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all to their ends at once, then raise the first failure."""
+    raise_first(await asyncio.gather(*coroutines, return_exceptions=True))
+
+
+def raise_first(outcomes: Iterable[object]) -> None:
+    """Raise the first of ``outcomes`` that is an exception."""
+    for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome

@@ -16,7 +16,8 @@ from typing import Any
 
 from core.request import Generate, Sampling
 from engines.engine import EngineConfig
-from engines.lightweight import LightweightEngine
+from engines.lightweight import LightweightEngine, start_process
+from engines.process_child import Child
 from perf.by_hand import ByHand
 from perf.measure import Ratio, in_turns, load, ratio, report, seconds_of
 from perf.workload import checkpoint, config
@@ -29,7 +30,9 @@ QUESTION = Generate("q/0/0/0", "Question: What is the capital of France?\nAnswer
 class TimedEngine(LightweightEngine):
     """The lightweight engine, in a process that times itself."""
 
-    module = "perf.startup_process"
+    def process(self) -> Child:
+        """Start one; none is prewarmed."""
+        return start_process(self.device, "perf.startup_process")
 
 
 def ours(opened: EngineConfig) -> dict[str, float]:

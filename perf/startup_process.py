@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from engines import lightweight_process
 from engines.engine import EngineConfig
-from engines.lightweight_process import END_SECONDS
 from engines.process_server import EngineSession, run_server
 
 
@@ -23,15 +23,22 @@ class Timed:
         return {**self._session.facts, "detail": {"phases": self._phases}}
 
 
-async def open_session(config: EngineConfig) -> EngineSession:
-    """Load vLLM in this process."""
-    begun = time.monotonic()
-    from engines.vllm_io import Session
+phases: dict[str, float] = {}
 
-    imported = time.monotonic()
-    session = await Session.open(config)
-    return Timed(session, {"import": imported - begun, "engine": time.monotonic() - imported})
+
+def import_vllm() -> None:
+    """See `engines.lightweight_process`."""
+    begun = time.monotonic()
+    lightweight_process.import_vllm()
+    phases["import"] = time.monotonic() - begun
+
+
+async def open_session(config: EngineConfig) -> EngineSession:
+    """See `engines.lightweight_process`."""
+    begun = time.monotonic()
+    session = await lightweight_process.open_session(config)
+    return Timed(session, {**phases, "engine": time.monotonic() - begun})
 
 
 if __name__ == "__main__":
-    run_server(open_session, end_seconds=END_SECONDS, blocks_while_opening=True)
+    run_server(open_session, end_seconds=0, blocks_while_opening=True, prepare=import_vllm)

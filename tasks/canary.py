@@ -23,7 +23,8 @@ async def answer_canary(on: Bench, spec: CampaignSpec, run: str, engine: str) ->
 
     def answer() -> None:
         benchmark = load_benchmark(BENCHMARK, chat=None, seed=spec.seed)
-        responses = list(on.engine.run(benchmark.requests()))
+        with on.timeline.span("generate", BENCHMARK.name):
+            responses = list(on.engine.run(benchmark.requests()))
         write_answers(open_storage(spec.results), spec.name, run, engine, responses)
 
     await asyncio.to_thread(answer)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from prefect import task
@@ -32,6 +32,7 @@ from tasks.progress import show_while
 from tasks.progress import tell as tell_listeners
 from tasks.retry import RETRYING
 from tasks.say import say, warn
+from tasks.timeline import Timeline
 
 TELL_SECONDS = 0.2
 
@@ -51,12 +52,13 @@ class CellRun:
 
 @dataclass(frozen=True)
 class Bench:
-    """What benchmarks of one model run on: an open engine, the results store's URI, the model's switch, and who watches."""
+    """What benchmarks of one model run on: an open engine, the results store's URI, the model's switch, and who takes notes."""
 
     engine: Engine
     results: str
     control: Control
     monitor: Monitor | None = None
+    timeline: Timeline = field(default_factory=Timeline)
 
 
 def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
@@ -75,7 +77,7 @@ def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> 
     meter = _Meter(cell, requests, kept, tell)
     try:
         with store.writer(cell.fingerprint) as writer, summed_up(bench.monitor) as summary:
-            for response in _answers(bench, todo, meter, work.timeout_seconds, label):
+            for response in _answers(bench, todo, meter, work):
                 writer.add(response)
     finally:
         meter.end()
@@ -87,14 +89,14 @@ def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> 
     return meter.run(kept, summary)
 
 
-def _answers(
-    bench: Bench, todo: dict[str, Request], meter: _Meter, timeout: float | None, label: str
-) -> Iterator[Response]:
+def _answers(bench: Bench, todo: dict[str, Request], meter: _Meter, work: CellWork) -> Iterator[Response]:
     """Empty ``todo``, however often the model is paused meanwhile."""
-    total = len(todo)
+    total, timeout = len(todo), work.timeout_seconds
+    label = f"{work.cell.model} · {work.cell.benchmark}"
     while todo:
         bench.control.wait()
-        with _stop_after(timeout, meter.seconds, label) as stop, bench.control.stops(stop), meter.running():
+        generating = bench.timeline.span("generate", work.cell.benchmark)
+        with _stop_after(timeout, meter.seconds, label) as stop, bench.control.stops(stop), generating, meter.running():
             for response in bench.engine.run(list(todo.values()), stop):
                 if response.error is not None:
                     response = replace(response, error=redact(response.error))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,10 @@ from core.results import open_store
 from core.sample import Cell
 from core.weights import fetch_weights
 from tasks.retry import RETRYING
+
+# Preparing is Python's work, so all at once would end all at once: in turn, the model that asked first can start.
+AT_ONCE = 4
+_IN_TURN = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="steelyard-prepare")
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ async def prepare(
     spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec
 ) -> quote[CellWork]:
     """Load one benchmark for one model and look its cell up in the store."""
-    return quote(await asyncio.to_thread(prepare_cell, spec, planned, weights, benchmark))
+    context = contextvars.copy_context()
+    preparing = partial(context.run, prepare_cell, spec, planned, weights, benchmark)
+    return quote(await asyncio.get_running_loop().run_in_executor(_IN_TURN, preparing))
 
 
 def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:

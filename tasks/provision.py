@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
+from core.compiling import OPTION as EAGER_OPTION
+from core.compiling import starts_eagerly, tokens_ahead
 from core.plan import PlannedModel
 from engines.devices import cores_of
 from engines.distributed import kuberay
@@ -24,6 +26,7 @@ from engines.distributed.kuberay_manifest import MODEL_RESOURCE
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.lightweight import LightweightEngine
 from engines.slots import Held
+from tasks.prepare import CellWork
 from tasks.say import say
 
 
@@ -116,6 +119,26 @@ def _cores(config: EngineConfig, held: Held) -> tuple[int, ...]:
     if config.device != "cpu" or "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
         return ()
     return cores_of(held.devices, len(held.pool.names), os.sched_getaffinity(0))
+
+
+async def compiled_or_not(
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, works: Sequence[CellWork] | None
+) -> PlannedModel:
+    """Return ``planned`` to start eagerly where ``works`` are few; None stands for more than could be prepared by now."""
+    if works is None:
+        return planned
+    todo = [work.benchmark for work in works if not work.complete]
+    tokens = await asyncio.to_thread(lambda: sum(tokens_ahead(benchmark.requests()) for benchmark in todo))
+    model, placement = planned.model, planned.placement
+    why = starts_eagerly(placement, model.vllm, fleet, spec.policy, tokens)
+    if why is None:
+        return planned
+    say(f"{model.name}: {why}")
+    return replace(
+        planned,
+        model=model.model_copy(update={"vllm": {**model.vllm, EAGER_OPTION: True}}),
+        placement=replace(placement, reason=f"{placement.reason} It {why}."),
+    )
 
 
 def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, weights: Path) -> EngineConfig:

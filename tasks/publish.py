@@ -21,6 +21,8 @@ from core.plan import PlannedModel
 from core.report import leaderboard_rows
 from core.results import open_store
 from core.sample import Cell
+from core.timeline import lanes
+from core.timeline_chart import timeline_markdown
 from tasks.keys import artifact_key
 from tasks.retry import RETRYING
 from tasks.say import warn
@@ -109,6 +111,11 @@ def publish(
         key=artifact_key("placements", spec.name),
         table=_table(frame.drop_duplicates(PLACEMENT_COLUMNS), PLACEMENT_COLUMNS),
         description="Where each model ran and why",
+    )
+    create_markdown_artifact(
+        timeline_markdown(lanes(store.timeline(spec.name, run))) or "Nothing was computed.",
+        key=artifact_key("timeline", spec.name),
+        description="What each model did when",
     )
     for kind in ("samples", "scores"):
         create_link_artifact(f"{store.uri}/{kind}", link_text=f"{kind} (Parquet)", key=artifact_key(kind, spec.name))

@@ -23,16 +23,19 @@ CPU_IN_FLIGHT = 64  # a core answers no faster with more
 
 
 async def spread(
-    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, works: Sequence[CellWork]
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, works: Sequence[CellWork] | None
 ) -> PlannedModel:
-    """Return ``planned`` with the replicas that ``works`` pay for."""
+    """Return ``planned`` with the replicas that ``works`` pay for; None stands for more than could be prepared by now."""
 
     def decide(docs: int | None) -> PlannedModel:
         return replace(planned, placement=with_replicas(planned.placement, planned.model, fleet, spec.policy, docs))
 
     if decide(None).placement.replicas == 1:
         return planned
-    docs = await asyncio.to_thread(lambda: sum(docs_of(work.benchmark.requests()) for work in works))
+    docs = None
+    if works is not None:
+        todo = [work.benchmark for work in works if not work.complete]
+        docs = await asyncio.to_thread(lambda: sum(docs_of(benchmark.requests()) for benchmark in todo))
     found = decide(docs)
     if found.placement.replicas > 1:
         say(f"{planned.model.name}: {found.placement.reason.removeprefix(planned.placement.reason).strip()}")

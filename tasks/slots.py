@@ -6,9 +6,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.plan import PlannedModel
+from core.weights import read_ahead
 from engines.distributed.cluster import claimed, end_unused, serving
 from engines.distributed.engine import service_name
 from engines.engine import EngineConfig
@@ -33,17 +35,25 @@ def hold_devices(
         planned.model.name,
         service=service_name(config) if local else None,
         idle_seconds=spec.policy.service_idle_seconds,
+        weights=Path(config.model),
     )
 
 
 @asynccontextmanager
 async def hold(
-    pool: DevicePool, gpus: int, label: str, *, service: str | None = None, idle_seconds: float = 0.0
+    pool: DevicePool,
+    gpus: int,
+    label: str,
+    *,
+    service: str | None = None,
+    idle_seconds: float = 0.0,
+    weights: Path | None = None,
 ) -> AsyncIterator[Held]:
     """Wait for ``gpus`` devices of ``pool`` and give them back at the end.
 
     Where a local cluster has ``service`` loaded, that is waited for instead: its own devices, which it keeps. Clusters that
-    are kept loaded for nobody make room when their devices are what is missing. Raises `ValueError` where the pool has fewer.
+    are kept loaded for nobody make room when their devices are what is missing. Whoever is next has its ``weights`` read ahead.
+    Raises `ValueError` where the pool has fewer.
     """
     ticket = Ticket(pool, gpus, label)
     try:
@@ -58,6 +68,9 @@ async def hold(
                 break
             if ticket.is_first():
                 await asyncio.to_thread(end_unused, pool.kind, pool.names)
+                if weights is not None:
+                    await asyncio.to_thread(read_ahead, weights)
+                    weights = None
             if waited <= PATIENCE_SECONDS < waited + POLL_SECONDS:
                 say(f"{label}: waits for {gpus} of {len(pool.names)} devices; {_held_by(pool)}")
             await asyncio.sleep(POLL_SECONDS)

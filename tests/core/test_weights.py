@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import fsspec
+import psutil
 import pytest
 
 from core.checkpoint import read_checkpoint
-from core.weights import fetch_weights
+from core.weights import fetch_weights, read_ahead
 from tests.checkpoints import write_checkpoint
 
 
@@ -27,3 +28,13 @@ def test_an_s3_checkpoint_is_read_by_its_headers_and_fetched_once(
     assert (local / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     filesystem.rm(f"{s3_root}/a", recursive=True)
     assert fetch_weights(checkpoint) == local
+
+
+def test_weights_are_read_ahead_where_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    size = (folder / "model.safetensors").stat().st_size
+    assert read_ahead(folder) == size
+    assert read_ahead(tmp_path) == 0
+    scarce = psutil.virtual_memory()._replace(available=2 * size - 2)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: scarce)
+    assert read_ahead(folder) == 0

@@ -9,6 +9,7 @@ import pytest
 
 from core.results import open_store
 from core.sample import Scoring
+from core.timeline import Span
 from deployments.local_s3 import S3Server
 from tests.checkpoints import write_checkpoint
 from tests.core.store_parts import METADATA, make_cell, make_scoring
@@ -156,3 +157,23 @@ def test_pairs_come_in_every_format(steelyard: Callable[..., tuple[int, str, str
 def test_pairs_of_an_empty_store_are_no_error(steelyard: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     code, out, _ = steelyard("results", str(tmp_path), "--pairs")
     assert (code, out.startswith("No complete results in ")) == (0, True)
+
+
+def test_a_timeline_is_shown_of_each_campaigns_newest_run(
+    steelyard: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    store = open_store(str(tmp_path))
+    assert "No timeline in" in steelyard("results", str(tmp_path), "--timeline")[1]
+    for name, model in (("nightly", "tiny"), ("weekly", "large")):
+        store.write_campaign({"campaign": name, "run": "r1"})
+        phases = (("load", 0.0, 4.0), ("generate", 4.0, 8.0))
+        store.write_timeline(name, "r1", [Span(model, "benchmarks", "lightweight", p, "", s, e) for p, s, e in phases])
+    _, out, _ = steelyard("results", str(tmp_path), "--timeline")
+    assert all(word in out for word in ("nightly: 8 s", "weekly: 8 s", "tiny", "large", "50%"))
+    _, out, _ = steelyard("results", str(tmp_path), "--timeline", "--campaign", "weekly", "--format", "json")
+    assert [(json.loads(row)["phase"], json.loads(row)["end"]) for row in out.splitlines()] == [
+        ("load", 4.0),
+        ("generate", 8.0),
+    ]
+    code, _, err = steelyard("results", str(tmp_path), "--timeline", "--format", "jsn")
+    assert (code, "did you mean 'json'" in err) == (2, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -22,8 +23,11 @@ from core.errors import EngineDiedError, UserError
 from core.monitor import HostReader, Monitor, engine_reader
 from core.monitor_summary import summarise
 from core.request import Generate, Loglikelihood, Sampling
+from engines.devices import device_environment
 from engines.engine import Engine, EngineConfig
-from engines.lightweight import LightweightEngine, lightweight_environment
+from engines.leftovers import SCRATCH, shared_memory_of
+from engines.lightweight import LightweightEngine, prewarmed
+from engines.prewarm import Claim
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, group_of
@@ -115,6 +119,46 @@ class TestContract:
 
 
 @pytest.mark.vllm
+def test_a_prewarmed_process_has_vllm_before_its_device_and_leaves_nothing(smollm2: Path, tmp_path: Path) -> None:
+    """Slots reach it when the model is opened; closed, it is gone with its files, its shared memory and the slots."""
+    claim = Claim(prewarmed("cpu"))
+    claim.begin()
+    (waiting,) = psutil.Process().children()
+    while waiting.memory_info().rss < 400e6:  # vLLM and torch
+        assert not gone([waiting], 0.05)
+    slot = os.open(tmp_path / "0.slot", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(slot, fcntl.LOCK_EX)
+    engine = LightweightEngine(config(smollm2), (slot,))
+    info = engine.open()
+    os.close(slot)
+    claim.end()
+    assert info.detail["pid"] == waiting.pid
+    scratch = Path(waiting.environ()[SCRATCH])
+    assert list(scratch.glob("*")), "vLLM's sockets are in its own folder"
+    assert is_locked(tmp_path / "0.slot")
+    assert [r.id for r in engine.run([Generate("a", "1 2 3", Sampling(max_tokens=2))])] == ["a"]
+    group = group_of(waiting.pid)
+    shared = shared_memory_of(waiting.pid, 0.0)
+    assert shared
+    begun = time.monotonic()
+    engine.close()
+    assert time.monotonic() - begun < 3, "an orderly end takes 5"
+    assert gone(group, 0)
+    assert not scratch.exists()
+    assert not is_locked(tmp_path / "0.slot")
+    assert not any(path.exists() for path in shared)
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+@pytest.mark.vllm
 def test_a_killed_process_raises_in_every_call_and_leaves_nothing(smollm2: Path) -> None:
     engine = LightweightEngine(config(smollm2))
     pid = engine.open().detail["pid"]
@@ -136,7 +180,9 @@ def test_a_killed_parent_leaves_no_process(smollm2: Path, tmp_path: Path) -> Non
 import json, sys, tempfile
 tempfile.tempdir = sys.argv[2]
 from engines.engine import EngineConfig
-from engines.lightweight import LightweightEngine
+from engines.leftovers import SCRATCH, shared_memory_of
+from engines.lightweight import LightweightEngine, prewarmed
+from engines.prewarm import Claim
 engine = LightweightEngine(EngineConfig(**json.loads(sys.argv[1])))
 print(engine.open().detail["pid"], flush=True)
 sys.stdin.read()
@@ -205,14 +251,12 @@ def test_an_engine_that_is_not_open_refuses_to_run(tmp_path: Path) -> None:
 
 def test_device_indices_count_within_the_visible_devices() -> None:
     two = EngineConfig(model="m", devices=(0, 2))
-    assert lightweight_environment(two, {"CUDA_VISIBLE_DEVICES": "4,5,7"})["CUDA_VISIBLE_DEVICES"] == "4,7"
-    assert lightweight_environment(two, {})["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert device_environment(two, {"CUDA_VISIBLE_DEVICES": "4,5,7"})["CUDA_VISIBLE_DEVICES"] == "4,7"
+    assert device_environment(two, {})["CUDA_VISIBLE_DEVICES"] == "0,2"
 
 
 def test_a_cpu_engine_sets_no_devices() -> None:
-    assert "CUDA_VISIBLE_DEVICES" not in lightweight_environment(
-        EngineConfig(model="m", device="cpu", devices=(1,)), {}
-    )
+    assert device_environment(EngineConfig(model="m", device="cpu", devices=(1,)), {}) == {}
 
 
 def test_the_parent_side_imports_no_vllm() -> None:

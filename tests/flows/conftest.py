@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 import flows.evaluate_model
+import tasks.warm
 from tests.checkpoints import write_checkpoint
 from tests.flows.scripted import BENCHMARKS, Engines
 
@@ -11,6 +12,13 @@ from tests.flows.scripted import BENCHMARKS, Engines
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server(prefect_harness: None) -> None:
     """Flows of this folder run on the session's temporary server."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_prewarmed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripted engines take no process."""
+    if request.node.get_closest_marker("vllm") is None:
+        monkeypatch.setattr(tasks.warm, "prewarmed", lambda device: None)
 
 
 @pytest.fixture

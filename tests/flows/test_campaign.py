@@ -1,14 +1,17 @@
 """Flow logic, with a scripted engine in place of vLLM; everything else is real."""
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from prefect.artifacts import Artifact
 
 from core.errors import EngineDiedError, UserError
 from core.request import Generated, Request, Response, Scored
 from core.results import open_store
+from core.timeline import lanes
 from flows.campaign import CampaignFailedError, campaign
+from tasks.keys import artifact_key
 from tests.flows.scripted import BENCHMARKS, LIMIT, Engines, answer
 
 
@@ -113,3 +116,19 @@ def test_a_model_that_gives_no_numbers_fails_and_scores_nothing(engines: Engines
     with pytest.raises(CampaignFailedError, match=said):
         campaign({**spec, "benchmarks": facts})
     assert set(open_store(spec["results"]).leaderboard()["model"]) == {"first"}
+
+
+def test_what_ran_when_is_stored_and_shown(engines: Engines, spec: dict[str, Any]) -> None:
+    result = campaign(spec)
+    found = lanes(open_store(spec["results"]).timeline("flows", result.run))
+    assert sorted(lane.label for lane in found) == ["first", "second"]
+    for lane in found:
+        of_benchmarks = {(span.phase, span.benchmark) for span in lane.spans if span.benchmark}
+        assert of_benchmarks == {
+            (phase, each["name"]) for phase in ("prepare", "generate", "score", "store") for each in BENCHMARKS
+        }
+        assert {span.phase for span in lane.spans} >= {"wait", "load", "close"}
+        assert 0 < lane.working_seconds < lane.held_seconds
+    artifact = cast("Artifact | None", Artifact.get(artifact_key("timeline", "flows")))
+    assert artifact is not None
+    assert "first" in str(artifact.data)

@@ -1,13 +1,21 @@
-"""Contexts that block, entered and left on threads."""
+"""Contexts that block, entered and left on threads; and what an engine is to load."""
 
 import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from tasks.provision import Entered
+from core.campaign import load_spec
+from core.plan import plan_model
+from core.request import Generate, Request, Sampling
+from tasks.prepare import CellWork
+from tasks.provision import Entered, compiled_or_not, engine_config
+from tests.checkpoints import write_checkpoint
+from tests.core.store_parts import make_cell
 
 
 class Slow:
@@ -58,3 +66,48 @@ def test_what_is_left_while_it_is_entered_does_not_stay() -> None:
         assert await asyncio.to_thread(slow.left.wait, 30)
 
     asyncio.run(main())
+
+
+class Asked:
+    """A benchmark that asks ``count`` times for at most 100 tokens."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def requests(self) -> list[Request]:
+        return [Generate(str(number), "", Sampling(max_tokens=100)) for number in range(self._count)]
+
+
+@pytest.mark.parametrize(
+    ("works", "device", "eager"),
+    [
+        ([(3, False), (50, True)], "cuda", True),
+        ([(3, False), (7, False)], "cuda", False),
+        (None, "cuda", False),
+        ([(3, False)], "cpu", False),
+    ],
+)
+def test_what_is_left_to_answer_decides_whether_a_model_is_compiled(
+    works: list[tuple[int, bool]] | None, device: str, eager: bool, tmp_path: Path
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "m")
+    spec = load_spec(
+        {
+            "name": "n",
+            "models": [str(checkpoint)],
+            "benchmarks": ["steelyard_facts"],
+            "fleet": {"gpus": 1, "gpu_memory_gb": 8, "device": device},
+            "policy": {"compile_tokens": 1000},
+        }
+    )
+    assert spec.fleet is not None
+    planned = plan_model(spec, spec.models[0], spec.fleet)
+    cell = make_cell()
+    given = None
+    if works is not None:
+        given = [CellWork(cell, cast("Any", Asked(count)), complete) for count, complete in works]
+    found = asyncio.run(compiled_or_not(spec, planned, spec.fleet, given))
+    config = engine_config(spec, found, spec.fleet, checkpoint)
+    assert config.extra.get("enforce_eager", False) is eager
+    assert ("starts eagerly: at most 300 tokens" in found.placement.reason) is eager
+    assert found.placement.reason.startswith(planned.placement.reason)

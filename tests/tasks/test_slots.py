@@ -2,9 +2,11 @@
 
 import asyncio
 import secrets
+from pathlib import Path
 
 import pytest
 
+import tasks.slots
 from engines.distributed.cluster import ClusterSpec, attach, local_clusters
 from engines.slots import DevicePool
 from tasks.slots import hold
@@ -68,3 +70,21 @@ def test_a_loaded_service_is_joined_and_an_unused_one_makes_room() -> None:
             assert local_clusters() == []
 
     asyncio.run(main())
+
+
+def test_whoever_is_next_has_its_weights_read_ahead(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(tasks.slots, "read_ahead", read.append)
+    pool = DevicePool(kind, ("0",))
+    first, second, third = (tmp_path / name for name in "abc")
+
+    async def job(weights: Path, until: int) -> None:
+        async with hold(pool, 1, weights.name, weights=weights), asyncio.timeout(20):
+            while len(read) < until:
+                await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        await asyncio.gather(job(first, 1), job(second, 2), job(third, 2))
+
+    asyncio.run(main())
+    assert read == [second, third], "who gets a device at once needs nothing read ahead"
