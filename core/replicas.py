@@ -29,14 +29,18 @@ def with_replicas(
 ) -> Placement:
     """Return ``placement`` with the most replicas that ``docs`` (None: as many as there may be) pay for, and why.
 
-    They are a wish: a model waits for one device and gets further ones where they are idle. Raises `core.errors.UserError`
-    for replicas of a distributed model.
+    They are a wish: a model waits for the devices of one and gets further ones where they are idle. A distributed model, whose
+    loading costs most, has those that a person asks for. Raises `core.errors.UserError` where its Ray cluster is not ours to make.
     """
-    if placement.engine != "lightweight":
-        if (model.replicas or 1) > 1:
-            raise UserError(f"replicas = {model.replicas}: a distributed model has one service; leave replicas out")
-        return placement
-    devices = fleet.gpus * (fleet.nodes if fleet.device == "cpu" else 1)
+    if placement.engine == "distributed":
+        if model.replicas in (None, 1):
+            return placement
+        if fleet.ray_address or fleet.kuberay:
+            raise UserError(
+                f"replicas = {model.replicas}: a distributed model has one service on a Ray cluster that is not of this "
+                "machine; leave replicas out"
+            )
+    devices = fleet.gpus * (fleet.nodes if fleet.device == "cpu" else 1) // placement.replica_gpus
     most = min(devices, model.replicas or policy.replicas_max, replicas_paid(model, policy, docs))
     if most <= 1:
         return placement
@@ -58,13 +62,14 @@ def replicas_paid(model: ModelSpec, policy: PolicySpec, docs: int | None) -> int
     return docs // policy.docs_per_replica
 
 
-def replica_change(*, have: int, most: int, paid: int, lacking: int) -> int:
+def replica_change(*, have: int, most: int, paid: int, lacking: int, gpus: int = 1) -> int:
     """Return how many replicas may come (more than 0) or have to go (less) now; the last one never.
 
-    ``have`` are there or loading, ``most`` may be, ``paid`` is `replicas_paid`; others wait for ``lacking`` devices.
+    ``have`` are there or loading, ``most`` may be, ``paid`` is `replicas_paid`; others wait for ``lacking`` devices, and each
+    replica has ``gpus``.
     """
     if have < 1:
         return 0
     if lacking:
-        return -min(lacking, have - 1)
+        return -min(math.ceil(lacking / gpus), have - 1)
     return max(0, min(most, paid) - have)

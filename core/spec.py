@@ -117,7 +117,8 @@ class ModelSpec(Strict):
     pipeline_parallel: PositiveInt | None = None
     """Stages the layers are split into; computed when left out."""
     replicas: PositiveInt | None = None
-    """Most engines of a lightweight model at once, where devices are idle; computed from the work when left out. 1: never more."""
+    """Most engines of the model at once, where devices are idle. 1: never more. Left out, computed from the work for a lightweight
+    model, and one for a distributed one."""
     vllm: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM engine arguments, by vLLM's own names."""
 
@@ -156,8 +157,6 @@ class ModelSpec(Strict):
         for field in ("system_prompt", "chat_template_args"):
             if getattr(self, field) and not self.chat_template:
                 raise ValueError(f"{field} needs chat_template: true")
-        if self.engine == "distributed" and (self.replicas or 1) > 1:
-            raise ValueError("replicas are of engine 'lightweight': drop replicas, or use 'auto' or 'lightweight'")
         if self.engine == "lightweight" and (self.tensor_parallel or 1) * (self.pipeline_parallel or 1) > 1:
             raise ValueError(
                 "engine 'lightweight' uses one GPU: drop tensor_parallel/pipeline_parallel or use 'distributed'"

@@ -109,10 +109,10 @@ class Ticket:
         return first is not None and rivals[first.order][0] == self._path
 
 
-def take_idle(pool: DevicePool, label: str) -> Held | None:
-    """Take one device that is free and that nobody waits for; None where there is none."""
+def take_idle(pool: DevicePool, gpus: int, label: str) -> Held | None:
+    """Take ``gpus`` devices that are free and that nobody waits for; None where there are fewer."""
     with _ledger():
-        return None if _rivals(pool) else _take(pool, 1, label, lambda free: free > 0)
+        return None if _rivals(pool) else _take(pool, gpus, label, lambda free: free >= gpus)
 
 
 def lacking(pool: DevicePool) -> int:

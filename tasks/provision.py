@@ -23,6 +23,7 @@ from engines.distributed import kuberay
 from engines.distributed.cluster import Cluster, ClusterSpec, attach
 from engines.distributed.engine import DistributedEngine, service_name
 from engines.distributed.kuberay_manifest import MODEL_RESOURCE
+from engines.distributed.replica import ServiceReplica
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.lightweight import LightweightEngine
 from engines.slots import Held
@@ -108,9 +109,11 @@ class Entered:
 def build_engine(
     spec: CampaignSpec, planned: PlannedModel, config: EngineConfig, held: Held, cluster: ClusterSpec | None
 ) -> Engine:
-    """Return the engine of a placement on the devices that are held for it, not yet open."""
+    """Return the engine of a placement, or a replica of it, on the devices that are held for it, not yet open."""
     if cluster is None:
         return LightweightEngine(replace(config, devices=held.devices, cores=_cores(config, held)), held.descriptors)
+    if cluster.address is None and held.devices != cluster.devices:
+        return ServiceReplica(config, replace(cluster, devices=held.devices), held.descriptors)
     return DistributedEngine(config, cluster, spec.policy.service_idle_seconds)
 
 

@@ -1,4 +1,4 @@
-"""Data parallel: replicas of a lightweight model on devices that nobody waits for. They come and go while it is evaluated."""
+"""Data parallel: replicas of a model on devices that nobody waits for. They come and go while it is evaluated."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def replicated(
     """Give the engine of a placement, not yet open, and who holds its devices. To be left once the engine is closed.
 
     ``build`` makes an engine on devices that are held. The first stands on ``held``; where the placement has replicas, further ones
-    join on devices that are idle, now and later, and leave when others wait for one.
+    join on devices that are idle, now and later, and leave when others wait for them.
     """
     if planned.placement.replicas == 1:
         yield build(held), held
@@ -96,7 +96,8 @@ class Replicas:
         self._model, self._policy = planned.model, spec.policy
         self._most = planned.placement.replicas
         # The campaign's other models may not have asked for their devices yet.
-        self._most_at_first = max(1, len(held.pool.names) // len(spec.models))
+        self._gpus = planned.placement.replica_gpus
+        self._most_at_first = max(1, len(held.pool.names) // len(spec.models) // self._gpus)
         self._held, self._build = held, build
         self._extra: dict[int, tuple[Engine, Held]] = {}  # by the engine's id
         self._retired: set[int] = set()
@@ -120,13 +121,14 @@ class Replicas:
             most=self._most if loaded else min(self._most, self._most_at_first),
             paid=replicas_paid(self._model, self._policy, self.engine.waiting) if loaded else self._most,
             lacking=lacking(self._held.pool),
+            gpus=self._gpus,
         )
         for _ in range(-change):
             if (leaving := self.engine.retire()) is not None:
                 self._retired.add(id(leaving))
-                say(f"{self.label}: a replica leaves, others wait for its device")
+                say(f"{self.label}: a replica leaves, others wait for {devices_said(self._devices_of(leaving))}")
         for _ in range(change if self._lost < MOST_LOST else 0):
-            if (idle := take_idle(self._held.pool, f"{self.label} (replica)")) is None:
+            if (idle := take_idle(self._held.pool, self._gpus, f"{self.label} (replica)")) is None:
                 return
             self._join(idle)
 
@@ -136,6 +138,9 @@ class Replicas:
             held.release()
         self._extra.clear()
 
+    def _devices_of(self, engine: Engine) -> tuple[int, ...]:
+        return self._extra[id(engine)][1].devices if id(engine) in self._extra else self._held.devices
+
     def _join(self, held: Held) -> None:
         engine = self._build(held)
         try:
@@ -144,4 +149,9 @@ class Replicas:
             held.release()
             return
         self._extra[id(engine)] = (engine, held)
-        say(f"{self.label}: replica {self.engine.size} loads on idle device {held.devices[0]}")
+        say(f"{self.label}: replica {self.engine.size} loads on idle {devices_said(held.devices)}")
+
+
+def devices_said(devices: Sequence[int]) -> str:
+    """Name devices as people do: "device 2", "devices 2, 3"."""
+    return f"device{'s' * (len(devices) > 1)} {', '.join(map(str, devices))}"

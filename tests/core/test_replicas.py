@@ -1,10 +1,10 @@
 """How many replicas, and when they come and go."""
 
-import re
+from typing import Any
 
 import pytest
 
-from core.campaign import FleetSpec, ModelSpec, PolicySpec, load_spec
+from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.errors import UserError
 from core.placement import Placement, place
 from core.replicas import docs_of, replica_change, replicas_paid, with_replicas
@@ -50,19 +50,21 @@ def test_all_nodes_of_a_fleet_without_gpus_are_here_and_those_of_others_are_not(
     assert spread(None, fleet=FleetSpec(nodes=2, gpus=2, gpu_memory_gb=80, device="cuda")).replicas == 2
 
 
-def test_a_distributed_model_has_none() -> None:
-    model = ModelSpec(model="m", engine="distributed")
-    assert with_replicas(place(real("Qwen3-0.6B"), model, NODE, POLICY), model, NODE, POLICY).replicas == 1
-    asked = ModelSpec(model="m", replicas=2)
-    large = place(real("Llama-3.1-70B"), asked, NODE, POLICY)
-    with pytest.raises(UserError, match="replicas = 2: a distributed model has one service; leave replicas out"):
-        with_replicas(large, asked, NODE, POLICY)
+@pytest.mark.parametrize(("asked", "expected"), [(None, 1), (2, 2), (9, 2)])
+def test_a_distributed_model_has_those_that_a_person_asks_for_and_gpus_are_there_for(
+    asked: int | None, expected: int
+) -> None:
+    model = ModelSpec(model="m", engine="distributed", tensor_parallel=4, replicas=asked)
+    large = with_replicas(place(real("Llama-3.1-70B"), model, NODE, POLICY), model, NODE, POLICY, docs=100_000)
+    assert (large.replicas, large.replica_gpus, large.gpus) == (expected, 4, 4 * expected)
 
 
-def test_a_spec_that_asks_for_both_is_refused_by_its_field() -> None:
-    models = [{"model": "m", "engine": "distributed", "replicas": 2}]
-    with pytest.raises(UserError, match=re.escape("models[0]: replicas are of engine 'lightweight'")):
-        load_spec({"name": "n", "models": models, "benchmarks": ["b"]})
+@pytest.mark.parametrize("where", [{"ray_address": "head:6379"}, {"kuberay": {"image": "i"}}])
+def test_a_ray_cluster_that_is_there_has_one_service_of_a_model(where: dict[str, Any]) -> None:
+    asked = ModelSpec(model="m", engine="distributed", tensor_parallel=2, replicas=2)
+    fleet = FleetSpec(gpus=8, gpu_memory_gb=80, device="cuda", **where)
+    with pytest.raises(UserError, match="replicas = 2: a distributed model has one service on a Ray cluster"):
+        with_replicas(place(real("Llama-3.1-70B"), asked, fleet, POLICY), asked, fleet, POLICY)
 
 
 def test_a_model_waits_for_one_replicas_gpus() -> None:
@@ -96,6 +98,10 @@ def test_replicas_come_where_it_pays_and_go_where_others_wait(
     have: int, most: int, paid: int, lacking: int, expected: int
 ) -> None:
     assert replica_change(have=have, most=most, paid=paid, lacking=lacking) == expected
+
+
+def test_as_many_replicas_leave_as_have_the_devices_that_others_wait_for() -> None:
+    assert replica_change(have=4, most=4, paid=4, lacking=3, gpus=2) == -2
 
 
 def test_what_a_person_asked_for_pays_while_there_is_work() -> None:

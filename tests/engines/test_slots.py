@@ -117,17 +117,17 @@ def test_queues_of_other_devices_do_not_wait_for_each_other(pool: DevicePool) ->
 
 def test_an_idle_device_is_taken_only_where_nobody_waits(pool: DevicePool) -> None:
     held = Ticket(pool, 1, "a").take()
-    extra = take_idle(pool, "a (replica)")
+    extra = take_idle(pool, 1, "a (replica)")
     assert held is not None
     assert extra is not None
     assert (held.devices, extra.devices) == ((0,), (1,))
     assert [holder.label for holder in holders(pool)] == ["a", "a (replica)"]
-    assert take_idle(pool, "another") is None
+    assert take_idle(pool, 1, "another") is None
     extra.release()
     waiting = Ticket(pool, 2, "gang")
-    assert take_idle(pool, "another") is None
+    assert take_idle(pool, 1, "another") is None
     waiting.drop()
-    assert take_idle(pool, "another") is not None
+    assert take_idle(pool, 1, "another") is not None
 
 
 def test_what_the_next_in_line_lacks(pool: DevicePool) -> None:

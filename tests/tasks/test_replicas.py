@@ -36,8 +36,8 @@ def answer(request: Request) -> Response:
     return Generated(request.id, " 4", "stop", prompt_tokens=5, completion_tokens=2)
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+def until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline
         threading.Event().wait(0.005)
@@ -46,8 +46,8 @@ def until(is_so: Callable[[], bool]) -> None:
 class World:
     """A model on one of three devices, with up to three replicas, each paid for by ten docs."""
 
-    def __init__(self, models: int = 1) -> None:
-        self.pool = DevicePool(f"test-{secrets.token_hex(4)}", ("0", "1", "2"))
+    def __init__(self, models: int = 1, gpus: int = 1) -> None:
+        self.pool = DevicePool(f"test-{secrets.token_hex(4)}", tuple("0123456"[: 3 * gpus]))
         names = [f"m{n}" for n in range(models)]
         self.spec = load_spec(
             {
@@ -60,8 +60,10 @@ class World:
         )
         self.fleet = resolve_fleet(self.spec.fleet)
         placement = place(real("Qwen3-0.6B"), self.spec.models[0], self.fleet, self.spec.policy)
-        self.planned = PlannedModel(self.spec.models[0], real("Qwen3-0.6B"), replace(placement, replicas=3))
-        self.held = self.take()
+        self.planned = PlannedModel(
+            self.spec.models[0], real("Qwen3-0.6B"), replace(placement, replicas=3, tensor_parallel=gpus)
+        )
+        self.held = self.take(gpus)
         self.built: list[ScriptedEngine] = []
         self.answers: Callable[[Request], Response] = answer
 
@@ -114,6 +116,30 @@ def test_a_campaign_of_one_model_takes_all_idle_devices_at_once() -> None:
     replicas.engine.close()
     replicas.release()
     assert devices_of(world.pool) == ["0"]
+
+
+def test_replicas_of_several_devices_come_and_go_whole() -> None:
+    world = World(gpus=2)
+    replicas = world.replicas()
+    other = world.take()
+    replicas.step()
+    assert replicas.devices == (0, 1, 3, 4)  # one device is left, which is no replica
+    replicas.engine.open()
+    until(lambda: replicas.engine.serving == 2)
+    other.release()
+    with world.at_work(replicas, 1000):
+        replicas.step()
+        assert replicas.devices == (0, 1, 3, 4, 2, 5)
+        until(lambda: replicas.engine.serving == 3)
+        ticket = Ticket(world.pool, 1, "another model")
+        replicas.step()
+    until(lambda: any(replicas.engine.is_gone(engine) for engine in world.built))
+    replicas.step()
+    assert replicas.devices == (0, 1, 3, 4)
+    ticket.drop()
+    replicas.engine.close()
+    replicas.release()
+    assert devices_of(world.pool) == ["0", "1"]
 
 
 def test_models_that_have_not_asked_yet_find_their_devices_idle() -> None:
