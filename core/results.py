@@ -26,7 +26,7 @@ from core.quality import notes
 from core.request import Response
 from core.sample import Cell, Sample, Scoring
 from core.schema import RESPONSES, SAMPLES, SCORES, decode, responses_of, samples_of
-from core.shards import ResponseWriter
+from core.shards import ResponseWriter, Sink
 from core.storage import Storage, open_storage, path_part
 from core.timeline import Span
 from core.timeline_schema import read_spans, write_spans
@@ -129,9 +129,14 @@ class Store:
                     kept[response.id] = response
         return kept
 
-    def writer(self, fingerprint: str, rows: int = 512, seconds: float = 30.0) -> ResponseWriter:
-        """Return a context manager that stores responses in shards of about ``rows``, each at most ``seconds`` late."""
-        return ResponseWriter(self._storage, shards_folder(fingerprint), rows, seconds)
+    def writer(
+        self, fingerprint: str, rows: int = 512, seconds: float = 30.0, sink: Sink | None = None
+    ) -> ResponseWriter:
+        """Return a context manager that stores responses in shards of about ``rows``, each at most ``seconds`` late.
+
+        ``sink`` takes them on their way here, if given.
+        """
+        return ResponseWriter(sink or self._storage, shards_folder(fingerprint), rows, seconds)
 
     def commit(self, cell: Cell, scoring: Scoring, metadata: Mapping[str, Any]) -> bool:
         """Make ``cell`` complete: samples, scores, record, in this order; then its shards go.

@@ -7,27 +7,39 @@ import re
 import secrets
 import threading
 from types import TracebackType
+from typing import Protocol
 
 from core.errors import StoreError
 from core.request import Response
 from core.schema import encode, responses_table
-from core.storage import Storage
 
 SHARD_NAME = re.compile(r"[0-9a-f]{16}-[0-9]{5,}\.parquet")
 
 log = logging.getLogger("steelyard.results")
 
 
+MOST_WAITING = 16  # shards whose rows may be in memory
+
+
+class Sink(Protocol):
+    """What takes shards: a `core.storage.Storage`, or a `core.spool.Spool` before one."""
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        """See `core.storage.Storage.put_new`."""
+        ...
+
+
 class ResponseWriter:
-    """Stores responses in shards from a thread of its own, so that the engine never waits for the storage.
+    """Stores responses in shards from a thread of its own, so that the engine waits only where a store lags far behind.
 
     A shard is written once ``rows`` are there or ``seconds`` have passed, and at exit, also when an exception passes.
     While the storage fails, rows are kept and tried again with the next shard; leaving the block raises
     `core.errors.StoreError` where rows could not be stored, unless another exception is on its way already.
     """
 
-    def __init__(self, storage: Storage, folder: str, rows: int, seconds: float) -> None:
-        self._storage, self._folder = storage, folder
+    def __init__(self, sink: Sink, folder: str, rows: int, seconds: float) -> None:
+        self._sink, self._folder = sink, folder
+        self._failure: StoreError | None = None
         self._rows, self._seconds = rows, seconds
         self._nonce = secrets.token_hex(8)
         self._shards = 0
@@ -41,18 +53,21 @@ class ResponseWriter:
         return self
 
     def add(self, response: Response) -> None:
-        """Take one response; returns at once."""
+        """Take one response. Waits where too many wait already; raises `core.errors.StoreError` where those cannot be stored."""
         with self._change:
+            self._change.wait_for(lambda: self._failure or len(self._waiting) < MOST_WAITING * self._rows)
+            if self._failure and len(self._waiting) >= MOST_WAITING * self._rows:
+                raise self._failure
             self._waiting.append(response)
             if len(self._waiting) >= self._rows:
-                self._change.notify()
+                self._change.notify_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._change:
             self._closing = True
-            self._change.notify()
+            self._change.notify_all()
         self._thread.join()
         try:
             self._flush()
@@ -72,6 +87,8 @@ class ResponseWriter:
             except StoreError as failure:
                 log.warning("responses wait for the storage: %s", failure)
                 with self._change:
+                    self._failure = failure
+                    self._change.notify_all()
                     self._change.wait_for(lambda: self._closing, self._seconds)
 
     def _flush(self) -> None:
@@ -80,9 +97,9 @@ class ResponseWriter:
             batch = list(self._waiting)
         if not batch:
             return
-        self._storage.put_new(
-            f"{self._folder}/{self._nonce}-{self._shards:05d}.parquet", encode(responses_table(batch))
-        )
+        self._sink.put_new(f"{self._folder}/{self._nonce}-{self._shards:05d}.parquet", encode(responses_table(batch)))
         self._shards += 1
         with self._change:
             del self._waiting[: len(batch)]
+            self._failure = None
+            self._change.notify_all()

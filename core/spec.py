@@ -280,6 +280,12 @@ class PolicySpec(Strict):
     is only scored); with fewer it starts eagerly, which is faster. ``vllm: {enforce_eager: …}`` of a model wins."""
     service_idle_seconds: Annotated[float, Field(ge=0)] = 300
     """How long a distributed model stays loaded, and its Ray cluster up, after its last request; 0 ends it with the campaign."""
+    store_patience_seconds: Annotated[float, Field(ge=0)] = 600
+    """How long a results store on S3 that does not answer any more is waited for before a campaign ends."""
+    spool: Place | None = None
+    """Local folder that takes answers while S3 does not; ``~/.cache/steelyard/spool`` when left out."""
+    spool_gb: PositiveFloat = 10
+    """Most that one model's answers may take there, in GB (10⁹ bytes); with more, generation waits for S3."""
 
 
 @cache

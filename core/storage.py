@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from core.errors import StoreError, StoreUnreachableError
 SCRATCH = ".scratch"  # half-written local files and probes; no reader looks here
 CALL_SECONDS = 60  # of an S3 call that moves little: a PUT to a server that hangs would never end by itself
 TRANSFER_SECONDS = 600  # of one that moves much
+LITTLE_BYTES = 32 << 20
 PROBE_SECONDS = 10
 # S3's limit for one PUT; s3fs would take parts from 100 MiB on, and of racing multipart uploads two may win.
 PUT_BYTES = 5 << 30
@@ -65,6 +67,10 @@ class Storage(Protocol):
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects; those that are gone are no error."""
+        ...
+
+    def age(self, path: str) -> float | None:
+        """Return the seconds since ``path`` was written, by the storage's own clock; None where there is none."""
         ...
 
     def check(self) -> None:
@@ -146,6 +152,14 @@ class LocalStorage:
                     with suppress(OSError):  # not empty, or another process was faster
                         self._file(path).parent.rmdir()
 
+    def age(self, path: str) -> float | None:
+        """See `Storage.age`. A network file system's clock is not this machine's."""
+        with self._explained(f"cannot read {path}"), self._scratch([]) as now:
+            try:
+                return now.stat().st_mtime - self._file(path).stat().st_mtime
+            except FileNotFoundError:
+                return None
+
     def check(self) -> None:
         """See `Storage.check`. Makes the directory where it is missing."""
         probe = f"{SCRATCH}/probe-{secrets.token_hex(8)}"
@@ -199,7 +213,7 @@ class S3Storage:
 
     def put_new(self, path: str, data: bytes) -> bool:
         """See `Storage.put_new`."""
-        return self._put_new(self._fs, path, data, TRANSFER_SECONDS)
+        return self._put_new(self._fs, path, data, CALL_SECONDS if len(data) <= LITTLE_BYTES else TRANSFER_SECONDS)
 
     def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:
         """See `Storage.put_new_parts`. In one piece, see `PUT_BYTES`."""
@@ -247,6 +261,17 @@ class S3Storage:
         if keys := [self._key(path) for path in paths]:
             with self._explained(f"cannot delete {len(keys)} objects"), suppress(FileNotFoundError):
                 self._fs.rm(keys, timeout=CALL_SECONDS)
+
+    def age(self, path: str) -> float | None:
+        """See `Storage.age`."""
+        bucket, _, key = self._key(path).partition("/")
+        with self._explained(f"cannot read {path}"):
+            try:
+                head = self._fs.call_s3("head_object", Bucket=bucket, Key=key, timeout=CALL_SECONDS)
+            except FileNotFoundError:
+                return None
+        answered = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return (answered - head["LastModified"]).total_seconds()
 
     def check(self) -> None:
         """See `Storage.check`. Refuses a server that ignores create-only writes: two runs could both win a cell."""

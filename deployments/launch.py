@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from core.campaign import CampaignSpec
+from core.errors import StoreError
 from core.plan import check_campaign
 from core.results import open_store
 from deployments.checks import check_spec
@@ -28,7 +29,10 @@ def run_campaign(spec: CampaignSpec) -> int:
             with shown(terminal()):
                 campaign(spec)
         except CampaignFailedError as error:
-            print_leaderboard(open_store(spec.results), spec.name)
+            try:
+                print_leaderboard(open_store(spec.results), spec.name)
+            except StoreError as unread:
+                print(f"steelyard: no leaderboard: {unread}", file=sys.stderr)
             for model, reason in error.failures.items():
                 print(f"steelyard: model {model!r} failed: {reason}", file=sys.stderr)
             return 1

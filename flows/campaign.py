@@ -11,7 +11,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelled, State
 
 from core.campaign import CampaignSpec
-from core.errors import SteelyardError
+from core.errors import SteelyardError, StoreError
 from core.plan import Plan
 from core.redact import redact
 from core.results import new_run_id
@@ -66,16 +66,26 @@ def campaign(spec: CampaignSpec) -> CampaignResult:
         failures |= {
             model: f"as judge: {failure_reason(state)}" for model, state in verdicts.items() if not state.is_completed()
         }
-    engines = None if is_cancelling() else check_engines(spec, plan, run)
-    leaderboard = publish(spec, run, failures, time.monotonic() - started, engines)
-    watch_scores(spec, run)
+    try:
+        engines = None if is_cancelling() else check_engines(spec, plan, run)
+        leaderboard = publish(spec, run, failures, time.monotonic() - started, engines)
+        watch_scores(spec, run)
+    except StoreError as error:
+        if not failures:
+            raise
+        raise failed(spec, failures) from error  # why models failed says more, and where what they answered is
     if is_cancelling():
         # A state returned is how Prefect lets a run end; who called gets `prefect.exceptions.CancelledRun`.
         return Cancelled(message=CANCELLED)  # type: ignore[return-value]
     if failures:
-        reasons = "; ".join(f"{model}: {reason}" for model, reason in failures.items())
-        raise CampaignFailedError(f"{len(failures)} of {len(spec.models)} models failed: {reasons}", failures)
+        raise failed(spec, failures)
     return CampaignResult(run, spec.results, leaderboard)
+
+
+def failed(spec: CampaignSpec, failures: dict[str, str]) -> CampaignFailedError:
+    """Sum up why models failed."""
+    reasons = "; ".join(f"{model}: {reason}" for model, reason in failures.items())
+    return CampaignFailedError(f"{len(failures)} of {len(spec.models)} models failed: {reasons}", failures)
 
 
 def failure_reason(state: State) -> str:

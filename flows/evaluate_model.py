@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,21 @@ from core.campaign import CampaignSpec, FleetSpec
 from core.fleet import resolve_fleet
 from core.plan import PlannedModel
 from engines.engine import EngineInfo
+from flows.cells import Cells
 from flows.heed import run_heeding
 from flows.preparing import Part, Preparation, anything_to_do, failure_of, known, preparing, record
 from tasks.canary import answer_canary
 from tasks.control import Control
 from tasks.evaluate import Bench, CellRun, cell_metadata, score, store
 from tasks.evaluate import evaluate as evaluate_benchmark
+from tasks.leases import leasing
 from tasks.monitor import monitored
 from tasks.prepare import CellWork, fetch
 from tasks.provision import build_engine, compiled_or_not, engine_config, open_engine, provisioned
 from tasks.replicas import as_used, replicated, spread
 from tasks.route import route
 from tasks.slots import hold_devices
+from tasks.spooling import spooling
 from tasks.timeline import Timeline, recorded
 from tasks.warm import Claim, warming
 
@@ -74,23 +78,28 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
             async with bench(spec, planned, fleet, weights, run, control, timeline, claim, keep=False) as (on, _):
                 await answer_canary(quote(on), spec, run, planned.placement.engine)
             return
-        async with preparing(spec, run, planned, weights, part, timeline) as preparations:
+        async with (
+            leasing(spec, run, model) as leases,
+            spooling(spec, run, model) as spool,
+            preparing(spec, run, planned, weights, part, timeline) as preparations,
+        ):
             warm_later = asyncio.get_running_loop().call_later(WARM_SECONDS, claim.begin)
-            to_do = await anything_to_do(preparations)
+            await anything_to_do(preparations)
             warm_later.cancel()
-            if not to_do:
-                await record(spec, run, planned, part, preparations)
-            else:
-                claim.begin()
-                await asyncio.wait(preparations, timeout=IMPORT_SECONDS)
-                works = known(preparations) if all(each.done() for each in preparations) else None
-                planned = await compiled_or_not(spec, await spread(spec, planned, fleet, works), fleet, works)
-                finishing = [asyncio.create_task(record(spec, run, planned, part, preparations))]
-                async with (
-                    all_ended(finishing),
-                    bench(spec, planned, fleet, weights, run, control, timeline, claim) as (on, info),
-                ):
-                    await answer_cells(on, info, planned, preparations, finishing)
+            cells = Cells(preparations, leases)
+            finishing = [asyncio.create_task(record(spec, run, planned, part, preparations))]
+            async with all_ended(finishing):
+                while await cells.any_to_answer():
+                    claim.begin()
+                    await asyncio.wait(preparations, timeout=IMPORT_SECONDS)
+                    works = [work for work in known(preparations) if cells.is_left(work)]
+                    all_known = works if all(each.done() for each in preparations) else None
+                    placed = await compiled_or_not(
+                        spec, await spread(spec, planned, fleet, all_known), fleet, all_known
+                    )
+                    async with bench(spec, placed, fleet, weights, run, control, timeline, claim) as (on, info):
+                        on = replace(on, spool=spool, patience=spec.policy.store_patience_seconds)
+                        await answer_cells(on, info, placed, preparations, cells, finishing)
             raise_first(failure_of(each) for each in preparations)
 
 
@@ -142,33 +151,57 @@ async def answer_cells(
     info: EngineInfo,
     planned: PlannedModel,
     preparations: Sequence[Preparation],
+    cells: Cells,
     finishing: list[asyncio.Task[None]],
 ) -> None:
-    """Have the engine answer all benchmarks at once, each from when it is prepared.
+    """Have the engine answer all cells at once, each from when it is prepared, but for those that others compute.
 
     What is answered is scored and stored by tasks that are added to ``finishing``. Raises the first failure of the engine's after
     everything else is answered.
     """
 
     async def answer(work: CellWork) -> None:
-        run = await evaluate_benchmark(quote(on), quote(work), label_of(work))
-        finishing.append(asyncio.create_task(finish(on, info, planned, work, run)))
+        try:
+            run = await evaluate_benchmark(quote(on), quote(work), label_of(work))
+        except BaseException:
+            await cells.give_back(work)
+            raise
+        finally:
+            cells.answered(work)
+        finishing.append(asyncio.create_task(finish(on, info, planned, work, run, cells)))
+
+    async def answer_in_turn(work: CellWork, taken: bool | BaseException) -> None:
+        if isinstance(taken, BaseException):
+            raise taken
+        if taken:
+            await answer(work)
+        while cells.is_left(work) and await cells.engine_is_busy():  # others compute it, and may give up
+            if await cells.take(work):
+                await answer(work)
 
     async def when_prepared(preparation: Preparation) -> None:
-        await asyncio.wait([preparation])
-        await in_full(answer(work) for work in known([preparation]) if not work.complete)
+        with cells.preparing(preparation):
+            await asyncio.wait([preparation])
+            works = known([preparation])
+            taken = await asyncio.gather(*(cells.take(work) for work in works), return_exceptions=True)
+        await in_full(map(answer_in_turn, works, taken))
 
     await in_full(when_prepared(each) for each in preparations)
 
 
-async def finish(on: Bench, info: EngineInfo, planned: PlannedModel, work: CellWork, run: quote[CellRun]) -> None:
+async def finish(
+    on: Bench, info: EngineInfo, planned: PlannedModel, work: CellWork, run: quote[CellRun], cells: Cells
+) -> None:
     """Score and store an answered cell."""
     label, benchmark = label_of(work), work.cell.benchmark
-    with on.timeline.span("score", benchmark):
-        scoring = await score(quote(work), run, label)
-    metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote())
-    with on.timeline.span("store", benchmark):
-        await store(quote(work), scoring, metadata, on.results, label)
+    try:
+        with on.timeline.span("score", benchmark):
+            scoring = await score(quote(work), run, label)
+        metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote())
+        with on.timeline.span("store", benchmark):
+            await store(quote(work), scoring, metadata, quote(on), label)
+    finally:
+        await cells.give_back(work)
 
 
 def label_of(work: CellWork) -> str:

@@ -65,10 +65,9 @@ async def record(
     works = known(preparations)
     if works:
         await say_so(spec, run, planned, [work.cell for work in works])
-    if any(not each.done() for each in preparations):
-        await asyncio.wait(preparations)
-        if len(known(preparations)) > len(works):
-            await say_so(spec, run, planned, [work.cell for work in known(preparations)])
+    await asyncio.wait(preparations)
+    if len(known(preparations)) > len(works):  # also where they were prepared while the first was written
+        await say_so(spec, run, planned, [work.cell for work in known(preparations)])
 
 
 def known(preparations: Iterable[Preparation]) -> list[CellWork]:

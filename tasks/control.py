@@ -62,6 +62,11 @@ class Control:
             if self._state == "cancelled":
                 raise CancelledByUserError(CANCELLED)
 
+    def rest(self, seconds: float) -> bool:
+        """Wait ``seconds``, or until cancelled; says whether it is."""
+        with self._change:
+            return self._change.wait_for(lambda: self._state == "cancelled", seconds)
+
     def _turn(self, state: str) -> None:
         with self._change:
             if state == self._state or self._state == "cancelled":

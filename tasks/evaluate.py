@@ -16,6 +16,7 @@ from prefect.utilities.annotations import quote
 
 from core.errors import EngineDiedError, SteelyardError
 from core.monitor import Monitor
+from core.patience import patiently
 from core.plan import PlannedModel
 from core.progress import DocCounter, Progress
 from core.quality import facts_of
@@ -23,14 +24,15 @@ from core.redact import redact
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell, Scoring
+from core.spool import Spool
 from engines.engine import Engine, EngineInfo
 from engines.stop import Stop
 from tasks.control import Control
 from tasks.monitor import summed_up
+from tasks.patience import patiently as patiently_in_thread
 from tasks.prepare import CellWork
 from tasks.progress import show_while
 from tasks.progress import tell as tell_listeners
-from tasks.retry import RETRYING
 from tasks.say import say, warn
 from tasks.timeline import Timeline
 
@@ -52,13 +54,18 @@ class CellRun:
 
 @dataclass(frozen=True)
 class Bench:
-    """What benchmarks of one model run on: an open engine, the results store's URI, the model's switch, and who takes notes."""
+    """What benchmarks of one model run on: an open engine, the results store's URI, the model's switch, and who takes notes.
+
+    ``spool`` takes answers while the store does not, and ``patience`` is how many seconds a silent store is waited for.
+    """
 
     engine: Engine
     results: str
     control: Control
     monitor: Monitor | None = None
     timeline: Timeline = field(default_factory=Timeline)
+    spool: Spool | None = None
+    patience: float = 0.0
 
 
 def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
@@ -69,14 +76,15 @@ def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> 
     """
     store, cell = open_store(bench.results), work.cell
     requests = {request.id: request for request in work.benchmark.requests()}
-    kept = {k: v for k, v in store.responses(cell.fingerprint).items() if k in requests and v.error is None}
+    stored = patiently(lambda: store.responses(cell.fingerprint), bench.patience, bench.control.rest)
+    kept = {k: v for k, v in stored.items() if k in requests and v.error is None}
     label = f"{cell.model} · {cell.benchmark}"
     if kept:
         say(f"{label}: {len(kept)} of {len(requests)} responses were stored by an earlier run")
     todo = {key: request for key, request in requests.items() if key not in kept}
     meter = _Meter(cell, requests, kept, tell)
     try:
-        with store.writer(cell.fingerprint) as writer, summed_up(bench.monitor) as summary:
+        with store.writer(cell.fingerprint, sink=bench.spool) as writer, summed_up(bench.monitor) as summary:
             for response in _answers(bench, todo, meter, work):
                 writer.add(response)
     finally:
@@ -213,6 +221,8 @@ async def evaluate(bench: Bench, work: CellWork, label: str) -> quote[CellRun]:
         return quote(await asyncio.shield(working))
     except asyncio.CancelledError:
         bench.control.cancel()
+        if bench.spool is not None:
+            bench.spool.hurry()
         await asyncio.wait([working])
         working.exception()  # whatever it ended with, the cancellation goes before
         raise
@@ -226,10 +236,14 @@ async def score(work: CellWork, run: CellRun, label: str) -> quote[Scoring]:
     return quote(await asyncio.to_thread(work.benchmark.score, run.responses))
 
 
-@task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE, **RETRYING)
-async def store(work: CellWork, scoring: Scoring, metadata: dict[str, Any], results: str, label: str) -> None:
-    """Commit the cell: samples, scores, then the record that makes it count."""
-    await asyncio.to_thread(open_store(results).commit, work.cell, scoring, {**metadata, "cluster": work.cluster})
+@task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE)
+async def store(work: CellWork, scoring: Scoring, metadata: dict[str, Any], bench: Bench, label: str) -> None:
+    """Commit the cell: samples, scores, then the record that makes it count. A store that does not answer is waited for."""
+    to_commit = {**metadata, "cluster": work.cluster}
+    results = open_store(bench.results)
+    await patiently_in_thread(lambda: results.commit(work.cell, scoring, to_commit), bench.patience)
+    if bench.spool is not None:
+        await asyncio.to_thread(bench.spool.forget, work.cell.fingerprint)
     head = scoring.headline
     spread = "" if head.stderr is None else f" ± {head.stderr:.4f}"
     say(f"{label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from core.request import Generate
 from core.results import open_store
 from core.sample import Cell
 from core.weights import fetch_weights
+from tasks.patience import patiently
 from tasks.retry import RETRYING
 
 # Preparing is Python's work, so all at once would end all at once: in turn, the model that asked first can start.
@@ -64,11 +65,14 @@ async def prepare(
     """Load one benchmark for one model and look its cell up in the store."""
     context = contextvars.copy_context()
     preparing = partial(context.run, prepare_cell, spec, planned, weights, benchmark)
-    return quote(await asyncio.get_running_loop().run_in_executor(_IN_TURN, preparing))
+    work: CellWork = await asyncio.get_running_loop().run_in_executor(_IN_TURN, preparing)
+    store = open_store(spec.results)
+    complete = await patiently(lambda: store.is_complete(work.cell.fingerprint), spec.policy.store_patience_seconds)
+    return quote(replace(work, complete=complete))
 
 
 def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:
-    """Load ``benchmark`` as ``planned``'s model is asked it, and find out whether its cell is complete."""
+    """Load ``benchmark`` as ``planned``'s model is asked it. Whether its cell is complete is not looked up."""
     chat = chat_of(planned.model, weights)
     loaded = load_benchmark(
         benchmark,
@@ -83,8 +87,13 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
         raise UserError(f"benchmark {loaded.label!r} has no generated answers for a judge to score: drop its judge")
     placed = (planned.model, planned.checkpoint, planned.placement)
     cell = make_cell(*placed, loaded.label, loaded.settings, loaded.datasets)
-    complete = open_store(spec.results).is_complete(cell.fingerprint)
-    return CellWork(cell, loaded, complete, benchmark.timeout_seconds, cluster_field(benchmark.name))
+    return CellWork(
+        cell,
+        loaded,
+        complete=False,
+        timeout_seconds=benchmark.timeout_seconds,
+        cluster=cluster_field(benchmark.name),
+    )
 
 
 def _image_token(planned: PlannedModel, weights: Path) -> Callable[[], str] | None:

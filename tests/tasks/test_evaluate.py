@@ -123,7 +123,8 @@ def test_an_engine_that_leaves_requests_unanswered_is_named(results: str) -> Non
 
 
 def test_the_record_keeps_what_groups_the_benchmarks_docs(results: str) -> None:
-    asyncio.run(store_cell.fn(work(cluster="question"), make_scoring(), {"seconds": 1.0}, results, "m"))
+    bench = Bench(opened(answer), results, Control())
+    asyncio.run(store_cell.fn(work(cluster="question"), make_scoring(), {"seconds": 1.0}, bench, "m"))
     record = open_store(results).commit_record(FINGERPRINT)
     assert record is not None
     assert record["metadata"] == {"seconds": 1.0, "cluster": "question"}

@@ -1,0 +1,95 @@
+"""A model's cells: which are left to compute, by whom, and whether an engine is still needed for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from flows.preparing import Preparation, known
+from tasks.leases import Leases
+from tasks.prepare import CellWork
+
+POLL_SECONDS = 2.0  # a cell that others complete tells nobody
+
+
+class Cells:
+    """What is left of a model's cells. One that another computes is left to it, and taken where it gives up."""
+
+    def __init__(self, preparations: Sequence[Preparation], leases: Leases) -> None:
+        self._preparations, self._leases = preparations, leases
+        self._over: set[str] = set()  # complete, or answered here
+        self._reserved: set[str] = set()  # leased by `any_to_answer`
+        self._busy: set[object] = set()
+        self._idle = asyncio.Event()
+
+    async def any_to_answer(self) -> bool:
+        """Wait until a cell is ours to answer; False once none is left. Needs no engine."""
+        while True:
+            works = [work for work in known(self._preparations) if self.is_left(work)]
+            for work in works:
+                if await self.take(work):
+                    self._reserved.add(work.cell.fingerprint)
+                    return True
+            pending = [each for each in self._preparations if not each.done()]
+            left = [work for work in works if self.is_left(work)]
+            if pending:
+                seconds = POLL_SECONDS if left else None
+                await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            elif left:
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                return False
+
+    def is_left(self, work: CellWork) -> bool:
+        """Whether a cell is neither complete nor answered here, as far as is known."""
+        return not work.complete and work.cell.fingerprint not in self._over
+
+    async def take(self, work: CellWork) -> bool:
+        """Take a cell to be answered here. One that is taken keeps the engine busy until `answered`."""
+        fingerprint = work.cell.fingerprint
+        if fingerprint in self._reserved:
+            self._reserved.discard(fingerprint)
+            return True
+        if not self.is_left(work) or fingerprint in self._busy:
+            return False
+        taken = await self._leases.take(work)
+        if taken is None:
+            self._over.add(fingerprint)
+        if taken:
+            self._begin(fingerprint)
+        return bool(taken)
+
+    def answered(self, work: CellWork) -> None:
+        """Count a cell that was taken as done with, however that ended."""
+        self._over.add(work.cell.fingerprint)
+        self._end(work.cell.fingerprint)
+
+    async def give_back(self, work: CellWork) -> None:
+        """Let others have a cell that is committed, or cannot be."""
+        await self._leases.give_back(work)
+
+    @contextmanager
+    def preparing(self, preparation: Preparation) -> Iterator[None]:
+        """Keep the engine busy within the block."""
+        self._begin(preparation)
+        try:
+            yield
+        finally:
+            self._end(preparation)
+
+    async def engine_is_busy(self) -> bool:
+        """Wait a moment; False where the engine has nothing of this model's to do."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), POLL_SECONDS)
+            return False
+        return True
+
+    def _begin(self, what: object) -> None:
+        self._busy.add(what)
+        self._idle.clear()
+
+    def _end(self, what: object) -> None:
+        self._busy.discard(what)
+        if not self._busy:
+            self._idle.set()
