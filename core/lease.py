@@ -142,7 +142,7 @@ class Watch:
 
     def __init__(self, storage: Storage, expires: float = EXPIRES_SECONDS, clock: Callable[[], float] = time.monotonic):
         self._storage, self._expires, self._clock = storage, expires, clock
-        self._silent: dict[str, float] = {}
+        self._late: dict[str, float] = {}
 
     def is_dead(self, holder: str) -> bool:
         """Whether nobody will go on: it has ended, its process on this machine is gone, or its time is over.
@@ -150,17 +150,19 @@ class Watch:
         The time is the storage's, so that clocks need not agree. It is over only where it was so a little while ago too:
         after an outage of the storage living holders come back.
         """
+        silence = self.silence(holder)
+        if silence is None:
+            return True
+        if silence <= self._expires:
+            self._late.pop(holder, None)
+            return False
+        return self._clock() - self._late.setdefault(holder, self._clock()) >= 2 * self._expires / RENEWALS
+
+    def silence(self, holder: str) -> float | None:
+        """Return the seconds since a holder's last sign of life; None where it is known to have ended."""
         path = holder_path(holder)
         data = self._storage.read(path)
-        if data is None or process_is_gone(data):
-            return True
-        age = self._storage.age(path)
-        if age is None:
-            return True
-        if age <= self._expires:
-            self._silent.pop(holder, None)
-            return False
-        return self._clock() - self._silent.setdefault(holder, self._clock()) >= 2 * self._expires / RENEWALS
+        return None if data is None or process_is_gone(data) else self._storage.age(path)
 
 
 def lease_path(fingerprint: str, generation: int) -> str:

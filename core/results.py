@@ -8,6 +8,7 @@ Layout under the store's URI (docs/results.md)::
     cells/<fingerprint>.json                                     commit record: written last, created once
     campaigns/<campaign>/<run>.json, …/<run>/<model>.json        which cells a run asked for
     timeline/campaign=<c>/run=<r>/<model>-<nonce>.parquet        what a model of a run did when
+    leases/<fingerprint>/<generation>.json, holders/<id>.json    who computes a cell at the moment: `core.lease`
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from core.errors import StoreError, nearest
 from core.quality import notes
 from core.request import Response
 from core.sample import Cell, Sample, Scoring
-from core.schema import RESPONSES, SAMPLES, SCORES, decode, responses_of, samples_of
-from core.shards import ResponseWriter, Sink
+from core.schema import SAMPLES, SCORES, decode, samples_of
+from core.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
 from core.storage import Storage, open_storage, path_part
 from core.timeline import Span
 from core.timeline_schema import read_spans, write_spans
@@ -117,16 +118,14 @@ class Store:
 
         A file that is no shard of ours is warned about and left alone.
         """
-        kept: dict[str, Response] = {}
-        for path, data in self._storage.read_many(self._storage.list(shards_folder(fingerprint))).items():
-            try:
-                shard = responses_of(decode(data, RESPONSES))
-            except ValueError as error:
-                log.warning("%s/%s is not used: %s", self.uri, path, error)
-                continue
-            for response in shard:
-                if response.id not in kept or kept[response.id].error is not None:
-                    kept[response.id] = response
+        return read_shards(self._storage, shards_folder(fingerprint))[0]
+
+    def compact(self, fingerprint: str) -> dict[str, Response]:
+        """Return what `responses` does, and have it in few shards from now on. To be called by who has the cell's lease."""
+        folder = shards_folder(fingerprint)
+        kept, shards = read_shards(self._storage, folder)
+        if len(shards) >= COMPACT_FROM:
+            compact(self._storage, folder, list(kept.values()), shards)
         return kept
 
     def writer(

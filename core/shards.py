@@ -6,12 +6,14 @@ import logging
 import re
 import secrets
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 
 from core.errors import StoreError
 from core.request import Response
-from core.schema import encode, responses_table
+from core.schema import RESPONSES, decode, encode, responses_of, responses_table
+from core.storage import Storage
 
 SHARD_NAME = re.compile(r"[0-9a-f]{16}-[0-9]{5,}\.parquet")
 
@@ -19,6 +21,39 @@ log = logging.getLogger("steelyard.results")
 
 
 MOST_WAITING = 16  # shards whose rows may be in memory
+
+
+COMPACT_FROM = 32  # shards of a cell; that many are read back in about the time one takes to be made of them
+ROWS_OF_COMPACTED = 1 << 16
+
+
+def read_shards(storage: Storage, folder: str) -> tuple[dict[str, Response], list[str]]:
+    """Return the responses in a folder of shards by request id, and the shards they are in.
+
+    Where two have one id, one without error counts. A file that is no shard of ours is warned about and left alone.
+    """
+    kept: dict[str, Response] = {}
+    used = []
+    for path, data in storage.read_many(storage.list(folder)).items():
+        try:
+            shard = responses_of(decode(data, RESPONSES))
+        except ValueError as error:
+            log.warning("%s/%s is not used: %s", storage.uri, path, error)
+            continue
+        used.append(path)
+        for response in shard:
+            if response.id not in kept or kept[response.id].error is not None:
+                kept[response.id] = response
+    return kept, [path for path in used if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])]
+
+
+def compact(storage: Storage, folder: str, responses: Sequence[Response], shards: Sequence[str]) -> None:
+    """Put few large shards for the many that ``responses`` were read from, which go last: a reader finds each row once or twice."""
+    nonce = secrets.token_hex(8)
+    for number, start in enumerate(range(0, len(responses), ROWS_OF_COMPACTED)):
+        data = encode(responses_table(responses[start : start + ROWS_OF_COMPACTED]))
+        storage.put_new(f"{folder}/{nonce}-{number:05d}.parquet", data)
+    storage.delete(shards)
 
 
 class Sink(Protocol):

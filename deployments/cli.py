@@ -12,7 +12,7 @@ import typer
 
 from core.campaign import FleetSpec, load_spec
 from core.errors import UserError
-from deployments import catalogue, datasets
+from deployments import catalogue, datasets, store_commands
 from deployments import simulate as simulation
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(services, name="services")
 app.add_typer(datasets.app, name="datasets")
 app.command()(catalogue.benchmarks)
 app.command()(simulation.simulate)
+store_commands.register(app)
 
 SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
 

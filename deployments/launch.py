@@ -14,8 +14,8 @@ from deployments.embedded import embedded_server
 from deployments.live import shown
 
 
-def run_campaign(spec: CampaignSpec) -> int:
-    """Run ``spec`` and print its leaderboard. Returns 0, or 1 where a model failed.
+def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
+    """Run ``spec``, or ``only`` some of its models, and print its leaderboard. Returns 0, or 1 where a model failed.
 
     Raises `core.errors.UserError` for bad input, before any engine starts.
     """
@@ -27,7 +27,7 @@ def run_campaign(spec: CampaignSpec) -> int:
         server.result()
         try:
             with shown(terminal()):
-                campaign(spec)
+                campaign(spec, only)
         except CampaignFailedError as error:
             try:
                 print_leaderboard(open_store(spec.results), spec.name)
@@ -38,6 +38,20 @@ def run_campaign(spec: CampaignSpec) -> int:
             return 1
     print_leaderboard(open_store(spec.results), spec.name)
     return 0
+
+
+def rerun_failed(spec: CampaignSpec) -> int:
+    """Run what failed in the last run of ``spec`` once more. Returns as `run_campaign`; 0 where nothing had failed."""
+    from tasks.reopen import find_failed, reopen
+
+    check_spec(spec)
+    plan = check_campaign(spec)
+    failed = find_failed(spec)
+    if not failed.models:
+        print(f"steelyard: nothing failed in the last run of {spec.name!r}", file=sys.stderr)
+        return 0
+    reopen(spec, plan, failed)
+    return run_campaign(spec, list(failed.models))
 
 
 def rescore_campaign(spec: CampaignSpec) -> None:

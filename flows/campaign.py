@@ -22,7 +22,7 @@ from flows.loop import run_interruptible
 from tasks.check import check
 from tasks.control import CANCELLED
 from tasks.judge import judges_of
-from tasks.publish import publish, watch_scores
+from tasks.publish import carry_over, publish, watch_scores
 
 if get_current_settings().api.url is None:
     from flows.prefect_server import use_temporary_server  # slow to import, and of no use to workers
@@ -48,17 +48,19 @@ class CampaignResult:
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False)
-def campaign(spec: CampaignSpec) -> CampaignResult:
+def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResult:
     """Evaluate every model of the spec on every benchmark; a mapping with the spec's fields will do.
 
     Raises `core.errors.UserError` for bad input before any engine starts, and `CampaignFailedError` where models failed.
 
     Args:
         spec: Models, benchmarks, and where results go.
+        only: Names of the models to evaluate; the others keep what the campaign's last run asked for. All when left out.
     """
     plan = check(spec)
     run, started = new_run_id(), time.monotonic()
-    states = run_interruptible(lambda: evaluate_models(spec, plan, run))
+    asked = plan if only is None else carry_over(spec, plan, run, only)
+    states = run_interruptible(lambda: evaluate_models(spec, asked, run))
     failures = {model: failure_reason(state) for model, state in states.items() if not state.is_completed()}
     judges = tuple(p for p in plan.models if p.model.name in judges_of(spec) and p.model.name not in failures)
     if judges and not is_cancelling():

@@ -76,7 +76,7 @@ def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> 
     """
     store, cell = open_store(bench.results), work.cell
     requests = {request.id: request for request in work.benchmark.requests()}
-    stored = patiently(lambda: store.responses(cell.fingerprint), bench.patience, bench.control.rest)
+    stored = patiently(lambda: store.compact(cell.fingerprint), bench.patience, bench.control.rest)
     kept = {k: v for k, v in stored.items() if k in requests and v.error is None}
     label = f"{cell.model} · {cell.benchmark}"
     if kept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from threading import Event
@@ -18,8 +18,9 @@ from prefect.events import emit_event
 from core.campaign import CampaignSpec
 from core.compare import compare_store
 from core.drops import drops
+from core.errors import UserError, nearest
 from core.patience import patiently
-from core.plan import PlannedModel
+from core.plan import Plan, PlannedModel
 from core.report import leaderboard_rows
 from core.results import open_store
 from core.sample import Cell
@@ -71,6 +72,24 @@ async def record_verdicts(spec: CampaignSpec, run: str, planned: PlannedModel, c
     for model, asked in by_model.items():
         entry = {"model": model, "judge": planned.model.name, "cells": asked}
         await _write_model_run(spec, run, entry)
+
+
+@task(name="carry over", task_run_name="carry over", cache_policy=NO_CACHE)
+def carry_over(spec: CampaignSpec, plan: Plan, run: str, only: list[str]) -> Plan:
+    """Return the part of ``plan`` that is ``only`` of some models, and have ``run`` ask for the others' cells of the run before.
+
+    Raises `core.errors.UserError` for a model that the campaign has not.
+    """
+    names = [planned.model.name for planned in plan.models]
+    for name in only:
+        if name not in names:
+            raise UserError(f"only = {name!r}: the campaign has no such model{nearest(name, names)}")
+    store = open_store(spec.results)
+    last = (store.campaigns(spec.name) or [{"models": []}])[-1]
+    for entry in last["models"]:
+        if entry["model"] in names and entry["model"] not in only and "judge" not in entry:
+            store.write_model_run(spec.name, run, entry)
+    return replace(plan, models=tuple(planned for planned in plan.models if planned.model.name in only))
 
 
 async def _write_model_run(spec: CampaignSpec, run: str, entry: dict[str, Any]) -> None:
