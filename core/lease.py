@@ -33,6 +33,7 @@ from core.commit import FINGERPRINT
 from core.errors import StoreError
 from core.storage import Storage
 
+LEASE_SCHEMA = "1"  # a lease of another version is one nonetheless: what it says of its holder stays
 EXPIRES_SECONDS = 60.0  # after a holder's last sign of life
 RENEWALS = 6  # signs of life in that time
 SAME_START_SECONDS = 5.0  # a process's start is known as precisely as its machine's clock is steady
@@ -63,7 +64,7 @@ class Lessee:
     def __init__(self, storage: Storage, about: Mapping[str, Any], expires: float = EXPIRES_SECONDS) -> None:
         self._storage, self._about, self._expires = storage, dict(about), expires
         self.id = secrets.token_hex(16)
-        self._held: dict[str, int] = {}
+        self._held: dict[str, int | None] = {}  # None while it is asked for
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._beating: threading.Thread | None = None
@@ -72,24 +73,39 @@ class Lessee:
     def acquire(self, fingerprint: str) -> bool:
         """Take the lease of a cell. False where another holds it, or this one does already."""
         self._begin()
+        with self._lock:
+            if fingerprint in self._held:
+                return False
+            self._held[fingerprint] = None
+        generation = None
+        try:
+            generation = self._acquire(fingerprint)
+        finally:
+            with self._lock:
+                if generation is None:
+                    self._held.pop(fingerprint, None)
+                else:
+                    self._held[fingerprint] = generation
+        return generation is not None
+
+    def _acquire(self, fingerprint: str) -> int | None:
         top = max(read_leases(self._storage, fingerprint), key=lambda lease: lease.generation, default=None)
-        if top is not None and (top.holder == self.id or not self._watch.is_dead(top.holder)):
-            return False
+        if top is not None and top.holder == self.id:
+            return top.generation  # an earlier try that landed unheard
+        if top is not None and not self._watch.is_dead(top.holder):
+            return None
         generation = 1 if top is None else top.generation + 1
-        content = {"holder": self.id, "since": datetime.now(UTC).isoformat(timespec="seconds"), "about": self._about}
         path = lease_path(fingerprint, generation)
-        # Of two threads of this holder one finds the other's, which is no other content: ``nonce``.
-        text = json.dumps({**content, "nonce": secrets.token_hex(8)})
-        if not self._storage.put_new(path, text.encode()):
-            return False
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        content = {"schema": LEASE_SCHEMA, "holder": self.id, "since": since, "about": self._about}
+        if not self._storage.put_new(path, json.dumps(content).encode()):
+            return None
         if any(lease.generation > generation for lease in read_leases(self._storage, fingerprint)):
             self._storage.delete([path])  # what was looked at above had long changed
-            return False
-        with self._lock:
-            self._held[fingerprint] = generation
+            return None
         if top is not None:
             log.info("cell %s is taken over from %s, who is gone", fingerprint[:12], top.about or top.holder)
-        return True
+        return generation
 
     def release(self, fingerprint: str) -> None:
         """Give a lease back; none held is no error."""
@@ -133,7 +149,7 @@ class Lessee:
                 failing = True
 
     def _show_life(self) -> None:
-        content = {**this_process(), "expires": self._expires, "about": self._about}
+        content = {"schema": LEASE_SCHEMA, **this_process(), "expires": self._expires, "about": self._about}
         self._storage.put(holder_path(self.id), json.dumps(content).encode())
 
 

@@ -259,7 +259,7 @@ class FleetSpec(Strict):
 
 
 class PolicySpec(Strict):
-    """Numbers of the routing policy."""
+    """Numbers of the routing policy, and what is done while the results store is away."""
 
     lightweight_max_weight_gb: PositiveFloat = 30
     """Weights up to this many GB (10⁹ bytes) run lightweight."""

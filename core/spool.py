@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from core.commit import shards_folder
-from core.errors import StoreError, UserError
+from core.errors import StoreError, StoreUnreachableError, UserError
 from core.lease import process_is_gone, this_process
 from core.patience import next_wait
 from core.redact import redact
@@ -72,7 +72,7 @@ class Spool:
     def put_new(self, path: str, data: bytes) -> bool:
         """Have ``path`` created in the store, now or later. Returns once it is there or on the local disk.
 
-        Raises `core.errors.StoreError` where neither takes it and the store has been away for longer than it is waited for.
+        Raises `core.errors.StoreError` where neither takes it, and the store refuses or was waited for long enough.
         """
         wait: float | None = None
         while True:
@@ -144,11 +144,13 @@ class Spool:
                 return False
             try:
                 if not self._backlog:
-                    note = {**this_process(), **self._about, "results": self._storage.uri}
+                    self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    note = {"schema": "1", **this_process(), **self._about, "results": self._storage.uri}
                     self._local.put(NOTE, json.dumps(note, indent=2).encode())
                 self._local.put_new(path, data)
-            except StoreError as error:
-                reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
+            except (StoreError, OSError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                reason = cause.strerror if isinstance(cause, OSError) else str(error)
                 self._say_trouble(f"{reason}: free space there, or name another folder in policy.spool")
                 return False
             self._trouble = None
@@ -202,7 +204,7 @@ class Spool:
         with self._change:
             if self._away_since is not None:
                 log.info("the results store answers again")
-            self._away_since = self._trouble = None
+            self._away_since = self._trouble = self._last = None
 
     def _miss(self, error: StoreError) -> None:
         with self._change:
@@ -212,9 +214,10 @@ class Spool:
                 log.warning("answers go to %s until the results store takes them: %s", self.folder, error)
 
     def _left(self) -> float:
-        since = self._away_since
-        if self._hurried:
+        """Seconds that the store is still waited for: none where it does answer, and refuses."""
+        if self._hurried or (self._last is not None and not isinstance(self._last, StoreUnreachableError)):
             return 0.0
+        since = self._away_since
         return self._plan.patience if since is None else since + self._plan.patience - time.monotonic()
 
     def _say_trouble(self, trouble: str) -> None:
@@ -223,8 +226,10 @@ class Spool:
         self._trouble = trouble
 
     def _too_long(self) -> str:
-        away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
         trouble = f"; spool {str(self.folder)!r} takes no more: {self._trouble}" if self._trouble else ""
+        if self._last is not None and not isinstance(self._last, StoreUnreachableError):
+            return f"{self._last}{trouble}"
+        away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
         return f"waited {away:.0f} s for the results store (policy.store_patience_seconds): {self._last}{trouble}"
 
 
@@ -234,9 +239,11 @@ def how_to_upload(folder: str) -> str:
 
 
 def left_behind(root: Path, results: str) -> Iterator[Path]:
-    """Yield the spools under ``root`` whose process on this machine is gone and whose store is ``results``."""
+    """Yield this user's spools under ``root`` whose process on this machine is gone and whose store is ``results``."""
     for note in sorted(root.glob(f"*/{NOTE}")):
         try:
+            if {note.stat().st_uid, note.parent.stat().st_uid} != {os.getuid()}:
+                continue  # where all may write, anybody could have numbers stored
             data = note.read_bytes()
             if json.loads(data)["results"] == results and process_is_gone(data):
                 yield note.parent

@@ -213,7 +213,7 @@ class S3Storage:
 
     def put_new(self, path: str, data: bytes) -> bool:
         """See `Storage.put_new`."""
-        return self._put_new(self._fs, path, data, CALL_SECONDS if len(data) <= LITTLE_BYTES else TRANSFER_SECONDS)
+        return self._put_new(self._fs, path, data, _seconds_for(data))
 
     def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:
         """See `Storage.put_new_parts`. In one piece, see `PUT_BYTES`."""
@@ -222,7 +222,7 @@ class S3Storage:
     def put(self, path: str, data: bytes) -> None:
         """See `Storage.put`."""
         with self._explained(f"cannot write {path}"):
-            self._fs.pipe_file(self._key(path), data, timeout=TRANSFER_SECONDS)
+            self._fs.pipe_file(self._key(path), data, timeout=_seconds_for(data))
 
     def read(self, path: str) -> bytes | None:
         """See `Storage.read`."""
@@ -310,6 +310,10 @@ class S3Storage:
         except (OSError, _boto_error()) as error:
             kind = StoreUnreachableError if _is_transient(error) else StoreError
             raise kind(f"results {self.uri!r}: {_explanation(error, self.bucket, what)}") from error
+
+
+def _seconds_for(data: bytes) -> float:
+    return CALL_SECONDS if len(data) <= LITTLE_BYTES else TRANSFER_SECONDS
 
 
 def s3_filesystem(attempts: int) -> Any:

@@ -11,7 +11,7 @@ from prefect.states import State
 from core.campaign import CampaignSpec
 from core.canary import ENGINES, canary_key, choose, compare
 from core.canary_store import read_answers, read_finding, write_finding
-from core.errors import UserError
+from core.errors import StoreError, UserError
 from core.plan import Plan
 from core.storage import open_storage
 from flows.dispatch import evaluate_models
@@ -27,6 +27,13 @@ def check_engines(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, Any] | 
     """
     if not spec.canary or len({planned.placement.engine for planned in plan.models}) < len(ENGINES):
         return None
+    try:
+        return _checked(spec, plan, run)
+    except StoreError as error:
+        return _untested(str(error))
+
+
+def _checked(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, Any]:
     pair = choose(spec, plan)
     if pair is None:
         return _untested("no model of the campaign fits both")

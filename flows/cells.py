@@ -11,6 +11,7 @@ from tasks.leases import Leases
 from tasks.prepare import CellWork
 
 POLL_SECONDS = 2.0  # a cell that others complete tells nobody
+POLL_SECONDS_PER_CELL = 0.25  # the more there are to look at, the less often
 
 
 class Cells:
@@ -34,10 +35,10 @@ class Cells:
             pending = [each for each in self._preparations if not each.done()]
             left = [work for work in works if self.is_left(work)]
             if pending:
-                seconds = POLL_SECONDS if left else None
+                seconds = self._poll_seconds() if left else None
                 await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             elif left:
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(self._poll_seconds())
             else:
                 return False
 
@@ -81,9 +82,13 @@ class Cells:
     async def engine_is_busy(self) -> bool:
         """Wait a moment; False where the engine has nothing of this model's to do."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), POLL_SECONDS)
+            await asyncio.wait_for(self._idle.wait(), self._poll_seconds())
             return False
         return True
+
+    def _poll_seconds(self) -> float:
+        left = sum(self.is_left(work) for work in known(self._preparations))
+        return max(POLL_SECONDS, POLL_SECONDS_PER_CELL * left)
 
     def _begin(self, what: object) -> None:
         self._busy.add(what)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +17,16 @@ from core.judge import Judging
 from core.judge_spec import JudgeSpec
 from core.plan import PlannedModel
 from core.results import Store, open_store
+from tasks.patience import patiently
 from tasks.prepare import CellWork, chat_of
-from tasks.retry import RETRYING
 from tasks.say import warn
 
 
-@task(
-    name="prepare judging", task_run_name="prepare judging by {planned.model.name}", cache_policy=NO_CACHE, **RETRYING
-)
+@task(name="prepare judging", task_run_name="prepare judging by {planned.model.name}", cache_policy=NO_CACHE)
 async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> quote[list[CellWork]]:
     """Find what ``planned``'s model judges of the campaign's run ``run``; a cell's ``model`` is the one that answered."""
-    return quote(await asyncio.to_thread(judgings, spec, run, planned, weights))
+    works = await patiently(lambda: judgings(spec, run, planned, weights), spec.policy.store_patience_seconds)
+    return quote(works)
 
 
 def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:

@@ -17,7 +17,7 @@ from prefect.events import emit_event
 
 from core.campaign import CampaignSpec
 from core.compare import compare_store
-from core.drops import drops
+from core.drops import Drop, drops
 from core.errors import UserError, nearest
 from core.patience import patiently
 from core.plan import Plan, PlannedModel
@@ -148,15 +148,7 @@ def publish(
 @task(name="watch scores", task_run_name="watch scores", cache_policy=NO_CACHE)
 def watch_scores(spec: CampaignSpec, run: str) -> list[str]:
     """Emit an event for each score that dropped since the campaign's run before, for automations. Returns them as text."""
-    store = open_store(spec.results)
-    runs = [each for each in store.campaigns(spec.name) if each["run"] <= run]
-    if len(runs) < 2:
-        return []
-    before, after = runs[-2:]
-    asked = {
-        fingerprint for each in (before, after) for model in each["models"] for fingerprint in model["cells"].values()
-    }
-    found = list(drops(before, after, store.commit_records(asked)))
+    found = patiently(lambda: _drops(spec, run), spec.policy.store_patience_seconds, Event().wait)
     for drop in found:
         warn(f"score dropped: {drop}")
         emit_event(
@@ -168,6 +160,18 @@ def watch_scores(spec: CampaignSpec, run: str) -> list[str]:
             },
         )
     return [str(drop) for drop in found]
+
+
+def _drops(spec: CampaignSpec, run: str) -> list[Drop]:
+    store = open_store(spec.results)
+    runs = [each for each in store.campaigns(spec.name) if each["run"] <= run]
+    if len(runs) < 2:
+        return []
+    before, after = runs[-2:]
+    asked = {
+        fingerprint for each in (before, after) for model in each["models"] for fingerprint in model["cells"].values()
+    }
+    return list(drops(before, after, store.commit_records(asked)))
 
 
 def _table(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -151,6 +151,14 @@ def test_one_that_was_silent_while_the_storage_was_away_gets_a_moment(storage: S
     assert watch.is_dead(holder)
 
 
+def test_a_lease_that_was_taken_unheard_is_ones_own(storage: Storage, lessee: Callable[..., Lessee]) -> None:
+    ours = lessee()
+    storage.put(lease_path(CELL, 3), json.dumps({"holder": ours.id, "since": "now", "about": {}}).encode())
+    assert ours.acquire(CELL)
+    ours.release(CELL)
+    assert storage.list("leases") == []
+
+
 def test_what_is_no_lease_is_stepped_over(storage: Storage, lessee: Callable[..., Lessee]) -> None:
     storage.put(f"leases/{CELL}/000007.json", b"{")
     storage.put(f"leases/{CELL}/notes.txt", b"hello")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -126,6 +127,38 @@ def test_a_store_that_stays_away_ends_the_wait_and_what_is_left_can_be_uploaded(
     assert not Path(folder).exists()
 
 
+def test_a_store_that_refuses_is_not_waited_for_and_nothing_is_lost(
+    outage: Outage, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as expired:
+        expired.setenv("AWS_SECRET_ACCESS_KEY", "not-any-more-the-right-one")
+        ours = Spool(S3Storage(store.uri), SpoolPlan(tmp_path / "spools", 1e9, 600.0), {"model": "m"})
+        write(store, ours)
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="refuses the credentials") as caught:
+            ours.drain()
+        assert time.monotonic() - began < SECONDS / 2
+        assert "not-any-more" not in str(caught.value)
+        folder = ours.close()
+    assert folder is not None
+    upload(Path(folder))
+    assert store.responses(CELL) == WANTED
+
+
+def test_a_spool_that_cannot_be_made_is_one_line(
+    outage: Outage, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "spools").write_text("a file")
+    ours = Spool(S3Storage(store.uri), SpoolPlan(tmp_path / "spools", 1e9, 1.0), {"model": "m"})
+    outage.begin()
+    with pytest.raises(
+        StoreError, match=r"takes no more: Not a directory: free space there, or name another"
+    ) as caught:
+        ours.put_new("responses/x", b"x")
+    assert "\n" not in str(caught.value)
+    assert ours.close() is None
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
 def test_a_full_disk_is_one_line(
     outage: Outage, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -209,6 +242,7 @@ def test_the_spool_of_a_killed_process_is_found_and_that_of_a_living_one_is_left
             upload(tmp_path / "spools")
         process.kill()
     (folder,) = left_behind(tmp_path / "spools", store.uri)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert list(left_behind(tmp_path / "spools", "s3://evals/another")) == []
     outage.end()
     upload(folder)
