@@ -15,7 +15,7 @@ NODE = FleetSpec(gpus=8, gpu_memory_gb=80, device="cuda")
 POLICY = PolicySpec()
 
 
-def spread(docs: int | None, replicas: int | None = None, fleet: FleetSpec = NODE, **policy: int) -> Placement:
+def spread(docs: int | None, replicas: int | None = None, fleet: FleetSpec = NODE, **policy: Any) -> Placement:
     model = ModelSpec(model="m", replicas=replicas)
     rules = PolicySpec(**policy)
     return with_replicas(place(real("Qwen3-0.6B"), model, fleet, rules), model, fleet, rules, docs)
