@@ -78,14 +78,19 @@ class _Sheet:
 
 
 def compare_store(store: Store, campaign: str | None = None) -> Comparison:
-    """Read a leaderboard and what `compare` needs of its samples.
+    """Read a leaderboard and what `compare` needs of its samples, as `read_values` does. Raises `core.errors.StoreError`."""
+    board = store.leaderboard(campaign)
+    return compare(read_values(store, board, campaign), board)
 
-    Where samples are damaged or gone, the log says so and the leaderboard comes without intervals and letters. Raises
-    `core.errors.StoreError` as `core.results.Store.leaderboard` does.
+
+def read_values(store: Store, board: pd.DataFrame, campaign: str | None = None) -> pd.DataFrame:
+    """Read what `compare` needs of the samples behind a leaderboard, or a part of one.
+
+    Where samples are damaged or gone, the log says so and nothing comes: a leaderboard without intervals and letters. Raises
+    `core.errors.StoreUnreachableError`.
     """
     import pandas as pd
 
-    board = store.leaderboard(campaign)
     clustered = set(board.loc[board["cluster"].notna(), "benchmark"])
     reads = [(set(board["benchmark"]) - clustered, SAMPLE_COLUMNS), (clustered, (*SAMPLE_COLUMNS, "doc"))]
     try:
@@ -99,7 +104,7 @@ def compare_store(store: Store, campaign: str | None = None) -> Comparison:
     except StoreError as error:
         log.warning("no intervals and no comparisons: %s", error)
         samples = []
-    return compare(pd.concat(samples) if samples else pd.DataFrame(), board)
+    return pd.concat(samples) if samples else pd.DataFrame()
 
 
 def compare(samples: pd.DataFrame, leaderboard: pd.DataFrame, *, level: float = LEVEL, seed: int = 0) -> Comparison:

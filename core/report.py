@@ -16,7 +16,24 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-NUMBERS = frozenset({"score", "docs", "TP", "PP", "replicas", "tokens/s", "difference", "p", "p (Holm)", "won", "lost"})
+NUMBERS = frozenset(
+    {
+        "score",
+        "docs",
+        "TP",
+        "PP",
+        "replicas",
+        "tokens/s",
+        "difference",
+        "p",
+        "p (Holm)",
+        "won",
+        "lost",
+        "gained",
+        "A",
+        "B",
+    }
+)
 COMPARED = ("95% interval", "letters")
 ALPHA = 0.05
 LETTERS_NOTE = (
@@ -36,42 +53,42 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
 
 def leaderboard_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the leaderboard as plain JSON values, ranked, one dict per row; None for what is not known."""
-    return _rows(ranked(frame))
+    return plain_rows(ranked(frame))
 
 
-def leaderboard_table(frame: pd.DataFrame) -> Table:
+def leaderboard_table(frame: pd.DataFrame, title: str = "Leaderboard") -> Table:
     """Return the leaderboard as a table for the terminal; a benchmark's best models, as far as one can tell, are bold."""
     from rich.text import Text
 
     rows = leaderboard_rows(frame)
-    compared = _is_compared(rows)
-    table = _table("Leaderboard", _headings(compared))
-    table.caption, table.caption_justify = Text("\n".join(_remarks(rows))), "left"
+    compared = is_compared(rows)
+    table = table_of(title, board_headings(compared))
+    table.caption, table.caption_justify = Text("\n".join(board_remarks(rows))), "left"
     above = None
-    for row, best in _with_best(rows):
+    for row, best in with_best(rows):
         if above is not None and row["benchmark"] != above:
             table.add_section()
         above = row["benchmark"]
-        _add_row(table, _cells(row, compared), "bold" if best else "")
+        add_row(table, board_cells(row, compared), "bold" if best else "")
     return table
 
 
 def runs_table(frame: pd.DataFrame) -> Table:
     """Return where each model ran and why, one row per model and placement."""
-    table = _table("Where each model ran and why", ("model", "engine", "TP", "PP", "replicas", "reason"), fold=False)
+    table = table_of("Where each model ran and why", ("model", "engine", "TP", "PP", "replicas", "reason"), fold=False)
     names = ["model", "engine", "tensor_parallel", "pipeline_parallel", "replicas", "reason"]
     for row in leaderboard_rows(frame.drop_duplicates(names).sort_values("model")):
-        _add_row(table, ("" if row[name] is None else str(row[name]) for name in names))
+        add_row(table, ("" if row[name] is None else str(row[name]) for name in names))
     return table
 
 
 def leaderboard_markdown(frame: pd.DataFrame) -> str:
     """Return the leaderboard as a markdown table, and under it where each model ran and why."""
     rows = leaderboard_rows(frame)
-    compared = _is_compared(rows)
-    lines = _markdown_head(_headings(compared))
-    lines += [_markdown_line(_cells(row, compared), bold=(1, 3) if best else ()) for row, best in _with_best(rows)]
-    lines += [line for remark in _remarks(rows) for line in ("", _escaped(remark))]
+    compared = is_compared(rows)
+    lines = markdown_head(board_headings(compared))
+    lines += [markdown_line(board_cells(row, compared), bold=(1, 3) if best else ()) for row, best in with_best(rows)]
+    lines += [line for remark in board_remarks(rows) for line in ("", _escaped(remark))]
     reasons = dict.fromkeys((row["model"], row["reason"]) for row in sorted(rows, key=lambda row: row["model"]))
     lines += ["", *(f"- {_escaped(model)}: {_escaped(reason)}" for model, reason in reasons if reason)]
     return "\n".join(lines).rstrip() + "\n"
@@ -94,20 +111,20 @@ PAIR_HEADINGS = (
 
 def pairs_table(pairs: pd.DataFrame) -> Table:
     """Return every pair of models compared (`core.compare.PAIR_COLUMNS`), significant differences bold."""
-    table = _table("Differences between models, on the docs both answered", PAIR_HEADINGS)
+    table = table_of("Differences between models, on the docs both answered", PAIR_HEADINGS)
     above = None
-    for row in _rows(pairs):
+    for row in plain_rows(pairs):
         if above is not None and row["benchmark"] != above:
             table.add_section()
         above = row["benchmark"]
-        _add_row(table, _pair_cells(row), "bold" if _is_significant(row) else "")
+        add_row(table, pair_cells(row), "bold" if is_significant(row) else "")
     return table
 
 
 def pairs_markdown(pairs: pd.DataFrame) -> str:
     """Return the pairs as a markdown table, significant differences bold."""
-    lines = _markdown_head(PAIR_HEADINGS)
-    lines += [_markdown_line(_pair_cells(row), bold=(3,) if _is_significant(row) else ()) for row in _rows(pairs)]
+    lines = markdown_head(PAIR_HEADINGS)
+    lines += [markdown_line(pair_cells(row), bold=(3,) if is_significant(row) else ()) for row in plain_rows(pairs)]
     return "\n".join(lines) + "\n"
 
 
@@ -135,11 +152,13 @@ def _number(value: float) -> str:
     return f"{value:.4f}".replace("-0.0000", "0.0000")
 
 
-def _p_text(p: float | None) -> str:
+def p_text(p: float | None) -> str:
+    """Write a p-value, to four decimals; empty where there is none."""
     return "" if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one dict per row, None for what is not known."""
     values = frame.astype(object)
     return [
         {str(name): value for name, value in row.items()}
@@ -147,11 +166,13 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _is_compared(rows: Iterable[dict[str, Any]]) -> bool:
+def is_compared(rows: Iterable[dict[str, Any]]) -> bool:
+    """Say whether any row has an interval."""
     return any(row.get("low") is not None for row in rows)
 
 
-def _remarks(rows: Iterable[dict[str, Any]]) -> list[str]:
+def board_remarks(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Return what stands under a leaderboard: what letters mean, what is held against scores, how answers to one doc differ."""
     listed = list(rows)
     letters = [LETTERS_NOTE] if any(row.get("letters") for row in listed) else []
     notes = [f"* {row['model']}, {row['benchmark']}: {row['notes']}" for row in listed if row.get("notes")]
@@ -168,12 +189,13 @@ def _spread_text(row: Mapping[str, Any]) -> str:
     )
 
 
-def _headings(compared: bool) -> tuple[str, ...]:
+def board_headings(compared: bool) -> tuple[str, ...]:
+    """Return the headings of a leaderboard, with intervals and letters where it is ``compared``."""
     between = COMPARED if compared else ()
     return ("benchmark", "model", "metric", "score", *between, "docs", "engine", "TP", "tokens/s")
 
 
-def _with_best(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool]]:
+def with_best(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool]]:
     """Give ranked rows with whether each is its benchmark's best, or shares a letter with that."""
     best: dict[str, Any] = {}
     for row in rows:
@@ -183,7 +205,8 @@ def _with_best(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any],
         yield row, row["score"] is not None and (row is best or alike)
 
 
-def _cells(row: dict[str, Any], compared: bool) -> list[str]:
+def board_cells(row: dict[str, Any], compared: bool) -> list[str]:
+    """Return the texts of a leaderboard row under `board_headings`."""
     degree, speed, low = row["tensor_parallel"], row["tokens_per_second"], row.get("low")
     between = [interval_text(low, row.get("high")), row.get("letters") or ""] if compared else []
     return [
@@ -199,7 +222,8 @@ def _cells(row: dict[str, Any], compared: bool) -> list[str]:
     ]
 
 
-def _pair_cells(row: dict[str, Any]) -> list[str]:
+def pair_cells(row: dict[str, Any]) -> list[str]:
+    """Return the texts of a pair under `PAIR_HEADINGS`."""
     difference = row["difference"]
     return [
         row["benchmark"],
@@ -207,8 +231,8 @@ def _pair_cells(row: dict[str, Any]) -> list[str]:
         row["model_b"],
         "-" if difference is None else f"{difference:+.4f}",
         interval_text(row["low"], row["high"]),
-        _p_text(row["p"]),
-        _p_text(row["p_holm"]),
+        p_text(row["p"]),
+        p_text(row["p_holm"]),
         f"{row['docs']:,}" + (f" (-{row['left_out']:,})" if row["left_out"] else ""),
         f"{row['wins']:,}",
         f"{row['losses']:,}",
@@ -216,11 +240,13 @@ def _pair_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _is_significant(row: dict[str, Any]) -> bool:
+def is_significant(row: Mapping[str, Any]) -> bool:
+    """Say whether a difference is significant at 5% after Holm's correction."""
     return row["p_holm"] is not None and row["p_holm"] <= ALPHA
 
 
-def _table(title: str, headings: Iterable[str], *, fold: bool = True) -> Table:
+def table_of(title: str, headings: Iterable[str], *, fold: bool = True) -> Table:
+    """Return an empty table for the terminal."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -235,19 +261,22 @@ def _table(title: str, headings: Iterable[str], *, fold: bool = True) -> Table:
     return table
 
 
-def _add_row(table: Table, cells: Iterable[str], style: str = "") -> None:
+def add_row(table: Table, cells: Iterable[str], style: str = "") -> None:
+    """Add a row of plain texts."""
     from rich.text import Text
 
     # Text, not strings: a name in square brackets would be read as markup.
     table.add_row(*(Text(cell, style=style) for cell in cells))
 
 
-def _markdown_head(headings: Iterable[str]) -> list[str]:
+def markdown_head(headings: Iterable[str]) -> list[str]:
+    """Return the first two lines of a markdown table."""
     names = list(headings)
-    return [_markdown_line(names), _markdown_line("---:" if name in NUMBERS else "---" for name in names)]
+    return [markdown_line(names), markdown_line("---:" if name in NUMBERS else "---" for name in names)]
 
 
-def _markdown_line(cells: Iterable[str], bold: Iterable[int] = ()) -> str:
+def markdown_line(cells: Iterable[str], bold: Iterable[int] = ()) -> str:
+    """Return one line of a markdown table, the cells at ``bold`` bold."""
     marked = set(bold)
     texts = [f"**{_escaped(cell)}**" if place in marked else _escaped(cell) for place, cell in enumerate(cells)]
     return f"| {' | '.join(texts)} |"

@@ -9,6 +9,7 @@ Layout under the store's URI (docs/results.md)::
     campaigns/<campaign>/<run>.json, …/<run>/<model>.json        which cells a run asked for
     timeline/campaign=<c>/run=<r>/<model>-<nonce>.parquet        what a model of a run did when
     leases/<fingerprint>/<generation>.json, holders/<id>.json    who computes a cell at the moment: `core.lease`
+    reports/campaign=<c>/<run>.html                              the report of a run, for people
 """
 
 from __future__ import annotations
@@ -177,6 +178,24 @@ class Store:
         entry = _entry(record, "samples")
         return samples_of(decode(self._committed(self._storage.read(entry["path"]), entry, fingerprint), SAMPLES))
 
+    def samples_of_cells(self, fingerprints: Collection[str], columns: Collection[str] | None = None) -> pd.DataFrame:
+        """Return the samples of complete cells, whoever asked for them; ``fingerprint`` names each row's.
+
+        ``columns`` as in `samples`. Raises `core.errors.StoreError` where one is not complete.
+        """
+        import pyarrow as pa
+
+        wanted = None if columns is None else {*columns, "fingerprint"}
+        records, tables = self.commit_records(fingerprints), []
+        for fingerprint in dict.fromkeys(fingerprints):
+            if fingerprint not in records:
+                raise StoreError(f"results {self.uri!r}: cell {fingerprint} is not complete")
+            entry = _entry(records[fingerprint], "samples")
+            data = self._committed(self._storage.read(entry["path"]), entry, fingerprint)
+            tables.append(decode(data, SAMPLES, wanted).replace_schema_metadata())
+        kept = [field for field in SAMPLES if wanted is None or field.name in wanted]
+        return pa.concat_tables(tables or [pa.schema(kept).empty_table()]).to_pandas(maps_as_pydicts="strict")
+
     def scores(self, campaign: str | None = None) -> pd.DataFrame:
         """Return the scores of the cells that `leaderboard` lists, named as there (`core.schema.SCORES`)."""
         return self._frame("scores", SCORES, campaign)
@@ -242,6 +261,12 @@ class Store:
     def timeline(self, campaign: str, run: str | None = None) -> list[Span]:
         """Return the spans of a run, or of the campaign's newest that has any, in order of time."""
         return read_spans(self._storage, campaign, run)
+
+    def write_report(self, campaign: str, run: str, page: str) -> str:
+        """Store a run's report (`core.report_html`) and return its URI; one that is there already is replaced."""
+        path = f"reports/campaign={path_part(campaign)}/{path_part(run)}.html"
+        self._storage.put(path, page.encode())
+        return f"{self.uri}/{path}"
 
     def _named_cells(self, campaign: str | None) -> list[tuple[str | None, str, str, dict[str, Any]]]:
         """List (campaign, model, benchmark, commit record) of the complete cells that `leaderboard` shows."""

@@ -12,7 +12,15 @@ import typer
 
 from core.campaign import FleetSpec, load_spec
 from core.errors import UserError
-from deployments import catalogue, datasets, store_commands
+from deployments import (
+    catalogue,
+    compare_command,
+    datasets,
+    exchange_command,
+    report_command,
+    results_command,
+    store_commands,
+)
 from deployments import simulate as simulation
 
 app = typer.Typer(
@@ -27,12 +35,17 @@ app.add_typer(datasets.app, name="datasets")
 app.command()(catalogue.benchmarks)
 app.command()(simulation.simulate)
 store_commands.register(app)
+app.command()(results_command.results)
+app.command()(compare_command.compare)
+app.command()(report_command.report)
+app.command()(exchange_command.export)
+app.command("import")(exchange_command.import_)
 
 SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a model failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    """Entry point. Exit codes: 0 done, 1 a model failed or a gate does not hold, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
@@ -87,34 +100,6 @@ def plan(spec_path: SpecPath) -> None:
     )
     out.print(placement_table(planned, spec.policy))
     simulation.print_estimate(spec, planned, out)
-
-
-@app.command()
-def results(
-    store: Annotated[
-        str, typer.Argument(metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
-    ],
-    campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
-    format: Annotated[str, typer.Option(help="table, markdown, csv or json.")] = "table",
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Every two models compared, instead of the leaderboard.")
-    ] = False,
-    timeline: Annotated[
-        bool,
-        typer.Option("--timeline", help="What ran when in each campaign's newest run, instead of the leaderboard."),
-    ] = False,
-) -> None:
-    """Show the leaderboard of a results store, with intervals and which differences are real."""
-    from core.results import open_store
-    from deployments.console import print_frame, print_timeline
-
-    if store.endswith((".yaml", ".yml", ".json")):
-        spec = load_spec(store)
-        store, campaign = spec.results, campaign or spec.name
-    if timeline:
-        print_timeline(open_store(store), campaign, format)
-    else:
-        print_frame(open_store(store), campaign, format, pairs=pairs)
 
 
 @app.command()

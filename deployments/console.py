@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -75,44 +75,13 @@ def print_leaderboard(store: Store, campaign: str | None) -> None:
     out.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)
 
 
-def print_pairs(store: Store, campaign: str | None) -> None:
-    """Print every pair of models of each benchmark, and which benchmarks cannot be compared."""
-    from core.compare import compare_store, not_compared
-    from core.report import pairs_table
-
-    compared = compare_store(store, campaign)
-    out = console()
-    if compared.board.empty:
-        out.print(NOTHING.format(store.uri), soft_wrap=True)
-        return
-    out.print(pairs_table(compared.pairs))
-    if left := not_compared(compared):
-        out.print(f"Not compared, for a score is not a mean of values per doc: {', '.join(left)}", soft_wrap=True)
-
-
-def print_frame(store: Store, campaign: str | None, format: str, *, pairs: bool = False) -> None:
-    """Print the leaderboard, or the ``pairs`` of models, as ``format``. Raises `core.errors.UserError` for one it does not know."""
-    _check_format(format)
-    if format == "table":
-        (print_pairs if pairs else print_leaderboard)(store, campaign)
-        return
-    from core.compare import compare_store
-    from core.report import leaderboard_markdown, pairs_markdown
-
-    compared = compare_store(store, campaign)
-    frame = compared.pairs if pairs else compared.board
-    if format in ("csv", "json"):
-        print_rows(frame, format)
-    else:
-        print((pairs_markdown if pairs else leaderboard_markdown)(frame))
-
-
-def print_rows(frame: pd.DataFrame, format: str) -> None:
-    """Print plain rows as ``format`` csv or json."""
+def print_rows(frame: pd.DataFrame, format: str, file: TextIO | None = None) -> None:
+    """Print plain rows as ``format`` csv or json, to the terminal or a file."""
+    out = file or sys.stdout
     if format == "csv":
-        frame.to_csv(sys.stdout, index=False)
+        frame.to_csv(out, index=False)
     else:
-        sys.stdout.write(frame.to_json(orient="records", lines=True, double_precision=15).lstrip("\n"))
+        out.write(frame.to_json(orient="records", lines=True, double_precision=15).lstrip("\n"))
 
 
 def print_timeline(store: Store, campaign: str | None, format: str) -> None:

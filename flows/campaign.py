@@ -22,7 +22,7 @@ from flows.loop import run_interruptible
 from tasks.check import check
 from tasks.control import CANCELLED
 from tasks.judge import judges_of
-from tasks.publish import carry_over, publish, watch_scores
+from tasks.publish import carry_over, publish, publish_report, watch_scores
 
 if get_current_settings().api.url is None:
     from flows.prefect_server import use_temporary_server  # slow to import, and of no use to workers
@@ -71,6 +71,7 @@ def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResul
     try:
         engines = None if is_cancelling() else check_engines(spec, plan, run)
         leaderboard = publish(spec, run, failures, time.monotonic() - started, engines)
+        publish_report(spec, run)
         watch_scores(spec, run)
     except StoreError as error:
         if not failures:

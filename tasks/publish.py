@@ -18,16 +18,19 @@ from prefect.events import emit_event
 from core.campaign import CampaignSpec
 from core.compare import compare_store
 from core.drops import Drop, drops
-from core.errors import UserError, nearest
+from core.errors import TransientError, UserError, nearest
 from core.patience import patiently
 from core.plan import Plan, PlannedModel
 from core.report import leaderboard_rows
+from core.report_html import report_html
+from core.report_read import read_report
 from core.results import open_store
 from core.sample import Cell
 from core.timeline import lanes
 from core.timeline_chart import timeline_markdown
 from tasks.keys import artifact_key
 from tasks.patience import patiently as patiently_in_thread
+from tasks.retry import RETRYING
 from tasks.say import warn
 
 SCORE_DROPPED = "steelyard.score.dropped"
@@ -143,6 +146,27 @@ def publish(
             "\n".join(lines), key=artifact_key("failures", spec.name), description="Models that failed"
         )
     return frame
+
+
+@task(task_run_name="publish report", cache_policy=NO_CACHE, **RETRYING)
+def publish_report(spec: CampaignSpec, run: str) -> str | None:
+    """Store the campaign's report, one HTML file, and link it as a Prefect artifact. Returns its URI; None where there is none.
+
+    A report that cannot be made is no reason for a campaign to fail: its results are stored.
+    """
+    store = open_store(spec.results)
+    try:
+        found = read_report(store, spec.name, run=run)
+        if found.board.compared.board.empty:
+            return None
+        uri = store.write_report(spec.name, run, report_html(found))
+    except TransientError:
+        raise
+    except Exception as error:  # whatever it is, `steelyard report` shows it in full
+        warn(f"the report was not made ({type(error).__name__}: {error}); try `steelyard report {spec.results}`")
+        return None
+    create_link_artifact(uri, link_text="report (HTML)", key=artifact_key("report", spec.name))
+    return uri
 
 
 @task(name="watch scores", task_run_name="watch scores", cache_policy=NO_CACHE)

@@ -1,0 +1,52 @@
+"""A leaderboard, or a part of one, read from a store with all that is said beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.board import Selection, find_suite, select, with_facts
+from core.compare import Comparison, compare, read_values
+from core.report import engine_findings
+from core.results import Store
+from core.suite_board import with_suite
+from core.unfinished import Unfinished, unfinished
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard compared, and what is to be said of it."""
+
+    store: Store
+    compared: Comparison
+    partial: list[Unfinished]
+    remarks: list[str]
+    findings: list[str]
+    records: Mapping[str, Mapping[str, Any]]  # commit records by fingerprint, of all the campaigns' cells
+    runs: list[dict[str, Any]]  # the newest of each campaign
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands under it."""
+        return [*map(str, self.partial), *self.remarks]
+
+
+def read_board(store: Store, campaign: str | None, selection: Selection) -> Board:
+    """Read the rows selected, with intervals, letters, sizes and whether their campaign is whole."""
+    board = select(store.leaderboard(campaign), selection)
+    runs = store.campaigns(campaign)
+    asked = {cell for run in runs for model in run["models"] for cell in model["cells"].values()}
+    records = store.commit_records({*board["fingerprint"], *asked})
+    partial = unfinished(runs, records)
+    samples = read_values(store, board, campaign)
+    remarks: list[str] = []
+    if selection.suite is not None:
+        samples, board, remarks = with_suite(samples, board, find_suite(selection.suite))
+    compared = compare(samples, board)
+    under_way = {each.campaign for each in partial}
+    frame = with_facts(compared.board, records)
+    frame["partial"] = frame["campaign"].isin(under_way)
+    newest = {run["campaign"]: run for run in runs}
+    whole = Comparison(frame, compared.pairs)
+    return Board(store, whole, partial, remarks, engine_findings(runs), records, list(newest.values()))

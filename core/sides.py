@@ -1,0 +1,133 @@
+"""The two sides of a comparison: models, one model at a revision, or whole campaigns, named as a person names them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import UserError, nearest
+
+CAMPAIGN = "campaign:"
+
+Cells = dict[str, str]  # benchmark → fingerprint
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one name stands for: complete cells of models, ``models`` by name, each by benchmark."""
+
+    name: str
+    models: dict[str, Cells]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A cell as somebody asked for it."""
+
+    campaign: str | None
+    run: str
+    model: str
+    benchmark: str
+    fingerprint: str
+
+
+def side(
+    name: str,
+    runs: Sequence[Mapping[str, Any]],
+    records: Mapping[str, Mapping[str, Any]],
+    campaign: str | None = None,
+    argument: str = "A",
+) -> Side:
+    """Return what ``name`` stands for among runs and commit records (`core.results.Store`), of ``campaign`` alone if given.
+
+    ``MODEL``, ``MODEL@REVISION`` (the start of a revision or of a checkpoint's digest), ``campaign:NAME`` (its newest run),
+    ``campaign:NAME@RUN`` (the start of a run's id), or ``NAME`` of a campaign that no model shares. Of several cells of one model
+    and benchmark the one of the newest run counts, then the one committed last. Raises `core.errors.UserError` naming
+    ``argument`` where nothing matches.
+    """
+    asked = list(_asked(runs, records, campaign))
+    models = {each.model for each in asked}
+    campaigns = {each.campaign for each in asked if each.campaign is not None}
+    plain, _, version = name.rpartition("@") if "@" in name else (name, "", "")
+    if not name.startswith(CAMPAIGN):
+        if plain in models:
+            return Side(name, {plain: _of_model(plain, version, asked, records, argument)})
+        if plain not in campaigns:
+            raise UserError(f"{argument} = {name!r}: no such model or campaign{_known(plain, {*models, *campaigns})}")
+    plain = plain.removeprefix(CAMPAIGN)
+    if plain not in campaigns:
+        raise UserError(f"{argument} = {name!r}: no such campaign{_known(plain, campaigns)}")
+    return Side(name, _of_campaign(plain, version, asked, argument, name))
+
+
+def model_pairs(a: Side, b: Side) -> list[tuple[str, str]]:
+    """Return which model of ``a`` stands against which of ``b``: the only two there are, else those of one name.
+
+    Raises `core.errors.UserError` where no two do.
+    """
+    if len(a.models) == 1 and len(b.models) == 1:
+        return [(next(iter(a.models)), next(iter(b.models)))]
+    shared = [model for model in a.models if model in b.models]
+    if not shared:
+        names = (", ".join(sorted(each.models)) for each in (a, b))
+        raise UserError(f"{a.name!r} has {next(names)} and {b.name!r} has {next(names)}: name two models")
+    return [(model, model) for model in shared]
+
+
+def _asked(
+    runs: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], campaign: str | None
+) -> Iterator[_Asked]:
+    """List complete cells, the newest run's first; cells that no run asks for last, the newest of them first."""
+    named = set()
+    for run in sorted(runs, key=lambda each: each["run"], reverse=True):
+        for model in run["models"]:
+            for benchmark, fingerprint in model["cells"].items():
+                named.add(fingerprint)
+                if fingerprint in records and campaign in (None, run["campaign"]):
+                    yield _Asked(run["campaign"], run["run"], model["model"], benchmark, fingerprint)
+    if campaign is None:
+        for record in sorted(records.values(), key=lambda each: each["committed"], reverse=True):
+            if record["fingerprint"] not in named:
+                yield _Asked(None, "", record["model"], record["benchmark"], record["fingerprint"])
+
+
+def _of_model(
+    model: str,
+    version: str,
+    asked: Iterable[_Asked],
+    records: Mapping[str, Mapping[str, Any]],
+    argument: str,
+) -> Cells:
+    cells: Cells = {}
+    revisions = set()
+    for each in asked:
+        if each.model != model:
+            continue
+        settings = records[each.fingerprint]["settings"]
+        known = [str(settings[key]) for key in ("revision", "checkpoint") if settings.get(key)]
+        revisions.update(known[:1])
+        if not version or any(
+            text.removeprefix("sha256:").startswith(version.removeprefix("sha256:")) for text in known
+        ):
+            cells.setdefault(each.benchmark, each.fingerprint)
+    if not cells:
+        raise UserError(f"{argument} = '{model}@{version}': no such revision; it has {', '.join(sorted(revisions))}")
+    return cells
+
+
+def _of_campaign(campaign: str, version: str, asked: Iterable[_Asked], argument: str, name: str) -> dict[str, Cells]:
+    own = [each for each in asked if each.campaign == campaign]
+    found = [each.run for each in own if each.run.startswith(version)]
+    if not found:
+        raise UserError(f"{argument} = {name!r}: no such run; it has {', '.join(sorted({each.run for each in own}))}")
+    models: dict[str, Cells] = {}
+    for each in own:
+        if each.run == found[0]:
+            models.setdefault(each.model, {}).setdefault(each.benchmark, each.fingerprint)
+    return models
+
+
+def _known(name: str, names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return nearest(name, listed) or (f"; there are {', '.join(listed)}" if listed else "; no results are complete yet")

@@ -1,0 +1,123 @@
+"""``steelyard export`` and ``steelyard import``: results in other tools' files, and theirs in our store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from core.board_read import Board
+    from core.lm_eval_export import CellResults
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
+    store: Annotated[
+        str, typer.Option("--store", metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
+    ] = "results",
+    format: Annotated[
+        str, typer.Option(help="lm-eval: lm-evaluation-harness's results JSON and samples JSONL.")
+    ] = "lm-eval",
+    campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="Only these benchmarks; several times, * and ? stand for any text.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only these models, named alike.")] = None,
+) -> None:
+    """Write results and samples for other tools to read."""
+    from core.board import Selection
+    from core.board_read import read_board
+    from core.campaign import load_spec
+    from core.lm_eval_export import export_model
+    from core.lm_eval_import import check_format
+    from core.results import open_store
+    from deployments.console import NOTHING
+
+    check_format(format)
+    if store.endswith((".yaml", ".yml", ".json")):
+        spec = load_spec(store)
+        store, campaign = spec.results, campaign or spec.name
+    opened = open_store(store)
+    board = read_board(opened, campaign, Selection(tuple(benchmark or ()), tuple(model or ())))
+    if board.compared.board.empty:
+        raise UserError(NOTHING.format(opened.uri))
+    scores = opened.scores(campaign).drop_duplicates(["fingerprint", "task", "metric", "filter"])
+    for name in sorted(set(board.compared.board["model"])):
+        for path, text in export_model(name, _cells(board, name, scores)):
+            _write(folder / path, text)
+            print(folder / path)
+
+
+def import_(
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help="lm-eval.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES...", help="Results files (results_….json); their samples files lie beside them."),
+    ],
+    store: Annotated[
+        str, typer.Option("--store", metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
+    ] = "results",
+    name: Annotated[str | None, typer.Option(help="The model's name in results; its own if left out.")] = None,
+) -> None:
+    """Take other tools' results into a store. The same file twice changes nothing."""
+    from core.campaign import load_spec
+    from core.lm_eval_import import ENGINE, check_format, import_results
+    from core.quality import facts_of
+    from core.results import open_store
+
+    check_format(format)
+    opened = open_store(load_spec(store).results if store.endswith((".yaml", ".yml", ".json")) else store)
+    for path in files:
+        if path.name.startswith("samples_"):
+            continue  # `*` names them too; each is read with its results
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            cells = list(import_results(content, partial(_lines, path), name))
+        except OSError as error:
+            raise UserError(f"{str(path)!r}: it cannot be read: {error.strerror or error}") from error
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise UserError(f"{str(path)!r}: {error}: use a results file of lm-evaluation-harness 0.4") from error
+        for cell, scoring in cells:
+            is_new = opened.commit(cell, scoring, {"engine": ENGINE, "imported": path.name, **facts_of(scoring)})
+            head = scoring.headline
+            known = "" if is_new else " (known already)"
+            print(
+                f"{cell.model}, {cell.benchmark}: {head.metric} {head.value:.4f}, {len(scoring.samples)} samples{known}"
+            )
+
+
+def _cells(board: Board, model: str, scores: pd.DataFrame) -> Iterable[CellResults]:
+    from core.lm_eval_export import CellResults
+
+    frame = board.compared.board.sort_values(["benchmark", "fingerprint"])
+    for fingerprint in frame.loc[frame["model"] == model, "fingerprint"]:
+        own = scores[scores["fingerprint"] == fingerprint]
+        rows = [{str(key): value for key, value in row.items()} for row in own.to_dict("records")]
+        yield CellResults(board.records[fingerprint], rows, board.store.cell_samples(fingerprint))
+
+
+def _lines(results: Path, task: str) -> list[Mapping[str, object]] | None:
+    """Read a task's samples file of the same run: ``samples_<task>_<date>.jsonl``."""
+    date = results.stem.rpartition("_")[2]
+    path = results.with_name(f"samples_{task}_{date}.jsonl")
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"{str(path)!r}: it cannot be written: {error.strerror or error}") from error
