@@ -139,7 +139,7 @@ def place(
     else:
         why = f"{size} exceed {limit}"
     least = 2 if long and not asked else 1
-    degrees = [d for d in _degrees(checkpoint, model, fleet) if d[0] * d[1] >= least]
+    degrees = [d for d in parallel_degrees(checkpoint, model, fleet) if d[0] * d[1] >= least]
     for cut_allowed in (False, True):
         for tensor, pipeline in degrees:
             window = load.largest_window(tensor, pipeline)
@@ -151,6 +151,14 @@ def place(
         )
     widest = max(degrees, key=lambda d: (d[0] * d[1], d[0]))
     raise CannotPlaceError(f"{why}, and does not fit the fleet either: {_lack(load, *widest)}; {_mend(load, fleet)}")
+
+
+def memory_of(
+    checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: PolicySpec, placement: Placement
+) -> Memory:
+    """Return what one GPU of ``placement`` was expected to need."""
+    load = _load(checkpoint, model, fleet, policy)
+    return load.memory(placement.tensor_parallel, placement.pipeline_parallel, placement.max_model_len)
 
 
 def _load(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: PolicySpec) -> _Load:
@@ -185,7 +193,7 @@ def tensor_degrees(checkpoint: Checkpoint, most: int) -> list[int]:
     ]
 
 
-def _degrees(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec) -> list[tuple[int, int]]:
+def parallel_degrees(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec) -> list[tuple[int, int]]:
     """List (tensor, pipeline) degrees the fleet can hold, best first: no more stages than needed, then the fewest GPUs.
 
     Tensor parallel stays within a node; stages may cross nodes, and idle while they wait for each other.

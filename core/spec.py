@@ -286,6 +286,12 @@ class PolicySpec(Strict):
     """Local folder that takes answers while S3 does not; ``~/.cache/steelyard/spool`` when left out."""
     spool_gb: PositiveFloat = 10
     """Most that one model's answers may take there, in GB (10⁹ bytes); with more, generation waits for S3."""
+    engine_restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a model's engine is started again after it died, in one run; only unfinished requests are repeated."""
+    stall_minutes: PositiveFloat = 10
+    """An engine that has requests and makes no token for so long is ended, and counts as one that died."""
+    poison_requests: Annotated[int, Field(ge=0)] = 8
+    """So many requests that end the engine each time are left out, marked as errors; with more, the model fails."""
 
 
 @cache

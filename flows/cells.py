@@ -19,7 +19,8 @@ class Cells:
 
     def __init__(self, preparations: Sequence[Preparation], leases: Leases) -> None:
         self._preparations, self._leases = preparations, leases
-        self._over: set[str] = set()  # complete, or answered here
+        self._over: set[str] = set()  # complete, answered here, or given up
+        self._failed: set[str] = set()  # of those, the ones that could not be answered
         self._reserved: set[str] = set()  # leased by `any_to_answer`
         self._busy: set[object] = set()
         self._idle = asyncio.Event()
@@ -43,11 +44,11 @@ class Cells:
                 return False
 
     def is_left(self, work: CellWork) -> bool:
-        """Whether a cell is neither complete nor answered here, as far as is known."""
+        """Whether a cell is neither complete, nor answered here, nor given up, as far as is known."""
         return not work.complete and work.cell.fingerprint not in self._over
 
     async def take(self, work: CellWork) -> bool:
-        """Take a cell to be answered here. One that is taken keeps the engine busy until `answered`."""
+        """Take a cell to be answered here. One that is taken keeps the engine busy until `answered` or `failed`."""
         fingerprint = work.cell.fingerprint
         if fingerprint in self._reserved:
             self._reserved.discard(fingerprint)
@@ -62,9 +63,19 @@ class Cells:
         return bool(taken)
 
     def answered(self, work: CellWork) -> None:
-        """Count a cell that was taken as done with, however that ended."""
+        """Count a cell that was taken as done with."""
         self._over.add(work.cell.fingerprint)
         self._end(work.cell.fingerprint)
+
+    def failed(self, work: CellWork) -> None:
+        """Give a cell up that was taken."""
+        self._failed.add(work.cell.fingerprint)
+        self.answered(work)
+
+    def reopen_failed(self) -> None:
+        """Have cells that were given up answered after all, by another engine."""
+        self._over -= self._failed
+        self._failed.clear()
 
     async def give_back(self, work: CellWork) -> None:
         """Let others have a cell that is committed, or cannot be."""

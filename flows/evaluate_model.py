@@ -20,9 +20,11 @@ from prefect.states import State
 from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
+from core.errors import SteelyardError
 from core.fleet import resolve_fleet
 from core.plan import PlannedModel
-from engines.engine import EngineInfo
+from engines.engine import Engine, EngineConfig, EngineInfo
+from engines.slots import Held
 from flows.cells import Cells
 from flows.heed import run_heeding
 from flows.preparing import Part, Preparation, anything_to_do, failure_of, known, preparing, record
@@ -34,6 +36,7 @@ from tasks.leases import leasing
 from tasks.monitor import monitored
 from tasks.prepare import CellWork, fetch
 from tasks.provision import build_engine, compiled_or_not, engine_config, open_engine, provisioned
+from tasks.recover import Recovery, recovering, show_faults, standing
 from tasks.replicas import as_used, replicated, spread
 from tasks.route import route
 from tasks.slots import hold_devices
@@ -75,7 +78,9 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
             weights = await fetch(planned)
         if part == "canary":
             claim.begin()
-            async with bench(spec, planned, fleet, weights, run, control, timeline, claim, keep=False) as (on, _):
+            recovery = Recovery(spec, planned, fleet)
+            bench_of_canary = bench(spec, planned, fleet, weights, run, control, timeline, claim, recovery, keep=False)
+            async with faults_shown(recovery), bench_of_canary as (on, _):
                 await answer_canary(quote(on), spec, run, planned.placement.engine)
             return
         async with (
@@ -88,18 +93,26 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
             warm_later.cancel()
             cells = Cells(preparations, leases)
             finishing = [asyncio.create_task(record(spec, run, planned, part, preparations))]
-            async with all_ended(finishing):
+            recovery = Recovery(spec, planned, fleet)
+            async with all_ended(finishing), faults_shown(recovery):
                 while await cells.any_to_answer():
                     claim.begin()
                     await asyncio.wait(preparations, timeout=IMPORT_SECONDS)
                     works = [work for work in known(preparations) if cells.is_left(work)]
                     all_known = works if all(each.done() for each in preparations) else None
-                    placed = await compiled_or_not(
-                        spec, await spread(spec, planned, fleet, all_known), fleet, all_known
-                    )
-                    async with bench(spec, placed, fleet, weights, run, control, timeline, claim) as (on, info):
-                        on = replace(on, spool=spool, patience=spec.policy.store_patience_seconds)
-                        await answer_cells(on, info, placed, preparations, cells, finishing)
+                    placed = await spread(spec, recovery.planned, fleet, all_known)
+                    placed = await compiled_or_not(spec, placed, fleet, all_known)
+                    try:
+                        async with bench(spec, placed, fleet, weights, run, control, timeline, claim, recovery) as (
+                            on,
+                            info,
+                        ):
+                            on = replace(on, spool=spool, patience=spec.policy.store_patience_seconds)
+                            await answer_cells(on, info, placed, preparations, cells, finishing)
+                    except SteelyardError:
+                        if recovery.move() is None or control.is_cancelled:
+                            raise
+                        cells.reopen_failed()
             raise_first(failure_of(each) for each in preparations)
 
 
@@ -113,30 +126,40 @@ async def bench(
     control: Control,
     timeline: Timeline,
     claim: Claim,
+    recovery: Recovery,
     *,
     keep: bool = True,
 ) -> AsyncIterator[tuple[Bench, EngineInfo]]:
     """Hold the placement's devices, its Ray cluster and an open engine or replicas of it on them, all watched.
 
-    ``keep`` leaves a service loaded for the next; what a failure leaves behind never is.
+    ``keep`` leaves a service loaded for the next; what a failure leaves behind never is. An engine that dies is started again as
+    ``recovery`` says; where that is not enough, the model may have to be moved.
     """
     config = engine_config(spec, planned, fleet, weights)
+
+    def engine_on(held: Held) -> Engine:
+        def build(config: EngineConfig, again: bool) -> Engine:
+            if again and cluster is not None and held.devices == cluster.devices:  # a replica has a cluster of its own
+                stand(config)
+            return build_engine(spec, planned, config, held, cluster)
+
+        return recovering(spec, recovery, config, build)
+
     async with AsyncExitStack() as stack:
         until_free = stack.enter_context(ExitStack())
         with timeline.span("wait"):
             held = await stack.enter_async_context(hold_devices(spec, planned, fleet, config))
         with timeline.span("load"):
             cluster = await stack.enter_async_context(provisioned(spec, planned, fleet, config, held, run))
-            engine, holder = await stack.enter_async_context(
-                replicated(spec, planned, fleet, held, lambda held: build_engine(spec, planned, config, held, cluster))
-            )
+            stand = await stack.enter_async_context(standing(cluster, held))
+            engine, holder = await stack.enter_async_context(replicated(spec, planned, fleet, held, engine_on))
             monitor = await stack.enter_async_context(monitored(spec, fleet, planned.model.name, holder, engine, run))
         sound = False
         try:
             with timeline.span("load"):
                 info = await open_engine(quote(engine), planned.model.name)
             await asyncio.to_thread(claim.end)
-            yield Bench(engine, spec.results, control, monitor, timeline), info
+            yield Bench(engine, spec.results, control, monitor, timeline, recovery=recovery), info
             sound = True
         finally:
             until_free.enter_context(timeline.span("close"))
@@ -164,10 +187,10 @@ async def answer_cells(
         try:
             run = await evaluate_benchmark(quote(on), quote(work), label_of(work))
         except BaseException:
+            cells.failed(work)
             await cells.give_back(work)
             raise
-        finally:
-            cells.answered(work)
+        cells.answered(work)
         finishing.append(asyncio.create_task(finish(on, info, planned, work, run, cells)))
 
     async def answer_in_turn(work: CellWork, taken: bool | BaseException) -> None:
@@ -197,7 +220,7 @@ async def finish(
     try:
         with on.timeline.span("score", benchmark):
             scoring = await score(quote(work), run, label)
-        metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote())
+        metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote(), on.recovery)
         with on.timeline.span("store", benchmark):
             await store(quote(work), scoring, metadata, quote(on), label)
     finally:
@@ -207,6 +230,16 @@ async def finish(
 def label_of(work: CellWork) -> str:
     """Name of a cell for people."""
     return f"{work.cell.model} · {work.cell.benchmark}"
+
+
+@asynccontextmanager
+async def faults_shown(recovery: Recovery) -> AsyncIterator[None]:
+    """Show after the block, in Prefect, what the engine failed of within it."""
+    try:
+        yield
+    finally:
+        if faults := recovery.record():
+            await asyncio.shield(show_faults(quote(recovery), recovery.planned.model.name, len(faults)))
 
 
 @asynccontextmanager

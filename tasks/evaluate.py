@@ -33,6 +33,7 @@ from tasks.patience import patiently as patiently_in_thread
 from tasks.prepare import CellWork
 from tasks.progress import show_while
 from tasks.progress import tell as tell_listeners
+from tasks.recover import Recovery
 from tasks.say import say, warn
 from tasks.timeline import Timeline
 
@@ -66,6 +67,7 @@ class Bench:
     timeline: Timeline = field(default_factory=Timeline)
     spool: Spool | None = None
     patience: float = 0.0
+    recovery: Recovery | None = None
 
 
 def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
@@ -249,8 +251,11 @@ async def store(work: CellWork, scoring: Scoring, metadata: dict[str, Any], benc
     say(f"{label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
 
 
-def cell_metadata(planned: PlannedModel, info: EngineInfo, run: CellRun, scoring: Scoring) -> dict[str, Any]:
+def cell_metadata(
+    planned: PlannedModel, info: EngineInfo, run: CellRun, scoring: Scoring, recovery: Recovery | None = None
+) -> dict[str, Any]:
     """Facts of how a cell was computed, for its commit record. JSON values."""
+    faults = [] if recovery is None else recovery.record()
     return {
         "engine": info.engine,
         "placement": asdict(planned.placement),
@@ -264,4 +269,5 @@ def cell_metadata(planned: PlannedModel, info: EngineInfo, run: CellRun, scoring
         "monitor": run.monitor,
         **facts_of(scoring),
         "trust_remote_code": planned.model.trust_remote_code,
+        **({"faults": faults} if faults else {}),
     }

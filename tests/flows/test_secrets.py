@@ -84,7 +84,7 @@ def test_what_a_campaign_leaves_holds_no_secret(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spec = {**spec, "benchmarks": [{"name": "steelyard_arithmetic", "limit": 3}]}
+    spec = {**spec, "benchmarks": [{"name": "steelyard_arithmetic", "limit": 3}], "policy": {"engine_restarts": 0}}
     engines.scripts.update(first=leaky, second=dying)
     with pytest.raises(CampaignFailedError) as caught:
         campaign(spec)

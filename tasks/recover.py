@@ -1,0 +1,113 @@
+"""Recovery: what is done about a model's failing engine, said, recorded and carried out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from core.campaign import CampaignSpec, FleetSpec
+from core.ladder import QUOTED, Fault, Step, next_step
+from core.plan import PlannedModel
+from engines.distributed.cluster import Cluster, ClusterSpec, attach
+from engines.distributed.engine import service_name
+from engines.engine import Engine, EngineConfig
+from engines.recovering import RecoveringEngine
+from engines.slots import Held
+from tasks.keys import artifact_key
+from tasks.say import warn
+
+
+class Recovery:
+    """The steps taken for one model, by whichever of its engines. Any thread may ask for the next."""
+
+    def __init__(self, spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec) -> None:
+        self._lock = threading.Lock()
+        self._spec, self._fleet, self.planned = spec, fleet, planned
+        self._steps: list[Step] = []
+        self._moved: PlannedModel | None = None
+        self._record: list[dict[str, Any]] = []
+
+    def decide(self, fault: Fault) -> Step:
+        """Return what to do about ``fault`` (`core.ladder`), and say it."""
+        with self._lock:
+            step = next_step(fault, self._steps, self.planned, self._fleet, self._spec.policy)
+            message = fault.message.strip().partition("\n")[0][:QUOTED]
+            self._steps.append(step)
+            self._moved = step.moved or self._moved
+            self._record.append(
+                {
+                    "time": time.time(),
+                    "fault": fault.kind,
+                    "while": "loading" if fault.loading else "answering",
+                    "message": message,
+                    "action": step.action,
+                    "reason": step.reason,
+                }
+            )
+        warn(f"{self.planned.model.name}: engine failed ({fault.kind}): {message} → {step.action}: {step.reason}")
+        return step
+
+    def record(self) -> list[dict[str, Any]]:
+        """Return all faults so far with what was done, for the record. JSON values."""
+        with self._lock:
+            return list(self._record)
+
+    def move(self) -> PlannedModel | None:
+        """Return what the model is to run as from now on, once; None where it need not be moved."""
+        with self._lock:
+            moved, self._moved = self._moved, None
+            self.planned = moved or self.planned
+            return moved
+
+
+def recovering(
+    spec: CampaignSpec, recovery: Recovery, config: EngineConfig, build: Callable[[EngineConfig, bool], Engine]
+) -> Engine:
+    """Return an engine that ``build`` makes of ``config``, again where it dies; it is told whether it is again."""
+    built = 0
+
+    def make(options: Mapping[str, Any]) -> Engine:
+        nonlocal built
+        built += 1
+        return build(replace(config, extra={**config.extra, **options}), built > 1)
+
+    return RecoveringEngine(make, recovery.decide, stall_seconds=60 * spec.policy.stall_minutes)
+
+
+@asynccontextmanager
+async def standing(cluster: ClusterSpec | None, held: Held) -> AsyncIterator[Callable[[EngineConfig], None]]:
+    """Give what sees to it that a Ray cluster is there to start an engine on again: a local one may have died with it.
+
+    To be left once the engine is closed.
+    """
+    found: list[Cluster] = []
+
+    def stand(config: EngineConfig) -> None:
+        if cluster is not None:
+            found.append(attach(cluster, service_name(config), held.descriptors))
+
+    try:
+        yield stand
+    finally:
+        for each in found:
+            await asyncio.shield(asyncio.to_thread(each.leave, 0.0))
+
+
+@task(name="show faults", task_run_name="{model}: its engine failed {count} times", cache_policy=NO_CACHE)
+async def show_faults(recovery: Recovery, model: str, count: int) -> None:
+    """Show a model's faults and what was done about them in Prefect."""
+    rows = [{**row, "time": time.strftime("%H:%M:%S", time.gmtime(row["time"]))} for row in recovery.record()]
+    await acreate_table_artifact(
+        key=artifact_key("faults", model),
+        table=rows,
+        description=f"How the engine of {model} failed, and what was done",
+    )
