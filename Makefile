@@ -6,7 +6,7 @@ LOCK := requirements/$(KIND).txt
 BIN := .venv/bin
 STAMP := .venv/.$(KIND)-$(shell sha256sum $(LOCK) pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: setup demo demo-rows test test-slow parity perf lint format lock clean
+.PHONY: setup demo demo-rows test test-slow parity perf chaos lint format lock clean
 setup: $(STAMP)
 
 $(STAMP): $(LOCK) pyproject.toml
@@ -34,6 +34,9 @@ parity: $(STAMP)
 
 perf: $(STAMP)
 	@$(BIN)/python -m perf
+
+chaos: $(STAMP)
+	@$(BIN)/python -m perf.chaos
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -20,7 +20,7 @@ MEMORY = re.compile(
     r"larger than the available KV cache memory|Free memory on device|can't allocate memory|Cannot allocate memory|"
     r"bad_alloc|\bMemoryError\b|ALLOC_FAILED|killed by SIGBUS"  # a full /dev/shm
 )
-REFUSED = "vLLM did not start"
+REFUSED = re.compile(r"vLLM did not start|vLLM died of its first request")
 KILLED = re.compile(r"was killed by SIG|Failed core proc\(s\): \{[^}]*: -\d+")
 # max_num_seqs and max_num_batched_tokens, one after the other: vLLM's own are 256 or more, and 2,048 or more.
 BATCHES = ((64, 2048), (8, 512))
@@ -61,7 +61,7 @@ def kind_of(message: str, *, loading: bool) -> Kind:
     """Tell what an engine failed of by vLLM's and the system's words for it."""
     if MEMORY.search(message):
         return "memory"
-    if loading and REFUSED in message and not KILLED.search(message):
+    if loading and REFUSED.search(message) and not KILLED.search(message):
         return "refusal"
     return "death"
 

