@@ -19,7 +19,7 @@ from core.request import Request, Response
 from engines.batches import batches
 from engines.engine import EngineInfo
 from engines.process_child import Child
-from engines.process_log import describe_exit, quote_log
+from engines.process_log import OUT_OF_MEMORY, describe_exit, oom_kills, quote_log
 from engines.stop import Stop
 
 _Item = list[Response] | Exception | Stop | None  # what a run hears: responses, its end or a fault
@@ -59,6 +59,7 @@ class ProcessEngine:
         self._lock = threading.Lock()  # guards _child, _closing, _death and _runs
         self._child: Child | None = None
         self._started = 0.0
+        self._oom_kills = 0  # of the kernel, by then
         self._closing = False
         self._death: str | None = None
         self._runs: dict[int, SimpleQueue[_Item]] = {}
@@ -147,6 +148,7 @@ class ProcessEngine:
             if self._closing or self._child is not None:
                 raise EngineDiedError("the engine was closed" if self._closing else "the engine was opened before")
             self._started = time.time()
+            self._oom_kills = oom_kills()
             child = self._child = self.process()
         threading.Thread(target=self._receive, args=(child,), name="steelyard-receive", daemon=True).start()
         return child
@@ -211,7 +213,8 @@ class ProcessEngine:
                 child.log.unlink(missing_ok=True)
             else:
                 how = reason or f"the engine process {describe_exit(child.returncode)}"
-                self._death = f"{self._model}: {how}{quote_log(child.log)}"
+                memory = OUT_OF_MEMORY if oom_kills() > self._oom_kills else ""
+                self._death = f"{self._model}: {how}{memory}{quote_log(child.log)}"
             waiting = list(self._runs.values())
         self._opening.put(UserError(refusal) if refusal is not None else EngineDiedError(self._death))
         for responses in waiting:

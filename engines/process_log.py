@@ -15,6 +15,17 @@ ERROR_LINE = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")
 FOLLOW_UP = re.compile(
     r"Engine core initialization failed|Engine loop is not running|EngineCore encountered an issue|engine core ended"
 )
+KERNEL_COUNTS = Path("/proc/vmstat")
+OUT_OF_MEMORY = " (the kernel was out of memory meanwhile, and killed processes)"
+
+
+def oom_kills(counts: Path = KERNEL_COUNTS) -> int:
+    """How many processes the kernel has killed for want of memory since it started; 0 where it does not tell."""
+    try:
+        lines = counts.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def describe_exit(returncode: int | None) -> str:

@@ -8,17 +8,20 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import engines.process_engine
 from core.errors import EngineDiedError
-from core.ladder import Fault, Step
+from core.ladder import Fault, Step, kind_of
 from core.request import Generate, Generated, Request, Response, Sampling
 from engines.engine import Engine, EngineInfo
 from engines.process_engine import ProcessEngine, child_environment
+from engines.process_log import oom_kills
 from engines.recovering import POISON, RecoveringEngine
 from engines.stop import Stop
 from tests.processes import gone, group_of
@@ -280,21 +283,42 @@ def test_another_model_than_before_answers_nothing() -> None:
         list(scene.engine.run(requests(20)))
 
 
+def in_a_process() -> ProcessEngine:
+    return ProcessEngine(
+        "scripted",
+        "tests.engines.scripted_process",
+        0.001,
+        model="m",
+        environment=child_environment(os.environ),
+        close_seconds=5,
+        orderly_while_loading=True,
+    )
+
+
+def test_what_the_kernel_kills_for_want_of_memory_counts_as_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = tmp_path / "vmstat"
+    counts.write_text("pgfault 17\noom_kill 3\n")
+    assert oom_kills(counts) == 3
+    assert oom_kills(tmp_path / "nowhere") == 0
+    monkeypatch.setattr(engines.process_engine, "oom_kills", lambda: oom_kills(counts))
+    for after, kind in ((3, "death"), (4, "memory")):
+        engine = in_a_process()
+        pid = engine.open().detail["pid"]
+        counts.write_text(f"oom_kill {after}\n")
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(EngineDiedError) as died:
+            list(engine.run(requests(3)))
+        assert kind_of(str(died.value), loading=False) == kind
+        engine.close()
+
+
 def test_a_killed_process_costs_no_answer() -> None:
     built: list[ProcessEngine] = []
 
     def build(options: Mapping[str, Any]) -> Engine:
-        built.append(
-            ProcessEngine(
-                "scripted",
-                "tests.engines.scripted_process",
-                0.001,
-                model="m",
-                environment=child_environment(os.environ),
-                close_seconds=5,
-                orderly_while_loading=True,
-            )
-        )
+        built.append(in_a_process())
         return built[-1]
 
     engine = RecoveringEngine(build, lambda fault: Step("restart", fault.message), stall_seconds=600)
