@@ -252,7 +252,8 @@ class RecoveringEngine:
                 if old is not None:
                     old.close(keep=False)
                 if step.action in ("move", "give up"):
-                    raise EngineDiedError(f"{fault.message}\ngiven up: {step.reason}" if step.reason else fault.message)
+                    how = "given up" if step.action == "give up" else "not here"
+                    raise EngineDiedError(f"{fault.message}\n{how}: {step.reason}" if step.reason else fault.message)
                 self._options = step.options
             engine = self._build(self._options)
             with self._change:

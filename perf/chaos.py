@@ -12,15 +12,12 @@ import argparse
 import os
 import random
 import secrets
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,13 +27,12 @@ import psutil
 import yaml
 
 from core.results import open_store
-from deployments.local_s3 import S3Server, local_s3
 from engines.distributed import runtime
 from engines.process_engine import child_environment
 from engines.slots import DevicePool, holders
+from perf.chaos_world import BUCKET, Store, ours, surroundings, title_of, write_model
 from perf.measure import say
 
-BUCKET = "chaos"
 COMMAND = [sys.executable, "-c", "from deployments.cli import main; main()", "run"]
 RUN_SECONDS = 600.0  # a run that takes longer hangs
 RAY_SHARE = 0.35  # of the time
@@ -76,29 +72,6 @@ def kinds(kills: int) -> list[Kind]:
         Kind("distributed", {"ray": ray}, {"tensor_parallel": 2}),
         Kind("lightweight", {"campaign": rest // 2, "engine": rest - rest // 2, "s3": s3}),
     ]
-
-
-class Store:
-    """The S3 server, which can be killed; another then answers in its place."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._stack = ExitStack()
-        self.server: S3Server = self._stack.enter_context(local_s3(folder))
-        self.server.create_bucket(BUCKET)
-
-    def kill(self) -> None:
-        """End it at once."""
-        os.kill(self.server.pid, signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Have another in its place."""
-        self.close()
-        self.server = self._stack.enter_context(local_s3(self._folder, like=self.server))
-
-    def close(self) -> None:
-        """End it."""
-        self._stack.close()
 
 
 class Chaos:
@@ -230,7 +203,7 @@ class Chaos:
                 return None
             chosen = self.random.choice(found)
             with suppress(psutil.NoSuchProcess):
-                what = f"{victim} ({_title(chosen)})"
+                what = f"{victim} ({title_of(chosen)})"
                 chosen.kill()
         self._left[victim] -= 1
         self.tally.killed[victim] += 1
@@ -241,7 +214,7 @@ class Chaos:
         found = []
         for process in self._started():
             with suppress(psutil.Error, ProcessLookupError):
-                title = _title(process)
+                title = title_of(process)
                 if victim == "ray":
                     wanted = title.startswith(IN_RAY)
                 else:
@@ -261,7 +234,7 @@ class Chaos:
         deadline = time.monotonic() + LEFT_SECONDS
         while left := self._started():
             if time.monotonic() > deadline:
-                self.tally.faults.append(f"left after {after}: {', '.join(map(_title, left))}")
+                self.tally.faults.append(f"left after {after}: {', '.join(map(title_of, left))}")
                 for process in left:
                     with suppress(psutil.Error):
                         process.kill()
@@ -312,71 +285,6 @@ class Chaos:
 
     def _prefix(self) -> str:
         return f"s3://{BUCKET}/{self.kind.engine}-{secrets.token_hex(4)}"
-
-
-def write_model(folder: Path, tokenizer: Path) -> Path:
-    """Write a Llama of random weights, as small as vLLM's CPU build takes, whose heads two ranks can share."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    words = AutoTokenizer.from_pretrained(tokenizer)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.2,  # answers that differ
-        tie_word_embeddings=True,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-    )
-    LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
-    words.save_pretrained(folder)
-    return folder
-
-
-def ours() -> list[psutil.Process]:
-    """Live processes that were started here, whoever their parents are now."""
-    from tests.processes import running
-
-    own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
-    return [process for pid, process in running().items() if pid not in own]
-
-
-def _title(process: psutil.Process) -> str:
-    """What a process is, in a few words."""
-    try:
-        words = process.cmdline()
-        name: str = process.name()
-    except psutil.Error:
-        return "gone"
-    if "-m" in words[:-1]:
-        return words[words.index("-m") + 1]
-    return words[0].split("/")[-1] if words and words[0].startswith(("ray::", "VLLM::")) else name
-
-
-@contextmanager
-def surroundings() -> Iterator[Path]:
-    """Give a folder for everything, and have all processes started here find each other and nobody else's."""
-    folder = Path(tempfile.mkdtemp(prefix="sy-c-"))  # short: sockets lie in it
-    os.environ |= {
-        "STEELYARD_RUNTIME": str(folder / "r"),
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    for name in [name for name in os.environ if name.startswith("AWS_") or name == "PREFECT_API_URL"]:
-        del os.environ[name]
-    try:
-        yield folder
-    finally:
-        for process in ours():
-            with suppress(psutil.Error):
-                process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def chaos(kills: int, seed: str, minutes: float, engines: Sequence[str], cache: Path | None = None) -> list[Tally]:
