@@ -1,4 +1,4 @@
-"""One engine that outlives its process: what died is started again, and only what was not answered is repeated. Knows no vLLM."""
+"""An engine that outlives its process: started again where it dies, and only what was not answered is repeated. Knows no vLLM."""
 
 from __future__ import annotations
 
@@ -255,11 +255,11 @@ class RecoveringEngine:
                     how = "given up" if step.action == "give up" else "not here"
                     raise EngineDiedError(f"{fault.message}\n{how}: {step.reason}" if step.reason else fault.message)
                 self._options = step.options
-            engine = self._build(self._options)
-            with self._change:
-                self._check_closing()
-                self._engine, self._stalled = engine, False
             try:
+                engine = self._build(self._options)
+                with self._change:
+                    self._check_closing()
+                    self._engine, self._stalled = engine, False
                 info = engine.open()
                 self._check_alike(info)
             except EngineDiedError as error:

@@ -160,6 +160,19 @@ def test_an_engine_that_does_not_load_is_loaded_again() -> None:
         never.engine.open()
 
 
+def test_an_engine_that_cannot_be_made_is_made_again() -> None:
+    class Lost(Scene):
+        def build(self, options: Mapping[str, Any]) -> Engine:
+            if len(self.faults) == 1:
+                raise EngineDiedError("local Ray cluster cpu-0: its keeper cannot be reached")
+            return super().build(options)
+
+    scene = Lost(once(5))
+    scene.engine.open()
+    assert len(list(scene.engine.run(requests(20)))) == 20
+    assert [fault.loading for fault in scene.faults] == [False, True]
+
+
 class Hanging(ScriptedEngine):
     """Answers two requests, then nothing until it is closed."""
 
