@@ -1,21 +1,23 @@
-"""Waiting for a results store that does not answer, as long as nobody cancels."""
+"""Waiting for a results store that does not answer, without a thread for each who waits."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from core import patience
+from core.errors import StoreUnreachableError
+from core.patience import Patience
 
 T = TypeVar("T")
 
 
 async def patiently(call: Callable[[], T], seconds: float) -> T:
-    """Return what ``call()`` does, see `core.patience.patiently`, in a thread. Cancelled, it tries no more."""
-    ending = threading.Event()
-    try:
-        return await asyncio.to_thread(patience.patiently, call, seconds, ending.wait)
-    finally:
-        ending.set()
+    """Return what ``call()`` does in a thread, see `core.patience.patiently`."""
+    patience = Patience(seconds)
+    while True:
+        try:
+            return await asyncio.to_thread(call)
+        except StoreUnreachableError as error:
+            wait = patience.after(error)
+        await asyncio.sleep(wait)
