@@ -24,13 +24,13 @@ log = logging.getLogger("steelyard.monitor")
 
 MONITOR = pa.schema(
     [
-        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),  # of the reading
         pa.field("host", pa.string(), nullable=False),  # that read it
         pa.field("model", pa.string(), nullable=False),  # that was evaluated meanwhile
         pa.field("source", pa.string(), nullable=False),  # gpu, host, engine or ray
         pa.field("device", pa.string(), nullable=False),  # a GPU's index or UUID, an engine's process id, …
         pa.field("metric", pa.string(), nullable=False),  # docs/monitoring.md lists them with their units
-        pa.field("value", pa.float64(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),  # in the metric's unit
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"monitor"},
 )

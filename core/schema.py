@@ -1,7 +1,7 @@
 """Parquet schemas of the results store, and rows to and from `core.sample` and `core.request`.
 
-Every column is documented beside it here and in docs/results.md. ``benchmark`` and ``model`` are no columns of the
-files: they are hive partitions, so that every reader gets them once, from the path.
+Every column is documented beside it here; docs/schema.md is made of that (`python -m core.schema_docs`). ``benchmark``
+and ``model`` are no columns of the files: they are hive partitions, so that every reader gets them once, from the path.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ SAMPLES = pa.schema(
         pa.field("task", pa.string(), nullable=False),  # lm-eval task; a benchmark that is a group has several
         pa.field("doc_id", pa.int64(), nullable=False),  # position in the task's split
         pa.field("doc", pa.string()),  # the doc as JSON
-        pa.field("prompt", pa.string()),
+        pa.field("prompt", pa.string()),  # what the model was given
         pa.field("images", pa.list_(pa.string())),  # SHA-256 of each image's mode, size and pixels; empty for text
         pa.field("choices", pa.list_(pa.string())),  # continuations scored; empty for generation
-        pa.field("target", pa.string()),
+        pa.field("target", pa.string()),  # the reference, or the right choice's number
         pa.field("texts", pa.list_(pa.string())),  # generated answers, repeats in order; empty for loglikelihood
         pa.field("reasoning", pa.list_(pa.string())),  # what stood before each of texts; empty where no answer has any
         pa.field("logprobs", pa.list_(pa.float64())),  # nats, one per choice; empty for generation
@@ -49,8 +49,8 @@ SAMPLES = pa.schema(
         pa.field("filtered", pa.map_(pa.string(), pa.string())),  # filter → answer after it
         pa.field("metrics", pa.map_(pa.string(), pa.float64())),  # "metric,filter" → this doc's number
         pa.field("value", pa.float64()),  # the primary metric's number; null where it has none per doc
-        pa.field("prompt_tokens", pa.int64()),
-        pa.field("completion_tokens", pa.int64()),
+        pa.field("prompt_tokens", pa.int64()),  # of all the doc's requests
+        pa.field("completion_tokens", pa.int64()),  # of all its answers
         pa.field("cached_tokens", pa.int64()),  # of the prompt's, those read from the prefix cache
         pa.field("truncated", pa.bool_()),  # an answer stopped at its length limit
         pa.field("dropped_tokens", pa.int64()),  # of the prompts, from the left, to fit the window
@@ -63,14 +63,14 @@ SCORES = pa.schema(
     [
         *_IDENTITY,
         pa.field("task", pa.string(), nullable=False),  # or a group's name
-        pa.field("metric", pa.string(), nullable=False),
-        pa.field("filter", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("stderr", pa.float64()),  # null where none is defined
-        pa.field("docs", pa.int64(), nullable=False),
-        pa.field("higher_is_better", pa.bool_(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),  # what was computed
+        pa.field("filter", pa.string(), nullable=False),  # after which filter of the answers
+        pa.field("value", pa.float64(), nullable=False),  # the aggregate
+        pa.field("stderr", pa.float64()),  # its standard error; null where none is defined
+        pa.field("docs", pa.int64(), nullable=False),  # it is over
+        pa.field("higher_is_better", pa.bool_(), nullable=False),  # false for perplexity and the like
         pa.field("is_primary", pa.bool_(), nullable=False),  # the one number of its task
-        pa.field("is_group", pa.bool_(), nullable=False),
+        pa.field("is_group", pa.bool_(), nullable=False),  # whether the task is a group
         pa.field("is_headline", pa.bool_(), nullable=False),  # the one number of the benchmark
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"scores"},
@@ -80,16 +80,16 @@ RESPONSES = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),  # of the request
         pa.field("kind", pa.string(), nullable=False),  # "generated" or "scored"; the other kind's columns are null
-        pa.field("text", pa.string()),
-        pa.field("finish_reason", pa.string()),
-        pa.field("completion_tokens", pa.int64()),
-        pa.field("logprob", pa.float64()),
-        pa.field("is_greedy", pa.bool_()),
-        pa.field("tokens", pa.int64()),
-        pa.field("truncated", pa.int64()),
-        pa.field("prompt_tokens", pa.int64(), nullable=False),
-        pa.field("cached_tokens", pa.int64(), nullable=False),
-        pa.field("error", pa.string()),
+        pa.field("text", pa.string()),  # generated
+        pa.field("finish_reason", pa.string()),  # "stop" or "length"
+        pa.field("completion_tokens", pa.int64()),  # generated
+        pa.field("logprob", pa.float64()),  # of the continuation, in nats
+        pa.field("is_greedy", pa.bool_()),  # whether greedy decoding gives the continuation
+        pa.field("tokens", pa.int64()),  # of the continuation
+        pa.field("truncated", pa.int64()),  # tokens dropped from the left to fit the window
+        pa.field("prompt_tokens", pa.int64(), nullable=False),  # the prompt's
+        pa.field("cached_tokens", pa.int64(), nullable=False),  # of those, read from the prefix cache
+        pa.field("error", pa.string()),  # null where it was answered
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"responses"},
 )

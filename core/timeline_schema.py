@@ -19,13 +19,13 @@ _TIME = pa.timestamp("us", tz="UTC")
 TIMELINE = pa.schema(
     [
         pa.field("host", pa.string(), nullable=False),  # whose clock it is
-        pa.field("model", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),  # whose spans they are
         pa.field("part", pa.string(), nullable=False),  # benchmarks, judge or canary
         pa.field("engine", pa.string(), nullable=False),  # lightweight or distributed
         pa.field("phase", pa.string(), nullable=False),  # core.timeline.PHASES
         pa.field("benchmark", pa.string(), nullable=False),  # empty where it is not of one benchmark
-        pa.field("started", _TIME, nullable=False),
-        pa.field("ended", _TIME, nullable=False),
+        pa.field("started", _TIME, nullable=False),  # by the host's clock
+        pa.field("ended", _TIME, nullable=False),  # alike
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"timeline"},
 )
