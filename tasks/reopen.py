@@ -28,11 +28,15 @@ class Failed:
 def find_failed(spec: CampaignSpec) -> Failed:
     """Return what of the campaign's last run failed. Raises `core.errors.UserError` where the store knows of no run."""
     store = open_store(spec.results)
-    if not store.campaigns(spec.name):
+    runs = store.campaigns(spec.name)
+    if not runs:
         raise UserError(f"campaign {spec.name!r} has no run in {store.uri}: use steelyard run")
     rows = [row for row in statuses(store, spec.name, spec) if row.model in {model.name for model in spec.models}]
     failed = [row for row in rows if row.state in ("failed", "begun") or row.failed_samples]
-    models = tuple(model.name for model in spec.models if model.name in {row.model for row in failed})
+    names = {row.model for row in failed} | set(
+        runs[-1].get("failures", {})
+    )  # a judge's failure is in no cell of its own
+    models = tuple(model.name for model in spec.models if model.name in names)
     return Failed(models, tuple(row for row in failed if row.failed_samples))
 
 

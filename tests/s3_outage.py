@@ -26,12 +26,14 @@ class Outage:
         self._command, self._environment = process.cmdline(), process.environ()
         self._process: psutil.Process | psutil.Popen = process
         self._started: list[psutil.Popen] = []
+        self.is_down = False
 
     def begin(self) -> None:
         """Kill the server, and everything below it."""
         for process in [*self._process.children(recursive=True), self._process]:
             process.kill()
         self._process.wait(10)
+        self.is_down = True
 
     def end(self) -> None:
         """Start the server and wait until it answers."""
@@ -49,6 +51,7 @@ class Outage:
         while True:
             try:
                 with opener.open(f"{self._endpoint}/healthz", timeout=2):
+                    self.is_down = False
                     return
             except (urllib.error.URLError, OSError):
                 assert time.monotonic() < deadline

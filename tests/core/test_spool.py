@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import stat
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from core.errors import StoreError, UserError
 from core.results import Store, open_store
 from core.spool import NOTE, Spool, SpoolPlan, left_behind, spool_root, upload
 from core.storage import S3Storage
-from deployments.local_s3 import local_s3
+from deployments.local_s3 import S3Server, local_s3
 from tests.core.store_parts import METADATA, make_cell, make_responses, make_scoring
 from tests.s3_outage import Outage, outages
 
@@ -29,21 +30,30 @@ CELL = "a" * 64
 SECONDS = 60
 
 
-@pytest.fixture
-def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outage]:
-    """A server of this test's own, and the AWS variables set to reach it."""
-    with local_s3(tmp_path / "s3") as server, outages(server) as outage:
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Server, Outage]]:
+    """A server of this module's own."""
+    with local_s3(tmp_path_factory.mktemp("s3")) as server, outages(server) as outage:
         server.create_bucket("evals")
-        for key in [key for key in os.environ if key.startswith("AWS_")]:
-            monkeypatch.delenv(key)
-        for key, value in server.env.items():
-            monkeypatch.setenv(key, value)
-        yield outage
+        yield server, outage
+
+
+@pytest.fixture
+def outage(killable: tuple[S3Server, Outage], monkeypatch: pytest.MonkeyPatch) -> Iterator[Outage]:
+    """Outages of the server that the AWS variables reach; it is up before and after."""
+    server, outage = killable
+    for key in [key for key in os.environ if key.startswith("AWS_")]:
+        monkeypatch.delenv(key)
+    for key, value in server.env.items():
+        monkeypatch.setenv(key, value)
+    yield outage
+    if outage.is_down:
+        outage.end()
 
 
 @pytest.fixture
 def store(outage: Outage) -> Store:
-    return open_store("s3://evals/spooled")
+    return open_store(f"s3://evals/{secrets.token_hex(8)}")
 
 
 @pytest.fixture

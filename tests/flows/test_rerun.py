@@ -13,6 +13,7 @@ from core.request import Generate, Generated, Request, Response
 from core.results import open_store
 from flows.campaign import CampaignFailedError, campaign
 from tasks.reopen import find_failed, reopen
+from tests.core.store_parts import METADATA, make_cell, make_scoring
 from tests.flows.scripted import LIMIT, Engines, answer
 
 
@@ -58,6 +59,18 @@ def test_a_model_that_failed_is_run_again_alone(engines: Engines, spec: dict[str
     engines.built.clear()
     assert len(campaign(spec, ["second"]).leaderboard) == 4
     assert list(engines.built) == ["second"]
+
+
+def test_a_model_that_failed_as_judge_is_one_that_failed(spec: dict[str, Any]) -> None:
+    store = open_store(spec["results"])
+    for letter, model in (("a", "first"), ("b", "second")):
+        store.commit(make_cell(letter, model), make_scoring(), METADATA)
+        labels = ("steelyard_facts", "steelyard_arithmetic")
+        store.write_model_run("flows", "1", {"model": model, "cells": dict.fromkeys(labels, letter * 64)})
+    store.write_campaign({"campaign": "flows", "run": "1", "failures": {}})
+    assert find_failed(load_spec(spec)).models == ()
+    store.write_campaign({"campaign": "flows", "run": "1", "failures": {"second": "as judge: out of memory"}})
+    assert find_failed(load_spec(spec)).models == ("second",)
 
 
 def test_a_model_that_the_campaign_has_not_is_named(engines: Engines, spec: dict[str, Any]) -> None:
