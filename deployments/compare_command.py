@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UserError, nearest
+from deployments.selecting import StoreOption, opened
 
 if TYPE_CHECKING:
     from core.compare_sides import SidesComparison
@@ -24,9 +25,7 @@ def compare(
         ),
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="What to judge, named alike.")],
-    store: Annotated[
-        str, typer.Option("--store", metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
-    ] = "results",
+    store: StoreOption = "results",
     campaign: Annotated[str | None, typer.Option(help="Only cells of this campaign.")] = None,
     benchmark: Annotated[
         list[str] | None, typer.Option(help="Only this benchmark; may be given several times.")
@@ -51,17 +50,13 @@ def compare(
     ] = False,
 ) -> None:
     """Compare two models, revisions or campaigns doc by doc: B less A, with intervals, corrected p-values and flipped docs."""
-    from core.campaign import load_spec
     from core.compare_sides import check_bounds, compare_sides, regressions
-    from core.results import open_store
 
     if format not in FORMATS:
         raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
-    if store.endswith((".yaml", ".yml", ".json")):
-        store = load_spec(store).results
     shown = 0 if format in ("csv", "json") else flips
     found = compare_sides(
-        open_store(store), a, b, campaign=campaign, benchmarks=benchmark or (), flips=None if flipped else shown
+        opened(store)[0], a, b, campaign=campaign, benchmarks=benchmark or (), flips=None if flipped else shown
     )
     rows = [{str(name): value for name, value in row.items()} for row in found.rows.to_dict("records")]
     bounds = check_bounds(fail_below or (), (row["benchmark"] for row in rows))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UserError
+from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreOption, opened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,36 +22,27 @@ if TYPE_CHECKING:
 
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
-    store: Annotated[
-        str, typer.Option("--store", metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
-    ] = "results",
+    store: StoreOption = "results",
     format: Annotated[
         str, typer.Option(help="lm-eval: lm-evaluation-harness's results JSON and samples JSONL.")
     ] = "lm-eval",
-    campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
-    benchmark: Annotated[
-        list[str] | None, typer.Option(help="Only these benchmarks; several times, * and ? stand for any text.")
-    ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only these models, named alike.")] = None,
+    campaign: CampaignOption = None,
+    benchmark: BenchmarkOption = None,
+    model: ModelOption = None,
 ) -> None:
     """Write results and samples for other tools to read."""
     from core.board import Selection
     from core.board_read import read_board
-    from core.campaign import load_spec
     from core.lm_eval_export import export_model
     from core.lm_eval_import import check_format
-    from core.results import open_store
     from deployments.console import NOTHING
 
     check_format(format)
-    if store.endswith((".yaml", ".yml", ".json")):
-        spec = load_spec(store)
-        store, campaign = spec.results, campaign or spec.name
-    opened = open_store(store)
-    board = read_board(opened, campaign, Selection(tuple(benchmark or ()), tuple(model or ())))
+    source, campaign = opened(store, campaign)
+    board = read_board(source, campaign, Selection(tuple(benchmark or ()), tuple(model or ())))
     if board.compared.board.empty:
-        raise UserError(NOTHING.format(opened.uri))
-    scores = opened.scores(campaign).drop_duplicates(["fingerprint", "task", "metric", "filter"])
+        raise UserError(NOTHING.format(source.uri))
+    scores = source.scores(campaign).drop_duplicates(["fingerprint", "task", "metric", "filter"])
     for name in sorted(set(board.compared.board["model"])):
         for path, text in export_model(name, _cells(board, name, scores)):
             _write(folder / path, text)
@@ -63,19 +55,15 @@ def import_(
         list[Path],
         typer.Argument(metavar="FILES...", help="Results files (results_….json); their samples files lie beside them."),
     ],
-    store: Annotated[
-        str, typer.Option("--store", metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
-    ] = "results",
+    store: StoreOption = "results",
     name: Annotated[str | None, typer.Option(help="The model's name in results; its own if left out.")] = None,
 ) -> None:
     """Take other tools' results into a store. The same file twice changes nothing."""
-    from core.campaign import load_spec
     from core.lm_eval_import import ENGINE, check_format, import_results
     from core.quality import facts_of
-    from core.results import open_store
 
     check_format(format)
-    opened = open_store(load_spec(store).results if store.endswith((".yaml", ".yml", ".json")) else store)
+    target, _ = opened(store)
     for path in files:
         if path.name.startswith("samples_"):
             continue  # `*` names them too; each is read with its results
@@ -87,7 +75,7 @@ def import_(
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UserError(f"{str(path)!r}: {error}: use a results file of lm-evaluation-harness 0.4") from error
         for cell, scoring in cells:
-            is_new = opened.commit(cell, scoring, {"engine": ENGINE, "imported": path.name, **facts_of(scoring)})
+            is_new = target.commit(cell, scoring, {"engine": ENGINE, "imported": path.name, **facts_of(scoring)})
             head = scoring.headline
             known = "" if is_new else " (known already)"
             print(

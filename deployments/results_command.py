@@ -11,6 +11,7 @@ import typer
 
 from core.errors import UserError, nearest
 from deployments.console import NOTHING, console, print_rows, print_timeline
+from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreArgument, SuiteOption, opened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,17 +24,11 @@ FORMATS = ("table", "markdown", "csv", "json", "parquet", "latex")
 
 
 def results(
-    store: Annotated[
-        str, typer.Argument(metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
-    ],
-    campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
-    benchmark: Annotated[
-        list[str] | None, typer.Option(help="Only these benchmarks; several times, * and ? stand for any text.")
-    ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only these models, named alike.")] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="Only this suite's benchmarks, and the mean of them as one more.")
-    ] = None,
+    store: StoreArgument,
+    campaign: CampaignOption = None,
+    benchmark: BenchmarkOption = None,
+    model: ModelOption = None,
+    suite: SuiteOption = None,
     by_size: Annotated[bool, typer.Option("--by-size", help="One leaderboard for each size tier of models.")] = False,
     format: Annotated[str, typer.Option(help="table, markdown, csv, json, parquet or latex.")] = "table",
     output: Annotated[
@@ -53,25 +48,20 @@ def results(
     """Show the leaderboard of a results store, with intervals and which differences are real."""
     from core.board import Selection
     from core.board_read import read_board
-    from core.campaign import load_spec
-    from core.results import open_store
 
     if format not in FORMATS:
         raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
     if format == "parquet" and output is None:
         raise UserError("format 'parquet' is not for terminals: name a file with --output")
-    if store.endswith((".yaml", ".yml", ".json")):
-        spec = load_spec(store)
-        store, campaign = spec.results, campaign or spec.name
-    opened = open_store(store)
+    source, campaign = opened(store, campaign)
     if timeline:
-        print_timeline(opened, campaign, format)
+        print_timeline(source, campaign, format)
         return
     selection = Selection(tuple(benchmark or ()), tuple(model or ()), suite)
     if history:
-        _print_history(opened, campaign, selection, format, output)
+        _print_history(source, campaign, selection, format, output)
         return
-    chosen = read_board(opened, campaign, selection)
+    chosen = read_board(source, campaign, selection)
     if output is not None:
         rows = chosen.compared.pairs if pairs else chosen.compared.board
         _write(output, rows, format, lambda: _text(chosen, format, pairs=pairs, by_size=by_size))

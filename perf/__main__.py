@@ -28,6 +28,7 @@ MEASUREMENTS = {
     "results": 3.0,
     "memory": 1.0,
     "overhead": 2.0,
+    "report": 1.0,
 }
 
 

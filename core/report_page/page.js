@@ -47,6 +47,18 @@ function paint() {
   for (const id of drawn.keys()) draw(id);
 }
 
+/* Paper is white, and has every chart */
+function printing() {
+  const theme = root.dataset.theme;
+  root.dataset.theme = "light";
+  for (const id of Object.keys(charts)) draw(id);
+  addEventListener("afterprint", () => {
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    paint();
+  }, { once: true });
+}
+
 /* A chart is drawn when it comes into view: the page shows before the library has been read */
 function watchCharts() {
   const watcher = new IntersectionObserver((entries) => {
@@ -218,6 +230,7 @@ function unpackAhead(samples, number = 0) {
 async function start() {
   get("theme").addEventListener("click", toggleTheme);
   dark.addEventListener("change", paint);
+  addEventListener("beforeprint", printing);
   document.addEventListener("keydown", (event) => {
     const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement?.tagName ?? "");
     if (event.ctrlKey || event.metaKey || event.altKey) return;

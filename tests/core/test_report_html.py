@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from core.compare import compare_store
@@ -146,6 +147,8 @@ def test_the_leaderboard_says_what_steelyard_results_says(page: Page, store: Sto
 def test_charts_have_scores_intervals_sizes_cost_and_the_timeline(page: Page) -> None:
     charts = json.loads(page.scripts["charts"])
     assert list(charts) == ["scores", "heat", "against", "timeline"]
+    for view in [view for views in charts.values() for view in views]:
+        go.Figure(data=view["data"], layout=view["layout"])  # raises for what plotly does not know
     (scores,) = charts["scores"][0]["data"]
     assert (scores["y"], scores["x"]) == (["large", "tiny"], pytest.approx([3 / 19, 17.5 / 19]))
     assert all(length > 0.0 for length in scores["error_x"]["array"])
