@@ -10,6 +10,7 @@ from core.board import Selection, find_suite, select, with_facts
 from core.compare import Comparison, compare, read_values
 from core.report import engine_findings
 from core.results import Store
+from core.sides import asked_cells
 from core.suite_board import with_suite
 from core.unfinished import Unfinished, unfinished
 
@@ -23,7 +24,9 @@ class Board:
     partial: list[Unfinished]
     remarks: list[str]
     findings: list[str]
-    records: Mapping[str, Mapping[str, Any]]  # commit records by fingerprint, of all the campaigns' cells
+    records: Mapping[
+        str, Mapping[str, Any]
+    ]  # commit records by fingerprint, of the rows and all that the newest runs ask for
     runs: list[dict[str, Any]]  # the newest of each campaign
 
     @property
@@ -36,9 +39,9 @@ def read_board(store: Store, campaign: str | None, selection: Selection) -> Boar
     """Read the rows selected, with intervals, letters, sizes and whether their campaign is whole."""
     board = select(store.leaderboard(campaign), selection)
     runs = store.campaigns(campaign)
-    asked = {cell for run in runs for model in run["models"] for cell in model["cells"].values()}
-    records = store.commit_records({*board["fingerprint"], *asked})
-    partial = unfinished(runs, records)
+    newest = list({run["campaign"]: run for run in runs}.values())
+    records = store.commit_records({*board["fingerprint"], *asked_cells(newest)})
+    partial = unfinished(newest, records)
     samples = read_values(store, board, campaign)
     remarks: list[str] = []
     if selection.suite is not None:
@@ -47,6 +50,5 @@ def read_board(store: Store, campaign: str | None, selection: Selection) -> Boar
     under_way = {each.campaign for each in partial}
     frame = with_facts(compared.board, records)
     frame["partial"] = frame["campaign"].isin(under_way)
-    newest = {run["campaign"]: run for run in runs}
     whole = Comparison(frame, compared.pairs)
-    return Board(store, whole, partial, remarks, engine_findings(runs), records, list(newest.values()))
+    return Board(store, whole, partial, remarks, engine_findings(newest), records, newest)

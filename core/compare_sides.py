@@ -11,7 +11,7 @@ from core.compare import SAMPLE_COLUMNS, compare
 from core.errors import UserError, nearest
 from core.flips import FLIP_COLUMNS, flipped_docs
 from core.paired import holm
-from core.sides import Side, model_pairs, side
+from core.sides import Side, model_pairs, runs_and_records, side
 from core.statistics import LEVEL
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def compare_sides(
     """
     import pandas as pd
 
-    runs, records = store.campaigns(), store.commit_records()
+    runs, records = runs_and_records(store, campaign)
     sides = [side(name, runs, records, campaign, argument) for name, argument in ((a, "A"), (b, "B"))]
     rows: list[dict[str, Any]] = []
     flipped: list[pd.DataFrame] = []

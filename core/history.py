@@ -12,6 +12,7 @@ import numpy as np
 from core.board import Selection, select
 from core.clusters import cluster_keys
 from core.paired import PairedComparison, compare_paired
+from core.sides import runs_and_records
 from core.statistics import LEVEL, Weights, estimate, interval
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def history(store: Store, campaign: str | None = None, selection: Selection | No
     """
     import pandas as pd
 
-    runs, records = store.campaigns(campaign), store.commit_records()
+    runs, records = runs_and_records(store, campaign)
     lines = _lines(runs, records, campaign)
     chosen = pd.DataFrame([(*key,) for key in lines], columns=["model", "benchmark"])
     rows: list[dict[str, Any]] = []

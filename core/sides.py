@@ -1,12 +1,15 @@
-"""The two sides of a comparison: models, one model at a revision, or whole campaigns, named as a person names them. Pure."""
+"""The two sides of a comparison: models, one model at a revision, or whole campaigns, named as a person names them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from core.results import Store
 
 CAMPAIGN = "campaign:"
 
@@ -59,6 +62,20 @@ def side(
     if plain not in campaigns:
         raise UserError(f"{argument} = {name!r}: no such campaign{_known(plain, campaigns)}")
     return Side(name, _of_campaign(plain, version, asked, argument, name))
+
+
+def asked_cells(runs: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the fingerprints that runs ask for."""
+    return {cell for run in runs for model in run["models"] for cell in model["cells"].values()}
+
+
+def runs_and_records(store: Store, campaign: str | None) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Read the runs and commit records of a campaign, or of all. Raises `core.errors.UserError` for a campaign there is not."""
+    runs = store.campaigns(campaign)
+    if campaign is not None and not runs:
+        known = {run["campaign"] for run in store.campaigns()}
+        raise UserError(f"--campaign {campaign!r}: no such campaign{_known(campaign, known)}")
+    return runs, store.commit_records(None if campaign is None else asked_cells(runs))
 
 
 def model_pairs(a: Side, b: Side) -> list[tuple[str, str]]:

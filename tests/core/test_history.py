@@ -8,6 +8,7 @@ import scipy.stats
 
 from core.board import Selection
 from core.describe_history import history_markdown
+from core.errors import UserError
 from core.history import history
 from core.results import Store, open_store
 from core.sample import Cell, Sample, Score, Scoring
@@ -68,3 +69,9 @@ def test_markdown_marks_changes(store: Store) -> None:
     text = history_markdown(history(store))
     assert "| rev-1 | **0.2000** |" in text
     assert "| -0.3000 | <0.0001 | **▼ worse** |" in text
+
+
+def test_a_campaign_that_there_is_not_is_refused(store: Store) -> None:
+    commit(store, 0, right(100), "r0")
+    with pytest.raises(UserError, match="--campaign 'nightl': no such campaign — did you mean 'nightly'?"):
+        history(store, "nightl")

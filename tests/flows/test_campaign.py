@@ -1,6 +1,7 @@
 """Flow logic, with a scripted engine in place of vLLM; everything else is real."""
 
 import threading
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -26,6 +27,8 @@ def test_every_model_runs_every_benchmark_and_lands_in_the_store(engines: Engine
     assert not samples.duplicated(["model", "benchmark", "task", "doc_id"]).any()
     assert len(samples) == 4 * LIMIT
     assert {engine.closed for engine in engines.built.values()} == {1}
+    page = Path(spec["results"]) / "reports" / f"campaign={spec['name']}" / f"{result.run}.html"
+    assert "2 models, 2 benchmarks" in page.read_text(encoding="utf-8")
 
 
 def test_a_complete_cell_is_never_computed_again(engines: Engines, spec: dict[str, Any]) -> None:
