@@ -50,7 +50,7 @@ def flipped_docs(store: Store, row: Mapping[str, Any], headline: Mapping[str, An
     chosen = kept[0].append(kept[1])
     texts = [_indexed(store, row[f"fingerprint_{label}"], [*keys, *FLIP_TEXTS]).loc[chosen] for label in SIDES]
     answers = [[answer_of(each, headline) for each in side_texts.to_dict("records")] for side_texts in texts]
-    reasons = [["\n".join(each) for each in side_texts["reasoning"]] for side_texts in texts]
+    reasons = [["\n".join(listed(each)) for each in side_texts["reasoning"]] for side_texts in texts]
     frame = pd.DataFrame(
         {
             **{name: row[name] for name in ("model_a", "model_b", "benchmark")},
@@ -78,10 +78,15 @@ def answer_of(sample: Mapping[Any, Any], headline: Mapping[str, Any]) -> str:
     """Return what a model answered, for people: its texts, or the choice it finds most likely as the metric counts that."""
     if isinstance(sample.get("error"), str):
         return f"(no answer: {sample['error']})"
-    texts, choices, logprobs = (list(sample[name]) for name in ("texts", "choices", "logprobs"))
+    texts, choices, logprobs = (listed(sample[name]) for name in ("texts", "choices", "logprobs"))
     if texts:
         return "\n".join(map(str, texts))
     if not choices or len(choices) != len(logprobs):
         return ""
     lengths = [max(1, len(choice)) if str(headline["metric"]).startswith("acc_norm") else 1 for choice in choices]
     return str(choices[max(range(len(choices)), key=lambda place: logprobs[place] / lengths[place])])
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list column's value; nothing where it is null, as in files of an older schema."""
+    return [] if value is None or isinstance(value, float) else list(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core.board import Selection
@@ -30,13 +31,26 @@ def read_report(
     ``run`` names the run whose timeline counts, the newest if left out. Raises `core.errors.StoreError`, and
     `core.errors.UserError` for a selection that nothing fits.
     """
-    board = read_board(store, campaign, selection or Selection())
+    board = _one_each(read_board(store, campaign, selection or Selection()))
     names = [campaign] if campaign is not None else [each["campaign"] for each in board.runs]
     timelines = {name: found for name in names if (found := lanes(store.timeline(name, run)))}
     total = sum(_rows(board, fingerprint) for fingerprint in board.compared.board["fingerprint"])
     every = 0 if not most_samples or total > MOST_READ else max(1, -(-total // most_samples))  # rounded up
     title = f"Evaluation report: {campaign}" if campaign else "Evaluation report"
     return Report(title, board, timelines, _samples(board, every), every)
+
+
+def _one_each(board: Board) -> Board:
+    """Leave one cell for each model and benchmark: that of the newest run, or the one committed last where no run asks for any."""
+    frame = board.compared.board
+    ordered = frame.assign(_unnamed=frame["campaign"].isna(), _age=frame["committed"].rank(ascending=False))
+    ordered["_age"] = ordered["_age"].where(ordered["_unnamed"], 0)
+    kept = ordered.sort_values(["_unnamed", "_age"], kind="stable").drop_duplicates(["model", "benchmark"])
+    if len(kept) == len(frame):
+        return board
+    remark = f"{len(frame) - len(kept)} older results of the same models and benchmarks are left out here."
+    rest = frame.loc[sorted(kept.index)].reset_index(drop=True)
+    return replace(board, compared=replace(board.compared, board=rest), remarks=[*board.remarks, remark])
 
 
 def _rows(board: Board, fingerprint: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.flips import answer_of
+from core.flips import answer_of, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,10 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out of this report …]\n{text[-half:]}"
 
 
+def _short(text: Any, limit: int) -> str:
+    return shortened(text, limit) if isinstance(text, str) else ""
+
+
 def _index(
     frame: pd.DataFrame, keys: Sequence[str], heads: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -106,9 +110,9 @@ def _page(rows: pd.DataFrame, heads: Mapping[tuple[str, str], Mapping[str, Any]]
     places, contents = [], []
     for row in rows.to_dict("records"):
         doc = {
-            "prompt": shortened(row["prompt"] or "", limit),
-            "target": shortened(row["target"] or "", limit),
-            "choices": [shortened(str(choice), limit) for choice in row["choices"]],
+            "prompt": _short(row["prompt"], limit),
+            "target": _short(row["target"], limit),
+            "choices": [shortened(str(choice), limit) for choice in listed(row["choices"])],
         }
         text = json.dumps(doc, ensure_ascii=False)
         places.append(docs.setdefault(text, len(docs)))
@@ -121,8 +125,8 @@ def _row(row: Mapping[Any, Any], head: Mapping[str, Any], limit: int) -> Iterato
     yield "error", error
     yield "answer", shortened(answer_of(row, head), limit)
     for name in ("texts", "reasoning"):
-        yield name, [shortened(str(text), limit) for text in row[name]]
-    yield "logprobs", [round(float(number), 4) for number in row["logprobs"] if np.isfinite(number)]
+        yield name, [shortened(str(text), limit) for text in listed(row[name])]
+    yield "logprobs", [round(float(number), 4) for number in listed(row["logprobs"]) if np.isfinite(number)]
     yield "filtered", {name: shortened(str(text), limit) for name, text in (row["filtered"] or {}).items()}
     yield "metrics", {name: number for name, number in (row["metrics"] or {}).items() if np.isfinite(number)}
     for name in ("prompt_tokens", "completion_tokens"):

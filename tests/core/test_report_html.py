@@ -3,18 +3,20 @@
 import base64
 import gzip
 import json
+import math
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 from core.compare import compare_store
 from core.report_html import report_html
 from core.report_read import read_report
-from core.report_samples import shortened
+from core.report_samples import COLUMNS, pack, shortened
 from core.results import Store, open_store
 from core.sample import Cell, Sample, Score, Scoring
 from core.timeline import Span
@@ -210,3 +212,23 @@ def test_long_texts_lose_their_middle_where_the_file_would_grow_too_large(store:
 def test_a_campaign_under_way_is_marked_partial(store: Store) -> None:
     store.write_model_run("nightly", "r2", {"model": "tiny", "cells": {"gsm8k": "a" * 64, "mmlu": "d" * 64}})
     assert "its run r2 has not ended" in Page(report_html(read_report(store, "nightly"))).text
+
+
+def test_of_two_cells_of_one_model_the_newer_one_is_shown(store: Store) -> None:
+    samples = samples_of("tiny", [0.0] * 20)
+    score = Score("gsm8k", "exact_match", "strict", 0.0, 0.1, 20, higher_is_better=True, primary=True)
+    store.commit(Cell("c" * 64, "tiny", "gsm8k", SETTINGS), Scoring(samples, (score,), score), METADATA)
+    page = Page(report_html(read_report(store)))
+    assert "1 older results of the same models" in page.text
+    assert "c" * 64 not in page.text  # no run asks for it
+    assert len(page.unpacked("index")["doc"]) == 40
+
+
+def test_columns_that_an_older_schema_lacks_are_empty() -> None:
+    row = dict.fromkeys(COLUMNS) | {"task": "t", "doc_id": 0, "prompt": "p", "value": 1.0, "model": "m"}
+    row |= {"benchmark": "b", "choices": [], "texts": ["x"], "logprobs": [], "truncated": False, "target": math.nan}
+    row |= {"prompt_tokens": math.nan, "completion_tokens": 3}
+    packed = pack(pd.DataFrame([row]), {("m", "b"): {"metric": "acc", "higher_is_better": True}}, 10_000)
+    page = json.loads(gzip.decompress(base64.b64decode(packed.pages[0])))
+    assert (page["rows"][0]["reasoning"], page["rows"][0]["prompt_tokens"]) == ([], 0)
+    assert page["docs"][0]["target"] == ""
