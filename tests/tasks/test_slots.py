@@ -10,6 +10,7 @@ import tasks.slots
 from engines.distributed.cluster import ClusterSpec, attach, local_clusters
 from engines.slots import DevicePool
 from tasks.slots import hold
+from tests.tasks.test_replicas import until
 
 
 @pytest.fixture
@@ -63,8 +64,7 @@ def test_a_loaded_service_is_joined_and_an_unused_one_makes_room() -> None:
         async with hold(pool, 2, "again", service="loaded-model", idle_seconds=600) as held:
             assert held.devices == (0, 1)
             assert held.descriptors == ()
-            (living,) = local_clusters()
-            assert living.clients == 1
+            until(lambda: [living.clients for living in local_clusters()] == [1])
         async with hold(pool, 1, "another") as held:
             assert held.devices == (0,)
             assert local_clusters() == []
