@@ -151,7 +151,7 @@ def test_who_has_nothing_but_anothers_cell_to_wait_for_builds_no_engine_and_take
 
     machines.script = script
     with ThreadPoolExecutor(2) as pool:
-        failing = started(pool, a_spec(tmp_path, results, "fails"))
+        failing = started(pool, a_spec(tmp_path, results, "fails", policy={"engine_restarts": 0}))
         assert answering.wait(SECONDS)
         waiting = started(pool, a_spec(tmp_path, results, "waits"))
         wait_until(lambda: any(run["campaign"] == "waits" for run in open_store(results).campaigns()))
