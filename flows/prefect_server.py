@@ -8,14 +8,18 @@ IMMEDIATE they queue. A campaign of 20 cells with nothing to compute took 9 to 7
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
+import threading
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import get_current_settings
+
+OWNER = "STEELYARD_PREFECT_OWNER"  # process that a temporary server ends with, in its environment
 
 
 def begin_immediate() -> None:
@@ -36,7 +40,25 @@ def create_app() -> Any:
     from prefect.server.api.server import create_app as prefect_app
 
     begin_immediate()
+    if owner := os.environ.get(OWNER):
+        end_with(int(owner))
     return prefect_app()
+
+
+def end_with(owner: int) -> None:
+    """Have this process end when ``owner`` has, killed or not (Linux)."""
+    if sys.platform != "linux":
+        return
+    try:
+        ended = os.pidfd_open(owner)
+    except ProcessLookupError:
+        os._exit(0)
+
+    def wait() -> None:
+        select.select([ended], [], [])
+        os._exit(0)
+
+    threading.Thread(target=wait, name="steelyard-owner", daemon=True).start()
 
 
 class TemporaryServer(SubprocessASGIServer):
@@ -44,6 +66,7 @@ class TemporaryServer(SubprocessASGIServer):
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         server = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        server[OWNER] = str(os.getpid())
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         command = [sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:create_app", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
