@@ -159,6 +159,7 @@ class Chaos:
                 env=environment,
                 start_new_session=True,
             )
+        begun = time.monotonic()
         killed = self._disturb(process, victim) if victim is not None else None
         try:
             status = process.wait(min(RUN_SECONDS, max(60.0, self.until + 120 - time.monotonic())))
@@ -174,6 +175,7 @@ class Chaos:
         if killed is not None:
             say(f"  {self.tally.killed.total():3} {killed}; exit {status}, {restarts} restarts of the engine")
         elif victim is not None:
+            self._seconds = min(self._seconds, time.monotonic() - begun)  # a machine that was busy may be so no more
             say(f"      {victim} was gone already; exit {status}")
         self._check_left(killed or "nothing killed")
         return status, said
