@@ -36,6 +36,7 @@ from perf.measure import say
 COMMAND = [sys.executable, "-c", "from deployments.cli import main; main()", "run"]
 RUN_SECONDS = 600.0  # a run that takes longer hangs
 RAY_SHARE = 0.35  # of the time
+OUTAGE_SECONDS = 10.0  # of S3, at most
 LEFT_SECONDS = 30.0  # what a dead campaign leaves notices it and ends
 LOOK_SECONDS = 0.05
 TOLERANCE = 1e-4  # of log-probabilities: batches differ from run to run
@@ -167,8 +168,6 @@ class Chaos:
             process.kill()
             status = process.wait()
             self.tally.faults.append(f"run {self.tally.runs} hangs, disturbed: {killed}; its log is {log}")
-        if killed is not None and killed.startswith("s3"):
-            self.store.restart()
         said = log.read_text(errors="replace")
         restarts = said.count("→ restart") + said.count("→ isolate")
         self.tally.restarts += restarts
@@ -199,6 +198,9 @@ class Chaos:
             process.kill()
         elif victim == "s3":
             self.store.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(OUTAGE_SECONDS * self.random.random())
+            self.store.restart()
         else:
             found = self._processes(victim)
             if not found:
