@@ -69,7 +69,7 @@ def _by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[s
 
 
 def _scores(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    chart = Chart("scores", "Scores", "Benchmark", "Score with its 95% interval, the best model on top.")
+    chart = Chart("chart-scores", "Scores", "Benchmark", "Score with its 95% interval, the best model on top.")
     for benchmark, listed in _by_benchmark(rows).items():
         best_last = listed[::-1]
         scores = [row["score"] for row in best_last]
@@ -109,7 +109,7 @@ def _bounds(row: Mapping[str, Any]) -> tuple[float, float]:
 
 def _heat_map(rows: Sequence[Mapping[str, Any]]) -> Chart:
     caption = "Colour: from the worst score of a benchmark (0) to its best (1); the number is the score."
-    chart = Chart("heat", "Models and benchmarks", "", caption)
+    chart = Chart("chart-heat", "Models and benchmarks", "", caption)
     grouped = _by_benchmark(rows)
     models = sorted({row["model"] for listed in grouped.values() for row in listed})
     if not models:
@@ -146,7 +146,7 @@ def _place(row: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> float
 def _against(rows: Sequence[Mapping[str, Any]]) -> Chart:
     caption = "One point a model and benchmark; a click on a benchmark's name hides it. Where benchmarks ran side by side on one "
     caption += "engine, each counts the GPU-seconds."
-    chart = Chart("against", "Score against what it takes", "Against", caption)
+    chart = Chart("chart-against", "Score against what it takes", "Against", caption)
     for name, column, title in AXES:
         data = []
         for number, (benchmark, listed) in enumerate(_by_benchmark(rows).items()):
@@ -184,7 +184,7 @@ def _timeline(timelines: Mapping[str, Sequence[Lane]]) -> Chart:
     caption = (
         "What each model did when, in seconds since the first thing that happened; idle: loaded, and no request runs."
     )
-    chart = Chart("timeline", "Timeline", "Campaign", caption)
+    chart = Chart("chart-timeline", "Timeline", "Campaign", caption)
     for campaign, found in timelines.items():
         spans = timeline_rows(found)
         data = []

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import plotly.graph_objects as go
 import pytest
 
 from core.compare import compare_store
-from core.report_html import report_html
+from core.report_html import PAGE, report_html
 from core.report_read import read_report
 from core.report_samples import COLUMNS, pack, shortened
 from core.results import Store, open_store
@@ -128,6 +129,14 @@ def test_nothing_is_asked_of_the_network(page: Page) -> None:
         assert str(attrs.get("href", "#")).startswith("#")
 
 
+def test_everything_that_the_script_looks_for_is_there_once(page: Page) -> None:
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    script = (PAGE / "page.js").read_text(encoding="utf-8")
+    asked = set(re.findall(r'get\("([^"]+)"\)', script)) | {"benchmark", "state", "model", "against"}
+    assert asked <= set(ids)
+
+
 def test_what_models_and_people_wrote_stays_text(page: Page) -> None:
     assert sorted(page.scripts) == ["charts", "code 3", "code 4", "code 5", "index", "page-0"]
     assert not any("onerror" in attrs for _, attrs in page.elements)
@@ -148,21 +157,21 @@ def test_the_leaderboard_says_what_steelyard_results_says(page: Page, store: Sto
 
 def test_charts_have_scores_intervals_sizes_cost_and_the_timeline(page: Page) -> None:
     charts = json.loads(page.scripts["charts"])
-    assert list(charts) == ["scores", "heat", "against", "timeline"]
+    assert list(charts) == ["chart-scores", "chart-heat", "chart-against", "chart-timeline"]
     for view in [view for views in charts.values() for view in views]:
         go.Figure(data=view["data"], layout=view["layout"])  # raises for what plotly does not know
-    (scores,) = charts["scores"][0]["data"]
+    (scores,) = charts["chart-scores"][0]["data"]
     assert (scores["y"], scores["x"]) == (["large", "tiny"], pytest.approx([3 / 19, 17.5 / 19]))
     assert all(length > 0.0 for length in scores["error_x"]["array"])
-    views = {view["name"]: view["data"][0]["x"] for view in charts["against"]}
+    views = {view["name"]: view["data"][0]["x"] for view in charts["chart-against"]}
     assert views == {
         "size": [35.0, 35.0],
         "tokens": [400, 400],
         "GPU-seconds": [8.0, 8.0],
         "cost": pytest.approx([0.008, 0.008]),
     }
-    assert charts["heat"][0]["data"][0]["z"] == [[0.0], [1.0]]
-    spans = {trace["name"]: (trace["base"], trace["x"]) for trace in charts["timeline"][0]["data"]}
+    assert charts["chart-heat"][0]["data"][0]["z"] == [[0.0], [1.0]]
+    spans = {trace["name"]: (trace["base"], trace["x"]) for trace in charts["chart-timeline"][0]["data"]}
     assert spans["generate"] == ([2.0, 2.0], [6.0, 6.0])
 
 
