@@ -268,6 +268,10 @@ class Store:
         self._storage.put(path, page.encode())
         return f"{self.uri}/{path}"
 
+    def reports(self, campaign: str) -> list[str]:
+        """Return the URIs of a campaign's reports, the oldest run's first."""
+        return [f"{self.uri}/{path}" for path in sorted(self._storage.list(f"reports/campaign={path_part(campaign)}"))]
+
     def _named_cells(self, campaign: str | None) -> list[tuple[str | None, str, str, dict[str, Any]]]:
         """List (campaign, model, benchmark, commit record) of the complete cells that `leaderboard` shows."""
         newest = {run["campaign"]: run for run in self.campaigns(campaign)}

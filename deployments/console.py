@@ -72,7 +72,14 @@ def print_leaderboard(store: Store, campaign: str | None) -> None:
     out.print(runs_table(frame))
     for finding in engine_findings(store.campaigns(campaign)):
         out.print(finding, soft_wrap=True, markup=False)
+    print_places(store, campaign, out)
+
+
+def print_places(store: Store, campaign: str | None, out: Console) -> None:
+    """Print where the Parquet is, and a campaign's newest report."""
     out.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)
+    if campaign is not None and (reports := store.reports(campaign)):
+        out.print(f"Report: {reports[-1]}", soft_wrap=True, markup=False)
 
 
 def print_rows(frame: pd.DataFrame, format: str, file: TextIO | None = None) -> None:

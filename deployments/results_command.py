@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UserError, nearest
-from deployments.console import NOTHING, console, print_rows, print_timeline
+from deployments.console import NOTHING, console, print_places, print_rows, print_timeline
 from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreArgument, SuiteOption, opened
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _print_board(chosen: Board, *, by_size: bool) -> None:
     out.print(runs_table(frame))
     for finding in chosen.findings:
         out.print(finding, soft_wrap=True, markup=False)
-    out.print(f"Samples: {chosen.store.uri}/samples   Scores: {chosen.store.uri}/scores", soft_wrap=True)
+    print_places(chosen.store, chosen.runs[0]["campaign"] if len(chosen.runs) == 1 else None, out)
 
 
 def _print_pairs(chosen: Board, *, by_size: bool) -> None:

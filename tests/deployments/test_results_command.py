@@ -82,3 +82,14 @@ def test_history_shows_each_models_scores(steelyard: Run, store: str) -> None:
     rows = [json.loads(line) for line in steelyard("results", store, "--history", "--format", "json")[1].splitlines()]
     assert {row["score"] for row in rows} == {0.95, 0.075}
     assert steelyard("results", store, "--history", "--format", "latex")[0] == 2
+
+
+def test_a_campaigns_newest_report_is_named(steelyard: Run, store: str) -> None:
+    opened = open_store(store)
+    frame = opened.leaderboard()
+    cells = dict(zip(frame["benchmark"], frame["fingerprint"], strict=True))
+    for run in ("r1", "r2"):
+        opened.write_model_run("nightly", run, {"model": "m", "cells": cells})
+        opened.write_report("nightly", run, "<!doctype html>")
+    _, out, _ = steelyard("results", store, "--campaign", "nightly")
+    assert f"Report: {store}/reports/campaign=nightly/r2.html" in out

@@ -74,6 +74,7 @@ def test_a_runs_report_is_stored_beside_its_results_and_linked(tmp_path: Path) -
     store.commit(make_cell("a"), make_scoring(docs=5), METADATA)
     uri = after()
     assert uri == f"{tmp_path}/reports/campaign=reported/r1.html"
+    assert store.reports("reported") == [uri]
     assert "Evaluation report: reported" in Path(uri).read_text(encoding="utf-8")
     artifact = cast("Artifact | None", Artifact.get(artifact_key("report", "reported")))
     assert artifact is not None
