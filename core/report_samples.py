@@ -106,18 +106,15 @@ def _index(
 
 
 def _page(rows: pd.DataFrame, heads: Mapping[tuple[str, str], Mapping[str, Any]], limit: int) -> str:
-    docs: dict[str, int] = {}
+    docs: dict[tuple[str, str, tuple[str, ...]], int] = {}  # texts that several models were given stand there once
     places, contents = [], []
     for row in rows.to_dict("records"):
-        doc = {
-            "prompt": _short(row["prompt"], limit),
-            "target": _short(row["target"], limit),
-            "choices": [shortened(str(choice), limit) for choice in listed(row["choices"])],
-        }
-        text = json.dumps(doc, ensure_ascii=False)
-        places.append(docs.setdefault(text, len(docs)))
+        choices = tuple(shortened(str(choice), limit) for choice in listed(row["choices"]))
+        doc = _short(row["prompt"], limit), _short(row["target"], limit), choices
+        places.append(docs.setdefault(doc, len(docs)))
         contents.append(dict(_row(row, heads[row["model"], row["benchmark"]], limit)))
-    return packed({"docs": [json.loads(text) for text in docs], "doc": places, "rows": contents})
+    given = [{"prompt": prompt, "target": target, "choices": choices} for prompt, target, choices in docs]
+    return packed({"docs": given, "doc": places, "rows": contents})
 
 
 def _row(row: Mapping[Any, Any], head: Mapping[str, Any], limit: int) -> Iterator[tuple[str, Any]]:
