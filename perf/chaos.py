@@ -327,7 +327,7 @@ def main() -> int:
     tallies = chaos(asked.kills, asked.seed, asked.minutes, asked.engines, asked.cache)
     killed = sum((tally.killed for tally in tallies), Counter[str]())
     say(
-        f"seed {asked.seed}: {killed.total()} kills {dict(killed)} over {sum(t.runs for t in tallies)} runs, "
+        f"seed {asked.seed}: {killed.total()} of {asked.kills} kills {dict(killed)} over {sum(t.runs for t in tallies)} runs, "
         f"{sum(t.restarts for t in tallies)} restarts of engines, {sum(t.completed for t in tallies)} campaigns completed and "
         f"compared, {(time.monotonic() - begun) / 60:.1f} minutes"
     )
