@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
+from core.python_source import parse
+
 ABBREVIATIONS = {"np": "numpy", "pd": "pandas"}
 MODULES = {**{name: name for name in (*sys.stdlib_module_names, *ABBREVIATIONS.values())}, **ABBREVIATIONS}
 
@@ -20,7 +22,7 @@ def names_of(tests: str) -> tuple[tuple[str, ...], dict[str, str]]:
     the text is not Python.
     """
     try:
-        used, tree = _free(tests), ast.parse(tests)
+        used, tree = _free(tests), parse(tests)
     except (SyntaxError, ValueError, RecursionError):
         return (), {}
     uses = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))

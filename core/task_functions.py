@@ -13,6 +13,7 @@ from typing import Any
 
 from core.catalogue_index import FunctionName
 from core.errors import nearest
+from core.python_source import parse
 
 # A module that calls one of these may bind names that its source does not show.
 RUN_TIME = {"globals", "vars", "setattr", "exec"}
@@ -72,7 +73,7 @@ def _names(source: Path, _modified: int) -> _Names:
     try:
         with warnings.catch_warnings():  # of old escapes in other people's code
             warnings.simplefilter("ignore")
-            tree = ast.parse(source.read_bytes())
+            tree = parse(source.read_bytes())
     except SyntaxError as error:
         return _Names(fault=f"{source.name} line {error.lineno}: {error.msg}")
     defined = frozenset(_defined(tree.body))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.campaign import ModelSpec
 from core.errors import UserError, nearest
+from core.python_source import parse
 
 SOURCE = "engine/arg_utils.py"
 CLASSES = ("EngineArgs", "AsyncEngineArgs")
@@ -35,7 +36,7 @@ def known_arguments() -> frozenset[str]:
     source = Path(package.origin or "").parent / SOURCE if package else None
     if source is None or not source.is_file():
         return frozenset()
-    module = ast.parse(source.read_text(encoding="utf-8"))
+    module = parse(source.read_text(encoding="utf-8"))
     classes = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name in CLASSES]
     return frozenset(
         entry.target.id
