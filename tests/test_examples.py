@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,8 @@ STEELYARD = [sys.executable, "-c", "from deployments.cli import main; main()"]
 
 
 def run(command: list[str], cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=500)
+    wide = {**os.environ, "COLUMNS": "200"}  # readline, which pytest imports, may set it
+    done = subprocess.run(command, cwd=cwd, env=wide, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
