@@ -88,6 +88,7 @@ def test_a_campaign_outlives_an_outage_with_every_row_there(
     assert list(Path(spec["policy"]["spool"]).glob("*")) == []
 
 
+@pytest.mark.slow
 def test_where_the_store_stays_away_the_campaign_ends_with_the_spools_path_and_nothing_is_asked_twice(
     engines: Engines, outage: Outage, spec: dict[str, Any]
 ) -> None:
