@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from core.timeline import Lane, timeline_rows
@@ -108,12 +109,16 @@ def _bounds(row: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _heat_map(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    caption = "Colour: from the worst score of a benchmark (0) to its best (1); the number is the score."
+    caption = "Colour: from the worst score of a benchmark (0) to its best (1); the number is the score. On average best on top."
     chart = Chart("chart-heat", "Models and benchmarks", "", caption)
     grouped = _by_benchmark(rows)
-    models = sorted({row["model"] for listed in grouped.values() for row in listed})
-    if not models:
+    places: dict[str, list[float]] = {}
+    for listed in grouped.values():
+        for row in listed:
+            places.setdefault(row["model"], []).append(_place(row, listed))
+    if not places:
         return chart
+    models = sorted(places, key=lambda model: (fmean(places[model]), model))
     colours, texts = [], []
     for model in models:
         cells = [next((row for row in listed if row["model"] == model), None) for listed in grouped.values()]

@@ -24,15 +24,15 @@ PAGE = Path(__file__).parent / "report_page"
 MOST_BYTES = 45_000_000  # of samples; with the plotting library and the page the file stays below 60 MB
 USAGE_HEADINGS = (
     "model",
-    "held, s",
-    "working, s",
+    "held,\u00a0s",
+    "working,\u00a0s",
     "working share",
     "GPU-seconds",
     "GPU utilisation, mean %",
     "KV cache, peak %",
     "prompt tokens",
     "completion tokens",
-    "energy, kJ",
+    "energy,\u00a0kJ",
 )
 
 
@@ -68,7 +68,7 @@ def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
         partial=list(map(str, board.partial)),
         sections=[("leaderboard", "Leaderboard"), *((f"section-{each.id}", each.title) for each in drawn), *SECTIONS],
         headings=[*board_headings(compared), "size, GB"],
-        numbers=NUMBERS | {"size, GB"},
+        numbers=NUMBERS | {"95% interval", "size, GB"},
         board=list(_board_rows(rows, compared)),
         remarks=[*board.remarks, *board_remarks(rows), *board.findings],
         charts=drawn,

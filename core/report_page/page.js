@@ -3,6 +3,7 @@
 
 const get = (id) => document.getElementById(id);
 const HEIGHT = 30; // pixels of a row, as in the style sheet
+const PAPER = 700; // pixels of a chart in print: A4 and Letter upright with a browser's own margins have a few more
 
 function element(name, text = "", attributes = {}) {
   const made = document.createElement(name);
@@ -29,18 +30,19 @@ const drawn = new Map();
 
 function coloured(layout) {
   const style = getComputedStyle(root);
-  const [ink, line] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
+  const [ink, soft, line] = ["--ink", "--soft", "--line"].map((name) => style.getPropertyValue(name).trim());
   const axis = { gridcolor: line, linecolor: line, zerolinecolor: line };
   const axes = Object.fromEntries(["xaxis", "yaxis"].map((name) => [name, { ...axis, automargin: true, ...layout[name] }]));
-  return { margin: { t: 20, r: 20, b: 50, l: 50 }, ...layout, ...axes, font: { color: ink, size: 12 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
+  const modebar = { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink };
+  return { autosize: true, margin: { t: 36, r: 20, b: 50, l: 50 }, ...layout, ...axes, modebar, font: { color: ink, size: 12 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
 }
 
-function draw(id) {
+function draw(id, size = {}) {
   const views = charts[id];
   const select = get(`${id}-view`);
   const view = views[select ? select.selectedIndex : 0];
   drawn.set(id, true);
-  Plotly.react(get(id), view.data, coloured(view.layout), { displaylogo: false, responsive: true });
+  Plotly.react(get(id), view.data, { ...coloured(view.layout), ...size }, { displaylogo: false, displayModeBar: "hover", responsive: true });
 }
 
 function paint() {
@@ -51,7 +53,7 @@ function paint() {
 function printing() {
   const theme = root.dataset.theme;
   root.dataset.theme = "light";
-  for (const id of Object.keys(charts)) draw(id);
+  for (const id of Object.keys(charts)) draw(id, { width: PAPER });
   addEventListener("afterprint", () => {
     if (theme) root.dataset.theme = theme;
     else delete root.dataset.theme;
@@ -141,7 +143,7 @@ class Table {
     line.setAttribute("aria-selected", place === this.at);
     const value = index.value[at];
     const cells = [index.benchmarks[index.benchmark[at]], index.models[index.model[at]], `${index.tasks[index.task[at]]} ${index.doc[at]}`, value === null ? state : `${state} (${Number(value.toFixed(4))})`, "", ""];
-    line.append(...cells.map((text) => element("span", text, { role: "gridcell" })));
+    line.append(...cells.map((text) => element("span", text, { role: "gridcell", title: text })));
     this.samples.row(at).then((row) => {
       line.children[4].textContent = row.target.slice(0, 200);
       line.children[5].textContent = snippet(row);
