@@ -109,7 +109,7 @@ def _bounds(row: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _heat_map(rows: Sequence[Mapping[str, Any]]) -> Chart:
-    caption = "Colour: from the worst score of a benchmark (0) to its best (1); the number is the score. On average best on top."
+    caption = "Colour: from the worst score of a benchmark (0) to its best (1); the number is the score. Best on average on top."
     chart = Chart("chart-heat", "Models and benchmarks", "", caption)
     grouped = _by_benchmark(rows)
     places: dict[str, list[float]] = {}

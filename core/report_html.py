@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent / "report_page"
 MOST_BYTES = 45_000_000  # of samples; with the plotting library and the page the file stays below 60 MB
+SIZE = "size,\u00a0GB"
 USAGE_HEADINGS = (
     "model",
     "held,\u00a0s",
@@ -67,8 +68,8 @@ def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
         subtitle=_subtitle(report, rows),
         partial=list(map(str, board.partial)),
         sections=[("leaderboard", "Leaderboard"), *((f"section-{each.id}", each.title) for each in drawn), *SECTIONS],
-        headings=[*board_headings(compared), "size, GB"],
-        numbers=NUMBERS | {"95% interval", "size, GB"},
+        headings=[*board_headings(compared), SIZE],
+        numbers=NUMBERS | {"95% interval", SIZE},
         board=list(_board_rows(rows, compared)),
         remarks=[*board.remarks, *board_remarks(rows), *board.findings],
         charts=drawn,

@@ -27,6 +27,7 @@ FLAGS = (
     "--disable-background-networking",
     "--no-first-run",
     "--hide-scrollbars",
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",  # a mouse
     "--remote-debugging-port=0",
 )
 LISTENS = re.compile(r"DevTools listening on (ws://\S+)")

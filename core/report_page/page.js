@@ -42,7 +42,7 @@ function draw(id, size = {}) {
   const select = get(`${id}-view`);
   const view = views[select ? select.selectedIndex : 0];
   drawn.set(id, true);
-  Plotly.react(get(id), view.data, { ...coloured(view.layout), ...size }, { displaylogo: false, displayModeBar: "hover", responsive: true });
+  Plotly.react(get(id), view.data, { ...coloured(view.layout), ...size }, { displaylogo: false, responsive: true });
 }
 
 function paint() {
