@@ -37,7 +37,13 @@ function coloured(layout) {
   return { autosize: true, margin: { t: 36, r: 20, b: 50, l: 50 }, ...layout, ...axes, modebar, font: { color: ink, size: 12 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
 }
 
+/* The library is read for the first chart that is drawn: that takes up to seconds, and the samples need not wait for it */
+function library() {
+  if (!("Plotly" in window)) document.head.append(element("script", get("plotly").textContent));
+}
+
 function draw(id, size = {}) {
+  library();
   const views = charts[id];
   const select = get(`${id}-view`);
   const view = views[select ? select.selectedIndex : 0];
@@ -61,7 +67,7 @@ function printing() {
   }, { once: true });
 }
 
-/* A chart is drawn when it comes into view: the page shows before the library has been read */
+/* A chart is drawn when it comes into view */
 function watchCharts() {
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting && !drawn.has(entry.target.id)) draw(entry.target.id);
@@ -245,7 +251,10 @@ async function start() {
     else return;
     event.preventDefault();
   });
-  watchCharts();
+  await showSamples().finally(watchCharts);
+}
+
+async function showSamples() {
   const index = await unpack(get("index").textContent);
   const samples = new Samples(index, (number) => get(`page-${number}`).textContent);
   for (const [id, names] of [["benchmark", index.benchmarks], ["model", index.models], ["against", index.models]])
@@ -253,7 +262,6 @@ async function start() {
   const table = new Table(samples);
   await table.filter();
   unpackAhead(samples);
-  return table;
 }
 
 start();

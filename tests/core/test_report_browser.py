@@ -110,9 +110,7 @@ def test_charts_are_drawn_when_they_come_into_view_and_all_of_them_on_paper(page
     page.until("get('chart-scores').querySelector('.main-svg')")
     wide = page.run("get('chart-scores').clientWidth")
     assert page.run("get('chart-timeline').querySelector('.main-svg')") is None
-    assert (
-        page.run("document.querySelectorAll('.modebar--hover').length") > 0
-    )  # out of the way until the mouse is there
+    assert page.run("document.querySelectorAll('.modebar--hover').length")  # its tools wait for the mouse
     page.run("addEventListener('beforeprint', () => { window.printed = " + WIDTHS + "; }); undefined")
     page.send("Page.printToPDF")
     assert set(page.run("window.printed")) == {700}
