@@ -61,7 +61,12 @@ def oracle(request: Request, doc: dict[str, Any], *, right: bool) -> Response:
             return Scored(request.id, -1.0, False, 1, 1)
 
 
-@pytest.mark.parametrize("name", DOCS)
+SLOW = {"humaneval"}  # runs 328 programs; what runs them is tested in test_sandbox
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in DOCS]
+)
 def test_who_knows_scores_one_and_who_does_not_scores_nought(name: str) -> None:
     benchmark = load_benchmark(BenchmarkSpec(name=name), chat=None, seed=0, image_token=lambda: "<image>")
     assert benchmark.docs == DOCS[name]

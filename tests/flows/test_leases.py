@@ -60,7 +60,7 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Machines:
     return machines
 
 
-@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(params=["directory", pytest.param("s3", marks=[pytest.mark.s3, pytest.mark.slow])])
 def results(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "results") if request.param == "directory" else request.getfixturevalue("s3_root")
 
