@@ -119,6 +119,7 @@ class TestContract:
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_a_prewarmed_process_has_vllm_before_its_device_and_leaves_nothing(smollm2: Path, tmp_path: Path) -> None:
     """Slots reach it when the model is opened; closed, it is gone with its files, its shared memory and the slots."""
     claim = Claim(prewarmed("cpu"))
