@@ -33,7 +33,7 @@ def campaign(tmp_path: Path, engine: str) -> Path:
 @pytest.mark.parametrize(
     ("engine", "sent", "code"),
     [
-        ("lightweight", signal.SIGINT, 130),
+        pytest.param("lightweight", signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param("distributed", signal.SIGTERM, 143, marks=pytest.mark.slow),
     ],
 )

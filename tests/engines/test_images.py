@@ -15,6 +15,8 @@ from engines.lightweight import LightweightEngine
 from tests.engines import image_contract
 from tests.engines.conftest import WINDOW
 
+pytestmark = pytest.mark.slow
+
 
 def config(model: Path, **more: Any) -> EngineConfig:
     return EngineConfig(model=str(model), dtype="float32", max_model_len=WINDOW, device="cpu", gpu_memory_gb=3, **more)

@@ -16,6 +16,8 @@ from tasks.reopen import find_failed, reopen
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 from tests.flows.scripted import LIMIT, Engines, answer
 
+pytestmark = pytest.mark.slow
+
 
 def fails_once(request: Request) -> Response:
     if isinstance(request, Generate) and request.id.split("/")[-3] == "2":
