@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from core.flips import GAINED
 from core.report import (
     add_row,
-    interval_text,
+    difference_cells,
     is_significant,
     markdown_head,
     markdown_line,
-    p_text,
     plain_rows,
     score_text,
     table_of,
@@ -107,21 +106,13 @@ def _short(text: str | None, *, end: bool = False) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     alike = row["model_a"] == row["model_b"]
-    difference = row["difference"]
     return [
         row["benchmark"],
         row["model_a"] if alike else f"{row['model_a']} → {row['model_b']}",
         row["metric"],
         score_text(row["score_a"], None),
         score_text(row["score_b"], None),
-        "-" if difference is None else f"{difference:+.4f}",
-        interval_text(row["low"], row["high"]),
-        p_text(row["p"]),
-        p_text(row["p_holm"]),
-        f"{row['docs']:,}" + (f" (-{row['left_out']:,})" if row["left_out"] else ""),
-        f"{row['gained']:,}",
-        f"{row['lost']:,}",
-        row["method"],
+        *difference_cells(row, row["gained"], row["lost"]),
     ]
 
 

@@ -224,18 +224,20 @@ def board_cells(row: dict[str, Any], compared: bool) -> list[str]:
 
 def pair_cells(row: dict[str, Any]) -> list[str]:
     """Return the texts of a pair under `PAIR_HEADINGS`."""
+    return [row["benchmark"], row["model_a"], row["model_b"], *difference_cells(row, row["wins"], row["losses"])]
+
+
+def difference_cells(row: Mapping[str, Any], better: int, worse: int) -> list[str]:
+    """Return the texts of a paired difference: itself, interval, p-values, docs, how many are ``better`` and ``worse``, method."""
     difference = row["difference"]
     return [
-        row["benchmark"],
-        row["model_a"],
-        row["model_b"],
         "-" if difference is None else f"{difference:+.4f}",
         interval_text(row["low"], row["high"]),
         p_text(row["p"]),
         p_text(row["p_holm"]),
         f"{row['docs']:,}" + (f" (-{row['left_out']:,})" if row["left_out"] else ""),
-        f"{row['wins']:,}",
-        f"{row['losses']:,}",
+        f"{better:,}",
+        f"{worse:,}",
         row["method"],
     ]
 
