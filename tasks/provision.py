@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from prefect import task
@@ -128,12 +129,12 @@ async def compiled_or_not(
     spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, works: Sequence[CellWork] | None
 ) -> PlannedModel:
     """Return ``planned`` to start eagerly where ``works`` are few; None stands for more than could be prepared by now."""
-    if works is None:
+    model, placement = planned.model, planned.placement
+    decide = partial(starts_eagerly, placement, model.vllm, fleet, spec.policy)
+    if works is None or decide(0) is None:  # then no number of tokens would
         return planned
     todo = [work.benchmark for work in works if not work.complete]
-    tokens = await asyncio.to_thread(lambda: sum(tokens_ahead(benchmark.requests()) for benchmark in todo))
-    model, placement = planned.model, planned.placement
-    why = starts_eagerly(placement, model.vllm, fleet, spec.policy, tokens)
+    why = decide(await asyncio.to_thread(lambda: sum(tokens_ahead(benchmark.requests()) for benchmark in todo)))
     if why is None:
         return planned
     say(f"{model.name}: {why}")
