@@ -27,7 +27,7 @@ from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.slots import Held
 from flows.cells import Cells
 from flows.heed import run_heeding
-from flows.preparing import Part, Preparation, anything_to_do, failure_of, known, preparing, record
+from flows.preparing import Part, Preparation, failure_of, known, preparing, record, work_is_known
 from tasks.canary import answer_canary
 from tasks.control import Control
 from tasks.evaluate import Bench, CellRun, cell_metadata, score, store
@@ -89,7 +89,7 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
             preparing(spec, run, planned, weights, part, timeline) as preparations,
         ):
             warm_later = asyncio.get_running_loop().call_later(WARM_SECONDS, claim.begin)
-            await anything_to_do(preparations)
+            await work_is_known(preparations)
             warm_later.cancel()
             cells = Cells(preparations, leases)
             finishing = [asyncio.create_task(record(spec, run, planned, part, preparations))]

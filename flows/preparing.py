@@ -80,11 +80,10 @@ def failure_of(task: Preparation) -> BaseException | None:
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
-async def anything_to_do(preparations: Sequence[Preparation]) -> bool:
-    """Wait until a cell is known that is not complete in the store; False once all are known and there is none."""
+async def work_is_known(preparations: Sequence[Preparation]) -> None:
+    """Wait until a cell is known that is not complete in the store, or all are known."""
     pending: set[Preparation] = set(preparations)
     while pending:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         if any(not work.complete for work in known(done)):
-            return True
-    return False
+            return
