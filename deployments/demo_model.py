@@ -115,24 +115,30 @@ def _write_padded(source: Path, folder: Path) -> None:
 
 
 def _write_tiny(tokenizer: Path, folder: Path) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "max_position_embeddings": 512}
+    write_llama(tokenizer, folder, "bfloat16", **sizes)
+
+
+def write_llama(tokenizer: Path, folder: Path, dtype: str, **config: Any) -> None:
+    """Write a two-layer Llama of random weights, always the same, with the tokenizer of a checkpoint.
+
+    ``config`` are fields of ``transformers.LlamaConfig``: its sizes.
+    """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     words = AutoTokenizer.from_pretrained(tokenizer)
     torch.manual_seed(0)
-    config = LlamaConfig(
+    whole = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=64,
-        intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
+        **config,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(whole).to(getattr(torch, dtype)).save_pretrained(folder)
     words.save_pretrained(folder)
 
 

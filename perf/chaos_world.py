@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from deployments.demo_model import write_llama
 from deployments.local_s3 import S3Server, local_s3
 
 BUCKET = "chaos"
@@ -42,26 +43,8 @@ class Store:
 
 def write_model(folder: Path, tokenizer: Path) -> Path:
     """Write a Llama of random weights, as small as vLLM's CPU build takes, whose heads two ranks can share."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    words = AutoTokenizer.from_pretrained(tokenizer)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.2,  # answers that differ
-        tie_word_embeddings=True,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-    )
-    LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
-    words.save_pretrained(folder)
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "max_position_embeddings": 1024}
+    write_llama(tokenizer, folder, "float32", **sizes, initializer_range=0.2)  # answers that differ
     return folder
 
 
