@@ -14,7 +14,7 @@ from engines.distributed.replica import ServiceReplica
 from engines.replicas import ReplicatedEngine
 from engines.slots import DevicePool, Ticket, holders
 from tests.engines.test_distributed import config
-from tests.tasks.test_replicas import until
+from tests.waiting import until
 
 POOL = DevicePool("cpu", ("0", "1", "2", "3"))
 

@@ -237,45 +237,41 @@ def test_the_watch_looks_by_itself() -> None:
     engine.close()
 
 
+class Slow(Scene):
+    """Its second engine has ``began`` to be built, and is there once it may ``go`` on."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def build(self, options: Mapping[str, Any]) -> Engine:
+        if self.built:
+            self.began.set()
+            assert self.go.wait(60)
+        return super().build(options)
+
+
 def test_a_stop_ends_a_run_that_waits_for_the_engine() -> None:
-    began, go = threading.Event(), threading.Event()
-
-    class Slow(Scene):
-        def build(self, options: Mapping[str, Any]) -> Engine:
-            if self.built:
-                began.set()
-                assert go.wait(60)
-            return super().build(options)
-
     scene, stop = Slow(once(5)), Stop()
     scene.engine.open()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(lambda: list(scene.engine.run(requests(20, "a"))))
-        assert began.wait(60)
+        assert scene.began.wait(60)
         second = pool.submit(lambda: list(scene.engine.run(requests(20, "b"), stop)))
         stop.set()
         assert second.result(60) == []
-        go.set()
+        scene.go.set()
         assert len(first.result(60)) == 20
 
 
 def test_closing_ends_what_waits_for_a_new_engine() -> None:
-    began, go = threading.Event(), threading.Event()
-
-    class Slow(Scene):
-        def build(self, options: Mapping[str, Any]) -> Engine:
-            if self.built:
-                began.set()
-                assert go.wait(60)
-            return super().build(options)
-
     scene = Slow(once(5))
     scene.engine.open()
     with ThreadPoolExecutor(1) as pool:
         answers = pool.submit(lambda: list(scene.engine.run(requests(20))))
-        assert began.wait(60)
+        assert scene.began.wait(60)
         scene.engine.close()
-        go.set()
+        scene.go.set()
         with pytest.raises(EngineDiedError, match="closed"):
             answers.result(60)
     assert [engine.opened for engine in scene.built] == [1, 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from engines.stop import Stop
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, group_of
 from tests.scripted_engine import ScriptedEngine
+from tests.waiting import until
 
 Answers = Callable[[Request], Response]
 
@@ -44,13 +44,6 @@ def opened(engines: Sequence[Engine], in_flight: int = 4) -> ReplicatedEngine:
     engine.open()
     until(lambda: engine.serving == len(engines))
     return engine
-
-
-def until(is_so: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.005)
 
 
 def ids(responses: Iterator[Response]) -> list[str]:

@@ -14,7 +14,7 @@ from core.request import Request, Response, Scored
 from core.results import open_store
 from engines.slots import Held
 from flows.campaign import campaign
-from tests.flows.scripted import BENCHMARKS, answer
+from tests.flows.scripted import BENCHMARKS, answer, no_cluster
 from tests.scripted_engine import ScriptedEngine
 
 
@@ -47,12 +47,6 @@ class TwoEngines:
 
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> TwoEngines:
-    from contextlib import asynccontextmanager
-
-    @asynccontextmanager
-    async def no_cluster(*_: Any) -> Any:
-        yield None
-
     engines = TwoEngines()
     monkeypatch.setattr(flows.evaluate_model, "build_engine", engines.build)
     monkeypatch.setattr(flows.evaluate_model, "provisioned", no_cluster)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from flows.campaign import CampaignFailedError, campaign
 from tests.checkpoints import write_checkpoint
 from tests.flows.scripted import LIMIT, answer
 from tests.scripted_engine import ScriptedEngine
+from tests.waiting import until
 
 SECONDS = 120
 FACTS = {"name": "steelyard_facts", "limit": LIMIT}
@@ -127,9 +127,9 @@ def test_who_waits_for_anothers_cell_does_its_own_first_and_then_holds_no_device
         waiting = started(pool, second)
         with ExitStack() as stack:
             stack.callback(go.set)
-            wait_until(lambda: len(machines.built) == 2 and machines.built[1].closed == 1)
-            wait_until(lambda: open_store(results).leaderboard()["benchmark"].tolist() == ["steelyard_arithmetic"])
-            wait_until(lambda: len(holders(DevicePool("cpu", ("0", "1")))) == 1)
+            until(lambda: len(machines.built) == 2 and machines.built[1].closed == 1, SECONDS)
+            until(lambda: open_store(results).leaderboard()["benchmark"].tolist() == ["steelyard_arithmetic"], SECONDS)
+            until(lambda: len(holders(DevicePool("cpu", ("0", "1")))) == 1, SECONDS)
         winner.result(SECONDS)
         assert len(waiting.result(SECONDS).leaderboard) == 2
     assert set(machines.asked.values()) == {1}
@@ -154,7 +154,7 @@ def test_who_has_nothing_but_anothers_cell_to_wait_for_builds_no_engine_and_take
         failing = started(pool, a_spec(tmp_path, results, "fails", policy={"engine_restarts": 0}))
         assert answering.wait(SECONDS)
         waiting = started(pool, a_spec(tmp_path, results, "waits"))
-        wait_until(lambda: any(run["campaign"] == "waits" for run in open_store(results).campaigns()))
+        until(lambda: any(run["campaign"] == "waits" for run in open_store(results).campaigns()), SECONDS)
         threading.Event().wait(3.0)
         built = len(machines.built)
         fail.set()
@@ -176,10 +176,3 @@ def test_two_models_of_one_campaign_with_one_checkpoint_compute_their_cells_once
     assert sorted(board["model"].unique()) == ["one", "two"]
     assert len(board) == 4
     assert set(machines.asked.values()) == {1}
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from core.request import Request, Response
 from core.results import open_store
 from engines.slots import DevicePool, Held, holders
 from flows.campaign import CampaignFailedError, campaign
-from tests.flows.scripted import BENCHMARKS, LIMIT, answer
+from tests.flows.scripted import BENCHMARKS, LIMIT, answer, no_cluster
 from tests.scripted_engine import ScriptedEngine
 
 MEMORY = "torch.OutOfMemoryError: CUDA out of memory"
@@ -43,10 +42,6 @@ class Failing:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
-    @asynccontextmanager
-    async def no_cluster(*_: Any) -> Any:
-        yield None
-
     found = Failing()
     monkeypatch.setattr(flows.evaluate_model, "build_engine", found.build)
     monkeypatch.setattr(flows.evaluate_model, "provisioned", no_cluster)

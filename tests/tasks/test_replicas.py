@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,17 +29,11 @@ from tasks.monitor import monitored, summed_up
 from tasks.replicas import Replicas, as_used, replicated
 from tests.core.real_configs import real
 from tests.scripted_engine import ScriptedEngine
+from tests.waiting import until
 
 
 def answer(request: Request) -> Response:
     return Generated(request.id, " 4", "stop", prompt_tokens=5, completion_tokens=2)
-
-
-def until(is_so: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.005)
 
 
 class World:

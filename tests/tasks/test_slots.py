@@ -10,7 +10,7 @@ import tasks.slots
 from engines.distributed.cluster import ClusterSpec, attach, local_clusters
 from engines.slots import DevicePool
 from tasks.slots import hold
-from tests.tasks.test_replicas import until
+from tests.waiting import until
 
 
 @pytest.fixture
