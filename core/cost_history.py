@@ -106,7 +106,10 @@ def _job(records: Sequence[Mapping[str, Any]], seconds: float, loaded: float | N
     )
     computed = max(0.0, totals["prompt_tokens"] - totals["cached_tokens"])
     tokens = Tokens(computed, totals["cached_tokens"], totals["completion_tokens"])
-    foretold = (metadata.get("estimate") or {}).get("seconds")
+    estimate = metadata.get("estimate") or {}
+    # What was foretold is of all benchmarks in one go, and says nothing of a run that had less to do.
+    whole = estimate.get("benchmarks") == len(records) and not any(each["metadata"].get("resumed") for each in records)
+    foretold = estimate.get("seconds") if whole and loaded is not None else None
     utilisation = [(record["metadata"].get("monitor") or {}).get("gpu_utilisation_mean") for record in records]
     read = [value / 100 for value in utilisation if value is not None]
     return Measured(setup, tokens, seconds, loaded, max(map(_ended, records)), foretold, max(read, default=None))

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from core.campaign import FleetSpec
 from core.cost import CPU
 from core.errors import UserError
+from core.fleet import gpu_kind
 from core.jobs import Node
 from core.spec_faults import fault_lines
 from core.spec_file import read_yaml
@@ -39,6 +40,11 @@ class NodeGroup(FleetSpec):
             gpu_kind=self.kind,
             price_per_gpu_hour=None if self.price_per_gpu_hour is None else self.price_per_gpu_hour / parts,
         )
+
+
+def group_of(fleet: FleetSpec) -> NodeGroup:
+    """A campaign's fleet as a group, its GPUs called as the fleet or this machine's driver calls them."""
+    return NodeGroup.model_validate({**fleet.model_dump(), "gpu_kind": gpu_kind(fleet)})
 
 
 def load_fleet(path: Path) -> tuple[NodeGroup, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from core.timeline import Lane, timeline_rows
+from core.timeline import PLAN, Lane, timeline_rows
 
 if TYPE_CHECKING:
     pass
@@ -19,6 +19,7 @@ Figure = dict[str, Any]
 # Okabe and Ito's colours, told apart by everybody, on light and on dark
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#b3a500")
 PHASE_COLOURS = {
+    "plan": "rgba(140, 140, 140, 0.3)",  # drawn first, behind what happened
     "prepare": "#56b4e9",
     "wait": "#8c8c8c",
     "load": "#e69f00",
@@ -187,7 +188,8 @@ def _is_positive(value: Any) -> bool:
 
 def _timeline(timelines: Mapping[str, Sequence[Lane]]) -> Chart:
     caption = (
-        "What each model did when, in seconds since the first thing that happened; idle: loaded, and no request runs."
+        "What each model did when, in seconds since the first thing that happened; idle: loaded, and no request runs; "
+        "plan: when it was expected to have its devices, as if nothing were stored yet."
     )
     chart = Chart("chart-timeline", "Timeline", "Campaign", caption)
     for campaign, found in timelines.items():
@@ -208,6 +210,7 @@ def _timeline(timelines: Mapping[str, Sequence[Lane]]) -> Chart:
                         "textposition": "none",
                         "hovertemplate": "%{y}: %{fullData.name} %{text}, %{x:.1f} s from %{base:.1f} s<extra></extra>",
                         "marker": {"color": colour},
+                        "width": 0.95 if phase == PLAN else 0.6,
                     }
                 )
         layout = {

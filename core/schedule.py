@@ -144,23 +144,3 @@ def start_of(waiting: Waiting, slot: Slot, idle: dict[str, list[int]]) -> Start:
         devices += [Device(name, index) for index in idle[name][:count]]
         del idle[name][:count]
     return Start(waiting.job.key, slot.option, tuple(devices))
-
-
-@dataclass(frozen=True)
-class Demand:
-    """A model that waits for ``gpus`` GPUs; ``order`` is its place in the campaign."""
-
-    order: int
-    gpus: int
-
-
-def next_to_start(waiting: Sequence[Demand], free: int) -> Demand | None:
-    """Return the demand that starts now on ``free`` GPUs, or None.
-
-    The largest comes first, equal ones in campaign order, and nothing overtakes it: what small models would take from a waiting
-    gang could keep it waiting for ever.
-    """
-    if not waiting:
-        return None
-    first = min(waiting, key=lambda demand: (-demand.gpus, demand.order))
-    return first if first.gpus <= free else None

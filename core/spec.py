@@ -271,6 +271,8 @@ class PolicySpec(Strict):
     """Memory per GPU kept for activations, logits and the runtime, in GB."""
     min_kv_sequences: PositiveFloat = 1.0
     """Sequences of full ``max_model_len`` whose KV cache must fit."""
+    priority: int = 0
+    """Where several campaigns wait for the same devices, those of a higher priority get them first."""
     replicas_max: PositiveInt = 8
     """Most engines that one lightweight model gets on devices nobody waits for; 1 turns replicas off."""
     docs_per_replica: PositiveInt = 500

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 PHASES = ("prepare", "wait", "load", "generate", "score", "store", "close")
+PLAN = "plan"  # not what happened: when the model was expected to have its devices, as if nothing were stored yet
 IDLE = "idle"  # derived: the engine is loaded, and no request of this campaign runs on it
 ON_DEVICE = (
     "wait",
@@ -40,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Lane:
-    """One model on one engine: its spans and the derived idle ones, in order of time.
+    """One model on one engine: its spans and the derived idle ones, in order of time; when it was ``planned``, if that is known.
 
     ``held_seconds`` is the time its devices were held, ``working_seconds`` the part of it in which requests ran.
     """
@@ -49,6 +50,7 @@ class Lane:
     spans: tuple[Span, ...]
     held_seconds: float
     working_seconds: float
+    planned: Interval | None = None
 
     @property
     def working_share(self) -> float | None:
@@ -61,16 +63,21 @@ class Lane:
 
 
 def lanes(spans: Iterable[Span]) -> list[Lane]:
-    """Return a lane per model, part and engine, in the order they began."""
+    """Return a lane per model, part and engine that did something, in the order they began."""
     grouped: dict[tuple[str, str, str], list[Span]] = defaultdict(list)
+    planned: dict[tuple[str, str, str], Interval] = {}
     for span in sorted(spans, key=lambda each: (each.started, each.ended)):
-        grouped[span.model, span.part, span.engine].append(span)
-    return [_lane(_label(*key), group) for key, group in grouped.items()]
+        key = (span.model, span.part, span.engine)
+        if span.phase == PLAN:
+            planned[key] = (span.started, span.ended)
+        else:
+            grouped[key].append(span)
+    return [replace(_lane(_label(*key), group), planned=planned.get(key)) for key, group in grouped.items()]
 
 
 def timeline_rows(found: Sequence[Lane]) -> list[dict[str, Any]]:
     """Return one dict per span, to be drawn: its lane, what it is, and its seconds since the first span of all."""
-    zero = min((span.started for lane in found for span in lane.spans), default=0.0)
+    zero, _ = extent(found)
     return [
         {
             "lane": lane.label,
@@ -85,8 +92,21 @@ def timeline_rows(found: Sequence[Lane]) -> list[dict[str, Any]]:
             "ended": span.ended,
         }
         for lane in found
-        for span in lane.spans
+        for span in (*lane.spans, *_plan(lane))
     ]
+
+
+def extent(found: Sequence[Lane]) -> Interval:
+    """When the first of all spans, planned ones too, starts and the last ends; (0, 0) where there is none."""
+    times = [time for lane in found for span in (*lane.spans, *_plan(lane)) for time in (span.started, span.ended)]
+    return (min(times), max(times)) if times else (0.0, 0.0)
+
+
+def _plan(lane: Lane) -> list[Span]:
+    if lane.planned is None:
+        return []
+    started, ended = lane.planned
+    return [replace(lane.spans[0], phase=PLAN, benchmark="", started=started, ended=ended)]
 
 
 def _label(model: str, part: str, engine: str) -> str:

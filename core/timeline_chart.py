@@ -1,11 +1,12 @@
-"""Timelines for people: a chart, for the terminal and in markdown. Two lines a model: its devices, and the host."""
+"""Timelines for people: a chart, for the terminal and in markdown. Lines of a model: its devices, the host, and the plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from core.timeline import IDLE, ON_DEVICE, PHASES, Lane, Span
+from core.timeline import IDLE, ON_DEVICE, PHASES, PLAN, Lane, Span, extent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +20,7 @@ MARKS = {
     "score": "s",
     "store": "w",
     "close": "x",
+    PLAN: "─",
 }
 COLOURS = {
     "prepare": "cyan",
@@ -29,27 +31,30 @@ COLOURS = {
     "score": "magenta",
     "store": "blue",
     "close": "yellow",
+    PLAN: "bright_black",
 }
 LEGEND = "  ".join(f"{mark} {phase}" for phase, mark in MARKS.items())
 COLUMNS = 72
 HEADINGS = ("model", "held", "working", *PHASES[:4], IDLE, *PHASES[4:])
 
 
-def chart(lanes: Sequence[Lane], columns: int = COLUMNS) -> list[tuple[str, str, str]]:
-    """Return (label, devices, host) of each lane: a mark of `MARKS` for every equal part of the time from first to last span.
+def chart(lanes: Sequence[Lane], columns: int = COLUMNS) -> list[tuple[str, list[str]]]:
+    """Return each lane's label and lines: its devices, the host, and the plan where there is one.
 
-    A mark names the phase that took most of its part; a phase shorter than that may not show.
+    A line has a mark of `MARKS` for every equal part of the time from first to last span. A mark names the phase that took most
+    of its part; a phase shorter than that may not show.
     """
-    spans = [span for lane in lanes for span in lane.spans]
-    if not spans:
-        return []
-    begin, end = min(span.started for span in spans), max(span.ended for span in spans)
+    begin, end = extent(lanes)
     step = max(end - begin, 1e-6) / columns
     lines = []
     for lane in lanes:
         on_device = [span for span in lane.spans if span.phase in ON_DEVICE]
         on_host = [span for span in lane.spans if span.phase not in ON_DEVICE]
-        lines.append((lane.label, _line(on_device, begin, step, columns), _line(on_host, begin, step, columns)))
+        found = [_line(on_device, begin, step, columns), _line(on_host, begin, step, columns)]
+        if lane.planned is not None:
+            plan = replace(lane.spans[0], phase=PLAN, started=lane.planned[0], ended=lane.planned[1])
+            found.append(_line([plan], begin, step, columns))
+        lines.append((lane.label, found))
     return lines
 
 
@@ -58,10 +63,10 @@ def timeline_markdown(lanes: Sequence[Lane], columns: int = COLUMNS) -> str:
     if not lanes:
         return ""
     drawn = chart(lanes, columns)
-    width = max(len(label) for label, _, _ in drawn)
+    width = max(len(label) for label, _ in drawn)
     lines = ["```", f"{'':{width}} 0 s{format(_total(lanes), f'>{columns - 5}.0f')} s"]
-    for label, devices, host in drawn:
-        lines += [f"{label:{width}} {devices}".rstrip(), f"{'':{width}} {host}".rstrip()]
+    for label, (devices, *others) in drawn:
+        lines += [f"{label:{width}} {devices}".rstrip(), *(f"{'':{width}} {line}".rstrip() for line in others)]
     lines += ["", LEGEND, "```", "", f"| {' | '.join(HEADINGS)} |"]
     lines.append(f"| --- | {' | '.join(['---:'] * (len(HEADINGS) - 1))} |")
     lines += [f"| {' | '.join(_cells(lane))} |" for lane in lanes]
@@ -74,12 +79,14 @@ def timeline_table(title: str, lanes: Sequence[Lane], columns: int = COLUMNS) ->
     from rich.text import Text
 
     table = Table(title=f"{title}: {_total(lanes):.0f} s", title_justify="left")
-    for heading in ("model", "held", "working", "devices / host"):
-        table.add_column(heading, justify="left" if heading in ("model", "devices / host") else "right", no_wrap=True)
+    for heading in ("model", "held", "working", "devices / host / plan"):
+        table.add_column(
+            heading, justify="left" if heading in ("model", "devices / host / plan") else "right", no_wrap=True
+        )
     colour_of = {mark: COLOURS[phase] for phase, mark in MARKS.items()}
-    for lane, (label, devices, host) in zip(lanes, chart(lanes, columns), strict=True):
+    for lane, (label, drawn) in zip(lanes, chart(lanes, columns), strict=True):
         bars = Text()
-        for mark in f"{devices}\n{host}":
+        for mark in "\n".join(drawn):
             bars.append(mark, style=colour_of.get(mark, ""))
         table.add_row(Text(label), *_cells(lane)[1:3], bars)
     legend = Text()
@@ -90,8 +97,8 @@ def timeline_table(title: str, lanes: Sequence[Lane], columns: int = COLUMNS) ->
 
 
 def _total(lanes: Sequence[Lane]) -> float:
-    spans = [span for lane in lanes for span in lane.spans]
-    return max((span.ended for span in spans), default=0.0) - min((span.started for span in spans), default=0.0)
+    begin, end = extent(lanes)
+    return end - begin
 
 
 def _line(spans: Sequence[Span], begin: float, step: float, columns: int) -> str:

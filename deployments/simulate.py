@@ -12,14 +12,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from core.campaign import CampaignSpec, FleetSpec, load_spec
+from core.campaign import CampaignSpec, load_spec
 from core.checkpoint import read_checkpoint
 from core.cost import past_error
 from core.cost_history import History, read_history
 from core.errors import StoreError, UserError
 from core.estimate import Estimator, ModelEstimate, campaign_estimate, placed_everywhere
-from core.fleet import gpu_kind, resolve_fleet
-from core.fleet_file import NodeGroup, load_fleet, nodes_of
+from core.fleet import resolve_fleet
+from core.fleet_file import NodeGroup, group_of, load_fleet, nodes_of
 from core.jobs import Job
 from core.plan import Plan
 from core.results import open_store
@@ -72,7 +72,7 @@ def print_estimate(spec: CampaignSpec, plan: Plan, out: Console) -> None:
     """Print what a planned campaign will take, and how good such estimates were."""
     from core.describe_estimate import basis_lines, campaign_lines, estimate_table
 
-    group = _group(plan.fleet)
+    group = group_of(plan.fleet)
     history, notes = _history(spec, group)
     estimator = Estimator(history)
     models = [
@@ -111,11 +111,7 @@ def _history(spec: CampaignSpec, group: NodeGroup) -> tuple[History, list[str]]:
 
 
 def _own_group(spec: CampaignSpec) -> NodeGroup:
-    return _group(resolve_fleet(spec.fleet))
-
-
-def _group(fleet: FleetSpec) -> NodeGroup:
-    return NodeGroup.model_validate({**fleet.model_dump(), "gpu_kind": gpu_kind(fleet)})
+    return group_of(resolve_fleet(spec.fleet))
 
 
 def _factor(key: str, error: float) -> float:

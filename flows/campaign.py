@@ -21,6 +21,7 @@ from flows.heed import is_cancelling
 from flows.loop import run_interruptible
 from tasks.check import check
 from tasks.control import CANCELLED
+from tasks.foretell import foretell
 from tasks.judge import judges_of
 from tasks.publish import carry_over, publish, publish_report, watch_scores
 
@@ -60,7 +61,8 @@ def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResul
     plan = check(spec)
     run, started = new_run_id(), time.monotonic()
     asked = plan if only is None else carry_over(spec, plan, run, only)
-    states = run_interruptible(lambda: evaluate_models(spec, asked, run))
+    forecast = foretell(spec, asked)
+    states = run_interruptible(lambda: evaluate_models(spec, asked, run, expected=forecast.models))
     failures = {model: failure_reason(state) for model, state in states.items() if not state.is_completed()}
     judges = tuple(p for p in plan.models if p.model.name in judges_of(spec) and p.model.name not in failures)
     if judges and not is_cancelling():
@@ -70,7 +72,7 @@ def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResul
         }
     try:
         engines = None if is_cancelling() else check_engines(spec, plan, run)
-        leaderboard = publish(spec, run, failures, time.monotonic() - started, engines)
+        leaderboard = publish(spec, run, failures, time.monotonic() - started, engines, forecast.whole)
         publish_report(spec, run)
         watch_scores(spec, run)
     except StoreError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from prefect.states import Cancelled, Cancelling, Crashed, Failed, State
 
 from core.campaign import CampaignSpec
 from core.errors import UserError
+from core.expected import Expected
 from core.plan import Plan, PlannedModel
 from core.portable import absolute_paths
 from flows.evaluate_model import Part, evaluate_model
@@ -31,17 +34,23 @@ SERVER_SECONDS = 300.0  # a server that is being restarted ends no campaign
 DOUBT_SECONDS = 12.0  # a little more than the heartbeat of our workers
 
 
-async def evaluate_models(spec: CampaignSpec, plan: Plan, run: str, part: Part = "benchmarks") -> dict[str, State]:
+async def evaluate_models(
+    spec: CampaignSpec, plan: Plan, run: str, part: Part = "benchmarks", expected: Mapping[str, Expected] | None = None
+) -> dict[str, State]:
     """Have every model of ``plan`` do its ``part`` at once, each in a run of its own. A failed one ends none of the others.
 
-    Raises `core.errors.UserError` where work pools are asked for and not registered.
+    ``expected`` says by model what its part will take. Raises `core.errors.UserError` where work pools are asked for and not
+    registered.
     """
     if await uses_pools(spec):
         spec = absolute_paths(spec if spec.fleet else spec.model_copy(update={"fleet": plan.fleet}))
         one = _on_pool
     else:
         one = _in_process
-    states = await asyncio.gather(*(one(spec, planned, run, part) for planned in plan.models))
+    foretold = expected or {}
+    states = await asyncio.gather(
+        *(one(spec, planned, run, part, foretold.get(planned.model.name)) for planned in plan.models)
+    )
     return {planned.model.name: state for planned, state in zip(plan.models, states, strict=True)}
 
 
@@ -77,14 +86,16 @@ def run_tags(spec: CampaignSpec, planned: PlannedModel) -> list[str]:
     return [f"campaign:{spec.name}", f"model:{planned.model.name}", f"engine:{planned.placement.engine}"]
 
 
-async def _in_process(spec: CampaignSpec, planned: PlannedModel, run: str, part: Part) -> State:
+async def _in_process(
+    spec: CampaignSpec, planned: PlannedModel, run: str, part: Part, expected: Expected | None
+) -> State:
     subflow = evaluate_model.with_options(flow_run_name=run_name(planned, part))
     with tags(*flow_run.tags, *run_tags(spec, planned)):
-        state: State = await subflow(spec, planned.model.name, run, part, return_state=True)
+        state: State = await subflow(spec, planned.model.name, run, part, expected, return_state=True)
     return state
 
 
-async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str, part: Part) -> State:
+async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str, part: Part, expected: Expected | None) -> State:
     """Hand a model to the pool of its engine and wait for its run. Cancelled, it has that run cancelled too."""
     pool = RAY if planned.placement.engine == "distributed" else GPU
     parameters: dict[str, Any] = {
@@ -92,6 +103,7 @@ async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str, part: Pa
         "model": planned.model.name,
         "run": run,
         "part": part,
+        "expected": None if expected is None else asdict(expected),
     }
     async with get_client() as client:
         if not await has_worker(pool):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.errors import SteelyardError
+from core.expected import Expected
 from core.fleet import resolve_fleet
 from core.plan import PlannedModel
 from engines.engine import Engine, EngineConfig, EngineInfo
@@ -39,7 +40,7 @@ from tasks.provision import build_engine, compiled_or_not, engine_config, open_e
 from tasks.recover import Recovery, recovering, show_faults, standing
 from tasks.replicas import as_used, replicated, spread
 from tasks.route import route
-from tasks.slots import hold_devices
+from tasks.slots import Place, hold_devices, queued
 from tasks.spooling import spooling
 from tasks.timeline import Timeline, recorded
 from tasks.warm import Claim, warming
@@ -49,7 +50,9 @@ IMPORT_SECONDS = 8.0  # until the process that is to load has vLLM imported; mea
 
 
 @flow(name="evaluate-model", persist_result=False)
-async def evaluate_model(spec: CampaignSpec, model: str, run: str, part: Part = "benchmarks") -> State | None:
+async def evaluate_model(
+    spec: CampaignSpec, model: str, run: str, part: Part = "benchmarks", expected: Expected | None = None
+) -> State | None:
     """Evaluate the model named ``model`` on every benchmark of ``spec``, as part of the campaign's run ``run``.
 
     As "judge" it scores instead what the run's models have answered where a benchmark names it as judge; as "canary" it answers the
@@ -61,26 +64,39 @@ async def evaluate_model(spec: CampaignSpec, model: str, run: str, part: Part = 
         model: Name of the campaign's model to evaluate.
         run: The campaign's run in the results store.
         part: What to do of the campaign: its benchmarks, judging, or the canary set.
+        expected: What the part is expected to take; not known when left out.
     """
     control = Control()
     # A task with tags asks the server for a slot of each before it runs, which costs seconds where SQLite is busy.
     with TagsContext(current_tags=set()):
-        return await run_heeding(lambda: evaluate(spec, model, run, control, part), control, model)
+        return await run_heeding(lambda: evaluate(spec, model, run, control, part, expected), control, model)
 
 
-async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, part: Part = "benchmarks") -> None:
+async def evaluate(
+    spec: CampaignSpec,
+    model: str,
+    run: str,
+    control: Control,
+    part: Part = "benchmarks",
+    expected: Expected | None = None,
+) -> None:
     """Do what is left to do for one model."""
     fleet = resolve_fleet(spec.fleet)
     chosen = next(entry for entry in spec.models if entry.name == model)
     planned = await route(spec, chosen, fleet)
-    async with recorded(spec, run, planned, part) as timeline, warming(planned, fleet) as claim:
+    async with (
+        recorded(spec, run, planned, part, expected) as timeline,
+        warming(planned, fleet) as claim,
+        AsyncExitStack() as stack,
+    ):
         with timeline.span("prepare"):
             weights = await fetch(planned)
+        recovery = Recovery(spec, planned, fleet)
+        place = stack.enter_context(queued(spec, planned, fleet, None if expected is None else expected.seconds))
+        ours = ModelRun(spec, fleet, weights, run, control, timeline, claim, recovery, place, expected)
         if part == "canary":
             claim.begin()
-            recovery = Recovery(spec, planned, fleet)
-            bench_of_canary = bench(spec, planned, fleet, weights, run, control, timeline, claim, recovery, keep=False)
-            async with faults_shown(recovery), bench_of_canary as (on, _):
+            async with faults_shown(recovery), bench(ours, planned, keep=False) as (on, _):
                 await answer_canary(quote(on), spec, run, planned.placement.engine)
             return
         async with (
@@ -93,7 +109,6 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
             warm_later.cancel()
             cells = Cells(preparations, leases)
             finishing = [asyncio.create_task(record(spec, run, planned, part, preparations))]
-            recovery = Recovery(spec, planned, fleet)
             async with all_ended(finishing), faults_shown(recovery):
                 while await cells.any_to_answer():
                     claim.begin()
@@ -103,10 +118,7 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
                     placed = await spread(spec, recovery.planned, fleet, all_known)
                     placed = await compiled_or_not(spec, placed, fleet, all_known)
                     try:
-                        async with bench(spec, placed, fleet, weights, run, control, timeline, claim, recovery) as (
-                            on,
-                            info,
-                        ):
+                        async with bench(ours, placed) as (on, info):
                             on = replace(on, spool=spool, patience=spec.policy.store_patience_seconds)
                             await answer_cells(on, info, placed, preparations, cells, finishing)
                     except SteelyardError:
@@ -116,26 +128,31 @@ async def evaluate(spec: CampaignSpec, model: str, run: str, control: Control, p
             raise_first(failure_of(each) for each in preparations)
 
 
+@dataclass(frozen=True)
+class ModelRun:
+    """One model's part of a run, and what goes with it from one engine to the next."""
+
+    spec: CampaignSpec
+    fleet: FleetSpec
+    weights: Path
+    run: str
+    control: Control
+    timeline: Timeline
+    claim: Claim
+    recovery: Recovery
+    place: Place
+    expected: Expected | None
+
+
 @asynccontextmanager
-async def bench(
-    spec: CampaignSpec,
-    planned: PlannedModel,
-    fleet: FleetSpec,
-    weights: Path,
-    run: str,
-    control: Control,
-    timeline: Timeline,
-    claim: Claim,
-    recovery: Recovery,
-    *,
-    keep: bool = True,
-) -> AsyncIterator[tuple[Bench, EngineInfo]]:
+async def bench(ours: ModelRun, planned: PlannedModel, *, keep: bool = True) -> AsyncIterator[tuple[Bench, EngineInfo]]:
     """Hold the placement's devices, its Ray cluster and an open engine or replicas of it on them, all watched.
 
     ``keep`` leaves a service loaded for the next; what a failure leaves behind never is. An engine that dies is started again as
-    ``recovery`` says; where that is not enough, the model may have to be moved.
+    the recovery says; where that is not enough, the model may have to be moved.
     """
-    config = engine_config(spec, planned, fleet, weights)
+    spec, fleet, timeline = ours.spec, ours.fleet, ours.timeline
+    config = engine_config(spec, planned, fleet, ours.weights)
 
     def engine_on(held: Held) -> Engine:
         def build(config: EngineConfig, again: bool) -> Engine:
@@ -143,23 +160,36 @@ async def bench(
                 stand(config)
             return build_engine(spec, planned, config, held, cluster)
 
-        return recovering(spec, recovery, config, build)
+        return recovering(spec, ours.recovery, config, build)
 
     async with AsyncExitStack() as stack:
         until_free = stack.enter_context(ExitStack())
         with timeline.span("wait"):
-            held = await stack.enter_async_context(hold_devices(spec, planned, fleet, config))
+            held = await stack.enter_async_context(hold_devices(spec, planned, fleet, config, ours.place))
         with timeline.span("load"):
-            cluster = await stack.enter_async_context(provisioned(spec, planned, fleet, config, held, run))
+            cluster = await stack.enter_async_context(provisioned(spec, planned, fleet, config, held, ours.run))
             stand = await stack.enter_async_context(standing(cluster, held))
             engine, holder = await stack.enter_async_context(replicated(spec, planned, fleet, held, engine_on))
-            monitor = await stack.enter_async_context(monitored(spec, fleet, planned.model.name, holder, engine, run))
+            monitor = await stack.enter_async_context(
+                monitored(spec, fleet, planned.model.name, holder, engine, ours.run)
+            )
         sound = False
         try:
             with timeline.span("load"):
                 info = await open_engine(quote(engine), planned.model.name)
-            await asyncio.to_thread(claim.end)
-            yield Bench(engine, spec.results, control, monitor, timeline, recovery=recovery), info
+            await asyncio.to_thread(ours.claim.end)
+            yield (
+                Bench(
+                    engine=engine,
+                    results=spec.results,
+                    control=ours.control,
+                    monitor=monitor,
+                    timeline=timeline,
+                    recovery=ours.recovery,
+                    expected=ours.expected,
+                ),
+                info,
+            )
             sound = True
         finally:
             until_free.enter_context(timeline.span("close"))
@@ -220,7 +250,7 @@ async def finish(
     try:
         with on.timeline.span("score", benchmark):
             scoring = await score(quote(work), run, label)
-        metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote(), on.recovery)
+        metadata = cell_metadata(as_used(planned, on.engine), info, run.unquote(), scoring.unquote(), on)
         with on.timeline.span("store", benchmark):
             await store(quote(work), scoring, metadata, quote(on), label)
     finally:

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from core.errors import EngineDiedError, SteelyardError
+from core.expected import Expected
 from core.monitor import Monitor
 from core.patience import patiently
 from core.plan import PlannedModel
@@ -68,6 +69,7 @@ class Bench:
     spool: Spool | None = None
     patience: float = 0.0
     recovery: Recovery | None = None
+    expected: Expected | None = None
 
 
 def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
@@ -252,10 +254,10 @@ async def store(work: CellWork, scoring: Scoring, metadata: dict[str, Any], benc
 
 
 def cell_metadata(
-    planned: PlannedModel, info: EngineInfo, run: CellRun, scoring: Scoring, recovery: Recovery | None = None
+    planned: PlannedModel, info: EngineInfo, run: CellRun, scoring: Scoring, bench: Bench
 ) -> dict[str, Any]:
     """Facts of how a cell was computed, for its commit record. JSON values."""
-    faults = [] if recovery is None else recovery.record()
+    faults = [] if bench.recovery is None else bench.recovery.record()
     return {
         "engine": info.engine,
         "placement": asdict(planned.placement),
@@ -270,4 +272,5 @@ def cell_metadata(
         **facts_of(scoring),
         "trust_remote_code": planned.model.trust_remote_code,
         **({"faults": faults} if faults else {}),
+        **({"estimate": asdict(bench.expected)} if bench.expected else {}),
     }

@@ -102,11 +102,17 @@ async def _write_model_run(spec: CampaignSpec, run: str, entry: dict[str, Any]) 
 
 @task(task_run_name="publish", cache_policy=NO_CACHE)
 def publish(
-    spec: CampaignSpec, run: str, failures: dict[str, str], seconds: float, engines: dict[str, Any] | None = None
+    spec: CampaignSpec,
+    run: str,
+    failures: dict[str, str],
+    seconds: float,
+    engines: dict[str, Any] | None = None,
+    estimate: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Store the run's manifest and show what came of it as Prefect artifacts. Returns the leaderboard (`core.compare`).
 
-    ``engines`` says whether both engines score alike, where the campaign used both (`flows.canary.check_engines`).
+    ``engines`` says whether both engines score alike, where the campaign used both (`flows.canary.check_engines`), ``estimate``
+    what the run was expected to take (`tasks.foretell`).
     """
     store = open_store(spec.results)
     # Where models failed because the store is away, nobody wants to wait for that once more.
@@ -119,6 +125,7 @@ def publish(
         "seconds": seconds,
         "versions": installed_versions(),
         "engines": engines,
+        "estimate": estimate,
     }
     asked(lambda: store.write_campaign(manifest))
     frame = asked(lambda: compare_store(store, spec.name)).board

@@ -13,7 +13,8 @@ from core.plan import PlannedModel
 from core.replicas import docs_of, replica_change, replicas_paid, with_replicas
 from engines.engine import Engine
 from engines.replicas import IN_FLIGHT, ReplicatedEngine
-from engines.slots import Held, lacking, take_idle
+from engines.slots import Held
+from engines.tickets import devices_lacking, take_idle
 from tasks.prepare import CellWork
 from tasks.say import say, warn
 
@@ -120,7 +121,7 @@ class Replicas:
             have=self.engine.size,
             most=self._most if loaded else min(self._most, self._most_at_first),
             paid=replicas_paid(self._model, self._policy, self.engine.waiting) if loaded else self._most,
-            lacking=lacking(self._held.pool),
+            lacking=devices_lacking(self._held.pool),
             gpus=self._gpus,
         )
         for _ in range(-change):

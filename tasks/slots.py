@@ -4,58 +4,107 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.plan import PlannedModel
+from core.turns import UNKNOWN_SECONDS, Demand
 from core.weights import read_ahead
 from engines.distributed.cluster import claimed, end_unused, serving
 from engines.distributed.engine import service_name
 from engines.engine import EngineConfig
-from engines.slots import DevicePool, Held, Ticket, device_pool, holders
+from engines.slots import DevicePool, Held, device_pool, holders
+from engines.tickets import Ticket
 from tasks.say import say
 
 POLL_SECONDS = 0.2  # a lock cannot be awaited without a thread that nobody could interrupt
 PATIENCE_SECONDS = 5.0
 
 
+class Place:
+    """A model's place in the queue for devices. Asked for early, it is not overtaken by models that are ready sooner."""
+
+    def __init__(self, spec: CampaignSpec, fleet: FleetSpec, seconds: float | None) -> None:
+        self._spec, self._fleet = spec, fleet
+        self._seconds = UNKNOWN_SECONDS if seconds is None else seconds
+        self._drawn: Ticket | None = None
+
+    def ask(self, planned: PlannedModel) -> None:
+        """Queue up, not ready yet. On Kubernetes there is no queue here: its cluster has its own."""
+        if not _is_on_kubernetes(planned, self._fleet):
+            self._drawn = self._ticket(planned, ready=False)
+
+    def ticket(self, planned: PlannedModel) -> Ticket:
+        """Be ready, in the old place if the placement needs the same devices still. The ticket is the caller's."""
+        drawn, self._drawn = self._drawn, None
+        if drawn is not None and drawn.asks(self._pool(planned), planned.placement.replica_gpus):
+            drawn.be_ready()
+            return drawn
+        if drawn is not None:
+            drawn.drop()
+        return self._ticket(planned, ready=True)
+
+    def leave(self) -> None:
+        """Leave the queue, if the ticket was not handed out."""
+        if self._drawn is not None:
+            self._drawn.drop()
+
+    def _ticket(self, planned: PlannedModel, *, ready: bool) -> Ticket:
+        demand = Demand(
+            label=planned.model.name,
+            gpus=planned.placement.replica_gpus,
+            seconds=self._seconds,
+            campaign=self._spec.name,
+            priority=self._spec.policy.priority,
+        )
+        return Ticket(self._pool(planned), demand, ready=ready)
+
+    def _pool(self, planned: PlannedModel) -> DevicePool:
+        return device_pool(self._fleet, planned.placement.engine, os.environ)
+
+
+@contextmanager
+def queued(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds: float | None) -> Iterator[Place]:
+    """Queue for the devices of a placement, on which the model is expected to be for some ``seconds``, before they are of use."""
+    place = Place(spec, fleet, seconds)
+    place.ask(planned)
+    try:
+        yield place
+    finally:
+        place.leave()
+
+
 def hold_devices(
-    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, config: EngineConfig
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, config: EngineConfig, place: Place
 ) -> AbstractAsyncContextManager[Held]:
-    """Wait for the devices of a placement; see `hold`. On Kubernetes there is nothing to wait for here: its cluster has its own."""
-    placement = planned.placement
-    if placement.engine == "distributed" and fleet.kuberay is not None:
+    """Wait for the devices of a placement; see `hold`. On Kubernetes there is nothing to wait for here."""
+    if _is_on_kubernetes(planned, fleet):
         return nullcontext(Held(DevicePool("kuberay", ()), (), ()))
-    local = placement.engine == "distributed" and fleet.ray_address is None
+    local = planned.placement.engine == "distributed" and fleet.ray_address is None
     return hold(
-        device_pool(fleet, placement.engine, os.environ),
-        placement.replica_gpus,
-        planned.model.name,
+        place.ticket(planned),
         service=service_name(config) if local else None,
         idle_seconds=spec.policy.service_idle_seconds,
         weights=Path(config.model),
     )
 
 
+def _is_on_kubernetes(planned: PlannedModel, fleet: FleetSpec) -> bool:
+    return planned.placement.engine == "distributed" and fleet.kuberay is not None
+
+
 @asynccontextmanager
 async def hold(
-    pool: DevicePool,
-    gpus: int,
-    label: str,
-    *,
-    service: str | None = None,
-    idle_seconds: float = 0.0,
-    weights: Path | None = None,
+    ticket: Ticket, *, service: str | None = None, idle_seconds: float = 0.0, weights: Path | None = None
 ) -> AsyncIterator[Held]:
-    """Wait for ``gpus`` devices of ``pool`` and give them back at the end.
+    """Wait for the devices of ``ticket``, which is used up, and give them back at the end.
 
     Where a local cluster has ``service`` loaded, that is waited for instead: its own devices, which it keeps. Clusters that
     are kept loaded for nobody make room when their devices are what is missing. Whoever is next has its ``weights`` read ahead.
-    Raises `ValueError` where the pool has fewer.
     """
-    ticket = Ticket(pool, gpus, label)
+    pool, label = ticket.pool, ticket.demand.label
     try:
         waited = 0.0
         while True:
@@ -72,7 +121,7 @@ async def hold(
                     await asyncio.to_thread(read_ahead, weights)
                     weights = None
             if waited <= PATIENCE_SECONDS < waited + POLL_SECONDS:
-                say(f"{label}: waits for {gpus} of {len(pool.names)} devices; {_held_by(pool)}")
+                say(f"{label}: waits for {ticket.demand.gpus} of {len(pool.names)} devices; {_held_by(pool)}")
             await asyncio.sleep(POLL_SECONDS)
             waited += POLL_SECONDS
     finally:

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager, contextmanager
 
 from core.campaign import CampaignSpec
 from core.errors import StoreError
+from core.expected import Expected
 from core.plan import PlannedModel
 from core.results import open_store
-from core.timeline import Span
+from core.timeline import PLAN, Span
 from tasks.say import warn
 
 
@@ -31,15 +32,23 @@ class Timeline:
         finally:
             self._spans.append(Span(*self._of, phase, benchmark, started, time.time()))
 
+    def plan(self, starts: float, ends: float) -> None:
+        """Take down when the model was expected to have devices."""
+        self._spans.append(Span(*self._of, PLAN, "", starts, ends))
+
     def spans(self) -> list[Span]:
         """Return what was taken down so far, in order of ending."""
         return list(self._spans)
 
 
 @asynccontextmanager
-async def recorded(spec: CampaignSpec, run: str, planned: PlannedModel, part: str) -> AsyncIterator[Timeline]:
-    """Give a timeline that is stored at the end of the block. That it cannot be is a warning."""
+async def recorded(
+    spec: CampaignSpec, run: str, planned: PlannedModel, part: str, expected: Expected | None = None
+) -> AsyncIterator[Timeline]:
+    """Give a timeline, begun with what was expected, that is stored at the end of the block. That it cannot be is a warning."""
     timeline = Timeline(planned.model.name, part, planned.placement.engine)
+    if expected is not None:
+        timeline.plan(expected.starts, expected.ends)
     try:
         yield timeline
     finally:

@@ -73,9 +73,20 @@ def test_a_resumed_cell_tells_its_time_and_not_its_tokens_per_doc() -> None:
 
 
 def test_what_a_record_says_of_gpu_utilisation_and_estimate_is_used() -> None:
-    told = record("a", 1000, 60, gpu_kind="L4", monitor={"gpu_utilisation_mean": 40.0}, estimate={"seconds": 75.0})
+    estimate = {"seconds": 75.0, "benchmarks": 1}
+    told = record("a", 1000, 60, gpu_kind="L4", monitor={"gpu_utilisation_mean": 40.0}, estimate=estimate)
     (job,) = history_of([told], "H100").jobs
     assert (job.setup.kind, job.busy, job.foretold) == ("L4", 0.4, 75)
+
+
+def test_an_estimate_of_more_than_was_left_to_do_foretold_nothing() -> None:
+    of_two: dict[str, Any] = {"estimate": {"seconds": 75.0, "benchmarks": 2}}
+    both = [record("a", 1000, 60, **of_two), record("b", 1020, 80, **of_two)]
+    assert history_of(both, "H100").jobs[0].foretold == 75
+    assert history_of(both[:1], "H100").jobs[0].foretold is None
+    assert history_of([both[0], record("b", 1020, 80, resumed=3, **of_two)], "H100").jobs[0].foretold is None
+    loaded = [record(name, 1000, 60, 0.0, **of_two) for name in "ab"]
+    assert history_of(loaded, "H100").jobs[0].foretold is None
 
 
 @pytest.mark.parametrize("metadata", [{"seconds": None}, {"placement": {}}, {"seconds": 0}])

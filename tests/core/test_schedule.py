@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 
 from core.jobs import Device, Job
-from core.schedule import Demand, choose, decide, next_to_start, step, timetable
+from core.schedule import choose, decide, step, timetable
 from core.schedule_order import SchedulingPolicy
 from core.schedule_state import Arrived, Ended, Event, Expected, Left, State
 from core.simulate import simulate
@@ -13,20 +13,7 @@ from tests.core.scheduling import job, node, option, state_of
 POLICY = SchedulingPolicy()
 
 
-def test_the_largest_starts_first() -> None:
-    assert next_to_start([Demand(0, 1), Demand(1, 4)], free=4) == Demand(1, 4)
-
-
-def test_equals_start_in_campaign_order() -> None:
-    assert next_to_start([Demand(2, 1), Demand(1, 1)], free=1) == Demand(1, 1)
-
-
-def test_small_models_do_not_overtake_a_waiting_gang() -> None:
-    assert next_to_start([Demand(0, 1), Demand(1, 4)], free=3) is None
-
-
 def test_nobody_waits_nobody_starts() -> None:
-    assert next_to_start([], free=8) is None
     assert decide(State((node(),)), POLICY) == ()
 
 

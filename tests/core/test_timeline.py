@@ -1,8 +1,10 @@
 """What spans come to: held time, work and idle."""
 
+from dataclasses import replace
+
 import pytest
 
-from core.timeline import Span, lanes, timeline_rows
+from core.timeline import PLAN, Span, extent, lanes, timeline_rows
 
 
 def span(
@@ -64,6 +66,16 @@ def test_lanes_are_parts_of_models_in_the_order_they_began() -> None:
         [span("load", 5, 6, model="b"), span("load", 7, 8, model="a"), span("load", 9, 10, model="b", part="judge")]
     )
     assert [lane.label for lane in found] == ["b", "a", "b (judge, lightweight)"]
+
+
+def test_a_plan_is_no_part_of_what_happened() -> None:
+    life = [*LIFE, span(PLAN, -5, 100), span(PLAN, 0, 9, model="nothing to do")]
+    (lane,) = lanes(life)
+    assert lane == replace(lanes(LIFE)[0], planned=(-5, 100))
+    assert extent([lane]) == (-5, 100)
+    rows = timeline_rows([lane])
+    assert [(row["start"], row["end"]) for row in rows if row["phase"] == PLAN] == [(0, 105)]
+    assert rows[0]["start"] == 5
 
 
 def test_rows_tell_seconds_since_the_first_span() -> None:

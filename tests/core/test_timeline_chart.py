@@ -4,10 +4,10 @@ import io
 
 from rich.console import Console
 
-from core.timeline import Span, lanes
+from core.timeline import PLAN, Span, lanes
 from core.timeline_chart import chart, timeline_markdown, timeline_table
 
-LANES = lanes(
+SPANS = [
     Span(model, "benchmarks", "lightweight", phase, benchmark, started, ended)
     for model, phase, benchmark, started, ended in (
         ("first", "prepare", "a", 0, 10),
@@ -19,11 +19,20 @@ LANES = lanes(
         ("second", "wait", "", 0, 90),
         ("second", "load", "", 90, 100),
     )
-)
+]
+LANES = lanes(SPANS)
 
 
 def test_a_mark_is_what_took_most_of_its_time() -> None:
-    assert chart(LANES, 10) == [("first", " ▒▒███_█x ", "p     s   "), ("second", "·········▒", "          ")]
+    assert chart(LANES, 10) == [("first", [" ▒▒███_█x ", "p     s   "]), ("second", ["·········▒", "          "])]
+
+
+def test_the_plan_is_a_line_of_its_own_on_the_same_clock() -> None:
+    found = lanes([*SPANS, Span("second", "benchmarks", "lightweight", PLAN, "", 50, 200)])
+    drawn = dict(chart(found, 10))
+    assert drawn["second"] == ["·····     ", "          ", "  ────────"]
+    assert len(drawn["first"]) == 2
+    assert "  ────────" in timeline_markdown(found, 10)
 
 
 def test_nothing_is_no_chart() -> None:

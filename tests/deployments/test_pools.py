@@ -119,4 +119,4 @@ def test_a_campaign_on_pools_is_cancelled_in_the_middle_and_resumes(
 
 def artifact_keys() -> list[str]:
     with get_client(sync_client=True) as client:
-        return [artifact.key or "" for artifact in client.read_artifacts()]
+        return [artifact.key or "" for artifact in client.read_artifacts(limit=None)]

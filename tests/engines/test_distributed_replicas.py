@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from core.request import Generate, Response, Sampling
+from core.turns import Demand
 from engines.distributed.cluster import ClusterSpec, local_clusters
 from engines.distributed.replica import ServiceReplica
 from engines.replicas import ReplicatedEngine
-from engines.slots import DevicePool, Ticket, holders
+from engines.slots import DevicePool, holders
+from engines.tickets import Ticket
 from tests.engines.test_distributed import config
 from tests.waiting import until
 
@@ -22,7 +24,7 @@ POOL = DevicePool("cpu", ("0", "1", "2", "3"))
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_two_services_share_the_work_and_one_that_dies_costs_no_answer(padded_smollm2: Path) -> None:
-    held = [taken for label in ("first", "second") if (taken := Ticket(POOL, 2, label).take())]
+    held = [taken for label in ("first", "second") if (taken := Ticket(POOL, Demand(label, 2)).take())]
     services = [
         ServiceReplica(config(padded_smollm2), ClusterSpec(each.devices, 4, "cpu"), each.descriptors) for each in held
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import subprocess
@@ -13,16 +12,20 @@ import pytest
 
 from core.campaign import FleetSpec
 from core.errors import EngineDiedError
+from core.turns import Demand
 from engines import slots
 from engines.devices import INHERITED
-from engines.slots import DevicePool, Ticket, device_pool, holders, lacking, take_idle
+from engines.slots import DevicePool, device_pool, holders
+from engines.tickets import Ticket
 
 ROOT = Path(__file__).resolve().parents[2]
 
 HOLDER = """
 import sys
-from engines.slots import DevicePool, Ticket
-held = Ticket(DevicePool(sys.argv[1], ("0", "1")), int(sys.argv[2]), "another campaign").take()
+from core.turns import Demand
+from engines.slots import DevicePool
+from engines.tickets import Ticket
+held = Ticket(DevicePool(sys.argv[1], ("0", "1")), Demand("another campaign", int(sys.argv[2]))).take()
 print(held.devices if held else None, flush=True)
 sys.stdin.read()
 """
@@ -47,16 +50,16 @@ def another_process(pool: DevicePool, gpus: int) -> subprocess.Popen[str]:
 
 
 def test_each_holder_gets_its_own_device(pool: DevicePool) -> None:
-    first, second = Ticket(pool, 1, "a").take(), Ticket(pool, 1, "b").take()
+    first, second = Ticket(pool, Demand("a", 1)).take(), Ticket(pool, Demand("b", 1)).take()
     assert first is not None
     assert second is not None
     assert (first.devices, second.devices) == ((0,), (1,))
-    assert Ticket(pool, 1, "c").take() is None
+    assert Ticket(pool, Demand("c", 1)).take() is None
 
 
 def test_a_device_comes_back_when_its_holder_lets_go(pool: DevicePool) -> None:
-    held = Ticket(pool, 2, "a").take()
-    waiting = Ticket(pool, 1, "b")
+    held = Ticket(pool, Demand("a", 2)).take()
+    waiting = Ticket(pool, Demand("b", 1))
     assert waiting.take() is None
     assert held is not None
     held.release()
@@ -65,7 +68,7 @@ def test_a_device_comes_back_when_its_holder_lets_go(pool: DevicePool) -> None:
 
 def test_a_killed_process_gives_its_devices_back(pool: DevicePool) -> None:
     with another_process(pool, 2) as process:
-        waiting = Ticket(pool, 1, "b")
+        waiting = Ticket(pool, Demand("b", 1))
         assert waiting.take() is None
         assert [(holder.device, holder.label, holder.pid) for holder in holders(pool)] == [
             ("0", "another campaign", process.pid),
@@ -77,7 +80,7 @@ def test_a_killed_process_gives_its_devices_back(pool: DevicePool) -> None:
 
 
 def test_a_device_is_held_as_long_as_its_engine_lives(pool: DevicePool) -> None:
-    held = Ticket(pool, 1, "a").take()
+    held = Ticket(pool, Demand("a", 1)).take()
     assert held is not None
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=held.descriptors) as engine:
         held.release()
@@ -87,70 +90,8 @@ def test_a_device_is_held_as_long_as_its_engine_lives(pool: DevicePool) -> None:
         assert holders(pool) == []
 
 
-def test_a_gang_is_served_before_those_that_came_later(pool: DevicePool) -> None:
-    held = Ticket(pool, 1, "a").take()
-    gang, small = Ticket(pool, 2, "gang"), Ticket(pool, 1, "small")
-    assert gang.take() is None
-    assert small.take() is None
-    assert gang.is_first()
-    assert not small.is_first()
-    assert held is not None
-    held.release()
-    assert gang.take() is not None
-
-
-def test_whoever_leaves_the_queue_or_dies_in_it_holds_nobody_up(pool: DevicePool) -> None:
-    held = Ticket(pool, 1, "a").take()
-    gang, small = Ticket(pool, 2, "gang"), Ticket(pool, 1, "small")
-    assert small.take() is None
-    gang.drop()
-    assert small.take() is not None
-    assert held is not None
-
-
-def test_queues_of_other_devices_do_not_wait_for_each_other(pool: DevicePool) -> None:
-    elsewhere = DevicePool(f"{pool.kind}-other", ("0",))
-    gang = Ticket(pool, 2, "gang")
-    assert Ticket(elsewhere, 1, "small").take() is not None
-    assert gang.take() is not None
-
-
-def test_an_idle_device_is_taken_only_where_nobody_waits(pool: DevicePool) -> None:
-    held = Ticket(pool, 1, "a").take()
-    extra = take_idle(pool, 1, "a (replica)")
-    assert held is not None
-    assert extra is not None
-    assert (held.devices, extra.devices) == ((0,), (1,))
-    assert [holder.label for holder in holders(pool)] == ["a", "a (replica)"]
-    assert take_idle(pool, 1, "another") is None
-    extra.release()
-    waiting = Ticket(pool, 2, "gang")
-    assert take_idle(pool, 1, "another") is None
-    waiting.drop()
-    assert take_idle(pool, 1, "another") is not None
-
-
-def test_what_the_next_in_line_lacks(pool: DevicePool) -> None:
-    assert lacking(pool) == 0
-    held = Ticket(pool, 2, "a").take()
-    assert held is not None
-    small = Ticket(pool, 1, "small")
-    assert lacking(pool) == 1
-    gang = Ticket(pool, 2, "gang")
-    assert lacking(pool) == 2
-    gang.drop()
-    held.release()
-    assert lacking(pool) == 0  # it only has to look
-    small.drop()
-
-
-def test_more_devices_than_there_are_is_refused(pool: DevicePool) -> None:
-    with pytest.raises(ValueError, match="3 devices asked of 2"):
-        Ticket(pool, 3, "a")
-
-
 def test_a_keeper_holds_what_it_was_started_with_or_takes_it(pool: DevicePool) -> None:
-    held = Ticket(pool, 1, "a").take()
+    held = Ticket(pool, Demand("a", 1)).take()
     assert held is not None
     given = {INHERITED: ",".join(map(str, held.descriptors))}
     assert slots.keep(pool.kind, ["0"], "keeper", given) == held.descriptors
@@ -163,12 +104,13 @@ def test_a_keeper_holds_what_it_was_started_with_or_takes_it(pool: DevicePool) -
 
 
 def test_a_holder_that_has_not_written_yet_is_no_error(pool: DevicePool) -> None:
-    held = Ticket(pool, 1, "a").take()
+    held = Ticket(pool, Demand("a", 1)).take()
     assert held is not None
     os.ftruncate(held.descriptors[0], 0)
     assert holders(pool) == []
-    os.pwrite(held.descriptors[0], json.dumps({"label": "a", "pid": 1}).encode(), 0)
-    assert holders(pool)[0].pid == 1
+    with slots.ledger():
+        slots.write_holder({"0": held.descriptors[0]}, Demand("b", 1), "key")
+    assert [(holder.label, holder.pid) for holder in holders(pool)] == [("b", os.getpid())]
 
 
 def test_engines_get_the_devices_of_their_place() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 import flows.evaluate_model
 from core.errors import EngineDiedError
@@ -62,7 +63,8 @@ def faults(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 async def artifacts(key: str) -> list[str]:
     async with get_client() as client:
-        return [artifact.data for artifact in await client.read_artifacts() if artifact.key == key]  # type: ignore[misc]
+        found = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+        return [artifact.data for artifact in found]  # type: ignore[misc]
 
 
 def test_a_model_whose_engine_dies_loses_nothing_and_says_so(failing: Failing, one: dict[str, Any]) -> None:

@@ -22,9 +22,11 @@ from core.placement import place
 from core.plan import PlannedModel
 from core.request import Generate, Generated, Request, Response, Sampling
 from core.storage import open_storage
+from core.turns import Demand
 from engines.engine import EngineInfo
 from engines.replicas import ReplicatedEngine
-from engines.slots import DevicePool, Held, Ticket, holders
+from engines.slots import DevicePool, Held, holders
+from engines.tickets import Ticket
 from tasks.monitor import monitored, summed_up
 from tasks.replicas import Replicas, as_used, replicated
 from tests.core.real_configs import real
@@ -61,7 +63,7 @@ class World:
         self.answers: Callable[[Request], Response] = answer
 
     def take(self, gpus: int = 1) -> Held:
-        held = Ticket(self.pool, gpus, "m0").take()
+        held = Ticket(self.pool, Demand("m0", gpus)).take()
         assert held is not None
         return held
 
@@ -124,7 +126,7 @@ def test_replicas_of_several_devices_come_and_go_whole() -> None:
         replicas.step()
         assert replicas.devices == (0, 1, 3, 4, 2, 5)
         until(lambda: replicas.engine.serving == 3)
-        ticket = Ticket(world.pool, 1, "another model")
+        ticket = Ticket(world.pool, Demand("another model", 1))
         replicas.step()
     until(lambda: any(replicas.engine.is_gone(engine) for engine in world.built))
     replicas.step()
@@ -165,7 +167,7 @@ def test_a_device_somebody_waits_for_is_neither_taken_nor_kept() -> None:
     replicas.engine.open()
     until(lambda: replicas.engine.serving == 3)
     with world.at_work(replicas, 1000):
-        other = Ticket(world.pool, 1, "another campaign")
+        other = Ticket(world.pool, Demand("another campaign", 1))
         assert other.take() is None
         replicas.step()
         assert replicas.engine.size == 2

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import tasks.slots
+from core.turns import Demand
 from engines.distributed.cluster import ClusterSpec, attach, local_clusters
 from engines.slots import DevicePool
+from engines.tickets import Ticket
 from tasks.slots import hold
 from tests.waiting import until
 
@@ -26,7 +28,7 @@ def test_no_device_is_given_out_twice(kind: str) -> None:
 
         async def job(gpus: int) -> None:
             nonlocal most
-            async with hold(pool, gpus, "job") as held:
+            async with hold(Ticket(pool, Demand("job", gpus))) as held:
                 assert not taken & set(held.devices)
                 taken.update(held.devices)
                 most = max(most, len(taken))
@@ -43,10 +45,10 @@ def test_a_cancelled_wait_lets_the_next_one_start(kind: str) -> None:
     pool = DevicePool(kind, ("0", "1"))
 
     async def main() -> tuple[int, ...]:
-        async with hold(pool, 1, "first"):
-            gang = asyncio.create_task(hold(pool, 2, "gang").__aenter__())
+        async with hold(Ticket(pool, Demand("first", 1))):
+            gang = asyncio.create_task(hold(Ticket(pool, Demand("gang", 2))).__aenter__())
             await asyncio.sleep(0)
-            small = asyncio.create_task(hold(pool, 1, "small").__aenter__())
+            small = asyncio.create_task(hold(Ticket(pool, Demand("small", 1))).__aenter__())
             await asyncio.sleep(0)
             assert not small.done()
             gang.cancel()
@@ -61,11 +63,11 @@ def test_a_loaded_service_is_joined_and_an_unused_one_makes_room() -> None:
     pool = DevicePool("cpu", ("0", "1"))
 
     async def main() -> None:
-        async with hold(pool, 2, "again", service="loaded-model", idle_seconds=600) as held:
+        async with hold(Ticket(pool, Demand("again", 2)), service="loaded-model", idle_seconds=600) as held:
             assert held.devices == (0, 1)
             assert held.descriptors == ()
             until(lambda: [living.clients for living in local_clusters()] == [1])
-        async with hold(pool, 1, "another") as held:
+        async with hold(Ticket(pool, Demand("another", 1))) as held:
             assert held.devices == (0,)
             assert local_clusters() == []
 
@@ -79,7 +81,7 @@ def test_whoever_is_next_has_its_weights_read_ahead(kind: str, tmp_path: Path, m
     first, second, third = (tmp_path / name for name in "abc")
 
     async def job(weights: Path, until: int) -> None:
-        async with hold(pool, 1, weights.name, weights=weights), asyncio.timeout(20):
+        async with hold(Ticket(pool, Demand(weights.name, 1)), weights=weights), asyncio.timeout(20):
             while len(read) < until:
                 await asyncio.sleep(0.01)
 
