@@ -51,8 +51,8 @@ def campaign_lines(estimate: CampaignEstimate, past: PastError | None, learnt: i
     """Say what the whole takes, and how far past estimates were off; ``learnt`` is how many past runs of models there are."""
     low, middle, high = estimate.makespan
     lines = [
-        f"Campaign: {duration(middle)} ({duration(low)} – {duration(high)}), {_span(estimate.gpu_hours)} GPU-hours"
-        + ("" if estimate.cost is None else f", cost {_span(estimate.cost)}")
+        f"Campaign: {duration(middle)} ({duration(low)} – {duration(high)}), {span_text(estimate.gpu_hours)} GPU-hours"
+        + ("" if estimate.cost is None else f", cost {span_text(estimate.cost)}")
     ]
     if not learnt:
         lines.append("No past run in the store to learn from: priors alone.")
@@ -84,6 +84,7 @@ def _count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _span(values: Triple) -> str:
+def span_text(values: Triple) -> str:
+    """Write a median with its interval: ``0.40 (0.20 – 0.80)``."""
     low, middle, high = values
     return f"{middle:,.2f} ({low:,.2f} – {high:,.2f})"

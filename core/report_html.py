@@ -15,6 +15,7 @@ from core.board_read import Board
 from core.report import NUMBERS, board_cells, board_headings, board_remarks, is_compared, leaderboard_rows, with_best
 from core.report_charts import charts
 from core.report_samples import TEXT_LIMITS, Packed, pack
+from core.spent import spent_line
 from core.timeline import Lane
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
         charts_json=Markup(_script_json({each.id: each.views for each in drawn})),  # noqa: S704
         usage_headings=USAGE_HEADINGS,
         usage=_usage(rows, report.timelines, board.records),
+        spent=_spent(board.runs, report.timelines),
         samples_note=_samples_note(packed, report.every),
         runs=[_run(run) for run in board.runs],
         cells=[_cell(row, board.records.get(row["fingerprint"])) for row in rows],
@@ -164,6 +166,11 @@ def _usage(
             ]
         )
     return usage
+
+
+def _spent(runs: Iterable[Mapping[str, Any]], timelines: Mapping[str, Sequence[Lane]]) -> list[str]:
+    lines = (spent_line(run, timelines.get(run["campaign"], ())) for run in runs)
+    return [line for line in lines if line is not None]
 
 
 def _kilo(value: float | None) -> float | None:

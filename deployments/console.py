@@ -72,7 +72,19 @@ def print_leaderboard(store: Store, campaign: str | None) -> None:
     out.print(runs_table(frame))
     for finding in engine_findings(store.campaigns(campaign)):
         out.print(finding, soft_wrap=True, markup=False)
+    if campaign is not None:
+        print_spent(store, campaign, out)
     print_places(store, campaign, out)
+
+
+def print_spent(store: Store, campaign: str, out: Console) -> None:
+    """Print what the newest run of a campaign took, and what it was expected to take."""
+    from core.spent import spent_line
+    from core.timeline import lanes
+
+    for run in store.campaigns(campaign)[-1:]:
+        if line := spent_line(run, lanes(store.timeline(campaign, run["run"]))):
+            out.print(line, soft_wrap=True, markup=False)
 
 
 def print_places(store: Store, campaign: str | None, out: Console) -> None:

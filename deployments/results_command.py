@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UserError, nearest
-from deployments.console import NOTHING, console, print_places, print_rows, print_timeline
+from deployments.console import NOTHING, console, print_places, print_rows, print_spent, print_timeline
 from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreArgument, SuiteOption, opened
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ def _print_board(chosen: Board, *, by_size: bool) -> None:
     out.print(runs_table(frame))
     for finding in chosen.findings:
         out.print(finding, soft_wrap=True, markup=False)
-    print_places(chosen.store, chosen.runs[0]["campaign"] if len(chosen.runs) == 1 else None, out)
+    campaign = chosen.runs[0]["campaign"] if len(chosen.runs) == 1 else None
+    if campaign is not None:
+        print_spent(chosen.store, campaign, out)
+    print_places(chosen.store, campaign, out)
 
 
 def _print_pairs(chosen: Board, *, by_size: bool) -> None:
