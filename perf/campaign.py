@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +39,13 @@ class Ran:
     answers: dict[str, Answers]
 
 
-def noisy_copies(model: Path, count: int, folder: Path) -> list[Path]:
+def noisy_copies(model: Path, seeds: Iterable[int], folder: Path) -> list[Path]:
     """Write checkpoints that differ from ``model`` as checkpoints of one run do: other weights, all else the same."""
     import torch
     from safetensors.torch import load_file, save_file
 
     copies = []
-    for number in range(1, count + 1):
+    for number in seeds:
         copy = folder / f"{model.name}-{number}"
         shutil.copytree(model, copy)
         torch.manual_seed(number)
@@ -85,13 +85,17 @@ class Campaign:
         path = folder / "campaign.yaml"
         path.write_text(yaml.safe_dump(spec))
         begun = time.monotonic()
-        run_logged([sys.executable, "-m", "deployments.cli", "run", str(path)], self._environment(), folder / "log")
+        run_logged(
+            [sys.executable, "-m", "deployments.cli", "run", str(path)], environment(self.folder), folder / "log"
+        )
         seconds = time.monotonic() - begun
         return Ran(seconds, read_store(str(folder / "results")))
 
-    def _environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-        return {**child_environment(kept), "PREFECT_HOME": str(self.folder / "prefect"), "HF_HUB_OFFLINE": "1"}
+
+def environment(folder: Path) -> dict[str, str]:
+    """What ``steelyard run`` is started with: nothing of the Prefect server that somebody may have here."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    return {**child_environment(kept), "PREFECT_HOME": str(folder / "prefect"), "HF_HUB_OFFLINE": "1"}
 
 
 def read_store(results: str) -> dict[str, Answers]:
@@ -147,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="steelyard-perf-") as path:
         folder = Path(path)
         model = checkpoint()
-        models = [model, *noisy_copies(model, asked.models - 1, folder)]
+        models = [model, *noisy_copies(model, range(1, asked.models), folder)]
         names = mixed_benchmarks()
         sizes = {name: asked.docs if index < CHOICES else asked.generated for index, name in enumerate(names)}
         tasks = {Path(bundled().get(name, name)): docs for name, docs in sizes.items()}
