@@ -1,8 +1,8 @@
 """A mixed campaign, night after night: what was planned against what happened, and small and large together against apart.
 
 ``python -m perf.mixed`` runs three small models and a tensor-parallel one on the logical devices of this machine, with real vLLM
-and a real local Ray cluster. Every night has new checkpoints, as a training run has, in one results store, so that each night's plan
-is learnt from the nights before. It prints each night's timeline with its plan, how far each model's time was from what was
+and a real local Ray cluster. Every night has new checkpoints, as a training run has, in one results store, so that each night's
+plan is learnt from the nights before. It prints each night's timeline with its plan, how far each model's time was from what was
 expected, and at the end the idle time of the devices, against a night on which the large model runs after the small ones.
 """
 

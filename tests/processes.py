@@ -23,7 +23,15 @@ def group_of(pid: int) -> list[psutil.Process]:
 def gone(processes: Sequence[psutil.Process], timeout: float) -> bool:
     """Whether all of ``processes`` end (or are zombies nobody has reaped) within ``timeout`` seconds."""
     alive = psutil.wait_procs(processes, timeout=timeout)[1]
-    return all(not process.is_running() or process.status() == psutil.STATUS_ZOMBIE for process in alive)
+    return all(_is_over(process) for process in alive)
+
+
+def _is_over(process: psutil.Process) -> bool:
+    try:
+        # The first thread of a killed process is a zombie while others still hold its files and locks.
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+    except psutil.NoSuchProcess:
+        return True
 
 
 def running() -> dict[int, psutil.Process]:
