@@ -244,8 +244,11 @@ class Chaos:
                         process.kill()
                 break
             psutil.wait_procs(left, timeout=0.2)
-        if held := holders(DevicePool("cpu", ("0", "1"))):
-            self.tally.faults.append(f"held after {after}: {held}")
+        while held := holders(DevicePool("cpu", ("0", "1"))):  # the last threads of what was killed may still be ending
+            if time.monotonic() > deadline:
+                self.tally.faults.append(f"held after {after}: {held}")
+                break
+            time.sleep(LOOK_SECONDS)
         if keys := runtime.living_keys():
             self.tally.faults.append(f"sockets of clusters left after {after}: {keys}")
             for key in keys:
