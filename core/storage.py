@@ -363,6 +363,8 @@ def _explanation(error: BaseException, bucket: str, what: str) -> str:
         return "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if isinstance(error, boto.ConnectionError | boto.HTTPClientError | TimeoutError):
         return f"{endpoint} does not answer ({type(error).__name__}): check AWS_ENDPOINT_URL and that the server runs"
+    if code in BUSY:
+        return f"{what}: {endpoint} is too busy ({code}): run fewer campaigns at once, or wait and run again"
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
         return f"{endpoint} refuses the credentials ({code}): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if isinstance(error, PermissionError):

@@ -1,0 +1,90 @@
+"""A door before a real S3 server that is slow, or says now and then that it is busy, as S3 itself does under load."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+
+
+@dataclass
+class Door:
+    """``is_busy`` is asked before each request, with how many came before; ``seconds`` is how long each is held up."""
+
+    endpoint: str
+    is_busy: Callable[[int], bool] = lambda number: False
+    seconds: float = 0.0
+    refused: list[str] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def lets_in(self, request: str) -> bool:
+        """Decide about one request."""
+        self.over.wait(self.seconds)
+        with self._lock:
+            busy = self.is_busy(len(self.refused) + len(self.passed))
+            (self.refused if busy else self.passed).append(request)
+            return not busy
+
+
+@contextmanager
+def door_to(endpoint: str) -> Iterator[Door]:
+    """Open a door on loopback to the server at ``endpoint``."""
+    host = urlsplit(endpoint).netloc
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if not door.lets_in(f"{self.command} {self.path}"):
+                self._answer(503, [("Content-Type", "application/xml")], BUSY)
+                return
+            server = HTTPConnection(host, timeout=60)
+            try:
+                server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in self.headers.items():  # the host too, for it is signed
+                    server.putheader(name, value)
+                server.endheaders(body)
+                answer = server.getresponse()
+                self._answer(answer.status, answer.getheaders(), answer.read())
+            finally:
+                server.close()
+
+        def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers:
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            length = {name.lower(): value for name, value in headers}.get("content-length")
+            self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    door = Door(f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield door
+    finally:
+        door.over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
