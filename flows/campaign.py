@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 
 import pandas as pd
-from prefect import flow
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, State
 
@@ -19,6 +18,7 @@ from flows.canary import check_engines
 from flows.dispatch import evaluate_models
 from flows.heed import is_cancelling
 from flows.loop import run_interruptible
+from flows.spec_flow import spec_flow
 from tasks.check import check
 from tasks.control import CANCELLED
 from tasks.foretell import foretell
@@ -48,9 +48,9 @@ class CampaignResult:
     leaderboard: pd.DataFrame
 
 
-@flow(flow_run_name="{spec.name}", persist_result=False)
+@spec_flow(flow_run_name="{spec.name}", persist_result=False)
 def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResult:
-    """Evaluate every model of the spec on every benchmark; a mapping with the spec's fields will do.
+    """Evaluate every model of the spec on every benchmark; a mapping with the spec's fields or its file's path will do.
 
     Raises `core.errors.UserError` for bad input before any engine starts, and `CampaignFailedError` where models failed.
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prefect.settings import get_current_settings
 
-from core.errors import EngineDiedError
+from core.errors import EngineDiedError, UserError
 from core.request import Generated, Request, Response
 from core.results import open_store
 from deployments import cli
@@ -125,4 +125,13 @@ def test_a_spec_that_holds_one_reaches_nothing(
     assert (ended.value.code, out, err.count("\n")) == (2, "", 1)
     assert "results holds a user and a password" in err
     assert LOGIN not in err
+    assert not [row for _, row in in_prefect() if LOGIN in row or "secretive" in row]
+
+
+def test_nor_does_one_from_python(engines: Engines, spec: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="results holds a user and a password"):
+        campaign({**spec, "name": "secretive", "results": f"s3://k:{LOGIN}@bucket/p"})
+    with pytest.raises(UserError, match="results holds a user and a password"):
+        campaign(spec={**spec, "name": "secretive", "results": f"s3://k:{LOGIN}@bucket/p"})
+    assert engines.built == {}
     assert not [row for _, row in in_prefect() if LOGIN in row or "secretive" in row]
