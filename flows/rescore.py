@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect import flow
 from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec
@@ -15,6 +14,7 @@ from core.plan import PlannedModel
 from core.rescore import find_donor
 from core.results import new_run_id, open_store
 from flows.loop import run_interruptible
+from flows.spec_flow import spec_flow
 from tasks.check import check
 from tasks.judge import judges_of, prepare_judging
 from tasks.prepare import CellWork, fetch, prepare
@@ -33,9 +33,9 @@ class Rescored:
     missing: tuple[str, ...]
 
 
-@flow(flow_run_name="rescore {spec.name}", persist_result=False)
+@spec_flow(flow_run_name="rescore {spec.name}", persist_result=False)
 def rescore(spec: CampaignSpec) -> Rescored:
-    """Score a campaign's stored samples by its benchmarks as they are now; a mapping with the spec's fields will do.
+    """Score a campaign's stored samples by its benchmarks as they are now; a mapping with the spec's fields or its file's path will do.
 
     Starts no engine. Old scores stay under their fingerprints; the leaderboard shows the new ones. Cells whose requests have
     changed, or that were never run, are listed and left to `flows.campaign.campaign`. Raises `core.errors.UserError` for bad input.
