@@ -35,7 +35,7 @@ class Rescored:
 
 @spec_flow(flow_run_name="rescore {spec.name}", persist_result=False)
 def rescore(spec: CampaignSpec) -> Rescored:
-    """Score a campaign's stored samples by its benchmarks as they are now; a mapping with the spec's fields or its file's path will do.
+    """Score a campaign's stored samples by its benchmarks as they are now; a mapping or its file's path will do too.
 
     Starts no engine. Old scores stay under their fingerprints; the leaderboard shows the new ones. Cells whose requests have
     changed, or that were never run, are listed and left to `flows.campaign.campaign`. Raises `core.errors.UserError` for bad input.
