@@ -289,7 +289,8 @@ class PolicySpec(Strict):
     spool_gb: PositiveFloat = 10
     """Most that one model's answers may take there, in GB (10⁹ bytes); with more, generation waits for S3."""
     engine_restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a model's engine is started again after it died, in one run; only unfinished requests are repeated."""
+    """How often a model's engine is started again after it died, in one run; only unfinished requests are repeated. As often is a
+    model handed to its work pool again whose machine was lost."""
     stall_minutes: PositiveFloat = 10
     """An engine that has requests and makes no token for so long is ended, and counts as one that died."""
     poison_requests: Annotated[int, Field(ge=0)] = 8

@@ -96,6 +96,22 @@ async def _in_process(
 
 
 async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str, part: Part, expected: Expected | None) -> State:
+    """Hand a model to the pool of its engine and wait for its run; once more where the machine that ran it is gone."""
+    again = 0
+    while True:
+        state = await _handed_over(spec, planned, run, part, expected)
+        if not state.is_crashed() or again == spec.policy.engine_restarts:
+            return state
+        again += 1
+        warn(
+            f"{planned.model.name}: {state.message}: handed over again, {again} of {spec.policy.engine_restarts} times; "
+            "what it had answered is stored"
+        )
+
+
+async def _handed_over(
+    spec: CampaignSpec, planned: PlannedModel, run: str, part: Part, expected: Expected | None
+) -> State:
     """Hand a model to the pool of its engine and wait for its run. Cancelled, it has that run cancelled too."""
     pool = RAY if planned.placement.engine == "distributed" else GPU
     parameters: dict[str, Any] = {

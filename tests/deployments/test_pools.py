@@ -117,6 +117,36 @@ def test_a_campaign_on_pools_is_cancelled_in_the_middle_and_resumes(
     assert alive.most == 1
 
 
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_model_whose_process_is_lost_is_handed_over_again_and_goes_on(
+    server: PrefectServer, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    deploy([load_spec(spec)])
+    before = running()
+    with (
+        worker(server, "campaign", tmp_path / "campaign.log"),
+        worker(server, "gpu", tmp_path / "gpu.log", "--limit", "2"),
+    ):
+        known = {run.id for run in runs()}
+        trigger()
+        (engine, *_) = await_(lambda: engines(before), 90)
+        await_(lambda: list((Path(spec["results"]) / "responses").rglob("*.parquet")), 120)
+        parent = engine.parent()
+        assert parent is not None
+        parent.kill()
+        await_(lambda: states()["campaign"] in ("Completed", "Failed", "Crashed"), 240)
+        assert states()["campaign"] == "Completed"
+        children = [run.state_name for run in runs() if run.id not in known and run.parent_task_run_id]
+        assert sorted(map(str, children)) == ["Completed", "Crashed"]
+
+    samples = open_store(spec["results"]).samples("pools")
+    assert len(samples) == LIMIT
+    assert not samples.duplicated("doc_id").any()
+    (record,) = open_store(spec["results"]).commit_records().values()
+    assert 0 < record["metadata"]["resumed"] < LIMIT
+
+
 def artifact_keys() -> list[str]:
     with get_client(sync_client=True) as client:
         return [artifact.key or "" for artifact in client.read_artifacts(limit=None)]
