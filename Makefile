@@ -6,7 +6,7 @@ LOCK := requirements/$(KIND).txt
 BIN := .venv/bin
 STAMP := .venv/.$(KIND)-$(shell sha256sum $(LOCK) pyproject.toml | sha256sum | cut -c1-16)
 
-.PHONY: setup demo demo-rows test test-slow parity perf chaos lint format lock clean
+.PHONY: setup demo demo-rows test test-slow docs parity perf chaos lint format lock clean
 setup: $(STAMP)
 
 $(STAMP): $(LOCK) pyproject.toml
@@ -28,6 +28,11 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
+
+docs: $(STAMP)
+	@rm -rf site
+	@$(BIN)/zensical build --clean --strict
+	@echo "Read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 parity: $(STAMP)
 	@$(BIN)/python -m perf.parity
@@ -51,4 +56,4 @@ lock:
 	@$(PYTHON) requirements/lock.py
 
 clean:
-	rm -rf .venv .demo
+	rm -rf .venv .demo site
