@@ -1,4 +1,4 @@
-"""What README and examples/ tell people to run, run."""
+"""What README, the start page of docs/ and examples/ tell people to run, run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,19 @@ import yaml
 
 from core.campaign import CampaignSpec
 from tests import models
+from tests.docs_commands import commands_of, lines_of
 
 ROOT = Path(__file__).resolve().parents[1]
+# What the commands of docs/index.md print, in their order.
+START_PAGE = {
+    "models": "30, hidden size 576",
+    "plan": "lightweight",
+    "run": "smollm2-chat",
+    "status": "6 of 6 cells complete",
+    "results": "steelyard_facts",
+    "report": "report.html: ",
+    "compare": "smollm2-chat",
+}
 STEELYARD = [sys.executable, "-c", "from deployments.cli import main; main()"]
 
 
@@ -33,10 +44,13 @@ def test_the_examples_run_one_after_the_other(tmp_path: Path) -> None:
     (tmp_path / ".demo").mkdir()
     checkpoint = tmp_path / ".demo" / "smollm2-135m-instruct"
     checkpoint.symlink_to(models.smollm2(models.cache_directory(tmp_path)))
+    typed = [
+        words for line in lines_of(ROOT / "docs/index.md") for words in commands_of(line) if words[0] == "steelyard"
+    ]
+    assert [words[1] for words in typed] == list(START_PAGE)
+    for words in typed:
+        assert START_PAGE[words[1]] in run([*STEELYARD, *words[1:]], tmp_path)
     spec = "examples/smollm2.yaml"
-    assert "30, hidden size 576" in run([*STEELYARD, "models", str(checkpoint)], tmp_path)
-    assert "lightweight" in run([*STEELYARD, "plan", spec], tmp_path)
-    assert "smollm2-chat" in run([*STEELYARD, "run", spec], tmp_path)
     rows = [json.loads(line) for line in run([*STEELYARD, "results", spec, "--format", "json"], tmp_path).splitlines()]
     assert {row["benchmark"] for row in rows} == {"steelyard_facts", "steelyard_arithmetic", "own_benchmark"}
     assert len(rows) == 6
