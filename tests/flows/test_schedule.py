@@ -66,7 +66,7 @@ def test_a_long_model_that_is_ready_later_goes_first(
 
 
 def tickets() -> dict[str, bool]:
-    """Models that wait for devices, and whether they are ready."""
+    """Models that wait for this machine's devices, and whether they are ready."""
     with ledger():
-        wishes = [json.loads(path.read_text())["wish"] for path in folder().glob("*.ticket")]
-    return {wish["demand"]["label"]: wish["ready"] for wish in wishes}
+        asked = [json.loads(path.read_text()) for path in folder().glob("*.ticket")]
+    return {each["wish"]["demand"]["label"]: each["wish"]["ready"] for each in asked if each["kind"] == "cpu"}
