@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 HIDDEN = "***"
@@ -29,9 +29,30 @@ def is_secret_name(name: str) -> bool:
 
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """Return ``text`` with ``***`` for secrets: values of the environment's secret variables, logins in URLs, known keys."""
-    for name, value in (os.environ if environment is None else environment).items():
-        if len(value) >= SHORTEST and is_secret_name(name):
-            text = text.replace(value, HIDDEN)
+    return _without(text, _values(os.environ if environment is None else environment))
+
+
+def redact_all(value: Any, environment: Mapping[str, str] | None = None) -> Any:
+    """Return JSON-like ``value`` with every text in it redacted, keys too; lists and tuples stay what they are."""
+    values = _values(os.environ if environment is None else environment)
+
+    def clean(each: Any) -> Any:
+        if isinstance(each, str):
+            return _without(each, values)
+        if isinstance(each, Mapping):
+            return {clean(key): clean(entry) for key, entry in each.items()}
+        return type(each)(map(clean, each)) if isinstance(each, list | tuple) else each
+
+    return clean(value)
+
+
+def _values(environment: Mapping[str, str]) -> list[str]:
+    return [value for name, value in environment.items() if len(value) >= SHORTEST and is_secret_name(name)]
+
+
+def _without(text: str, values: Iterable[str]) -> str:
+    for value in values:
+        text = text.replace(value, HIDDEN)
     return KEY.sub(HIDDEN, LOGIN.sub(HIDDEN, text))
 
 

@@ -10,36 +10,72 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.errors import UserError
+from core.errors import UserError, nearest
+from deployments.console import NOTHING
 from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreOption, opened
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from core.board import Selection
     from core.board_read import Board
     from core.lm_eval_export import CellResults
+    from core.results import Store
+
+LM_EVAL = "lm-eval"
+FORMATS = (LM_EVAL, "mlflow", "wandb")
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Where to write, of lm-eval.")] = None,
     store: StoreOption = "results",
     format: Annotated[
-        str, typer.Option(help="lm-eval: lm-evaluation-harness's results JSON and samples JSONL.")
-    ] = "lm-eval",
+        str,
+        typer.Option(
+            help="lm-eval: lm-evaluation-harness's results JSON and samples JSONL. mlflow, wandb: one run there for each model."
+        ),
+    ] = LM_EVAL,
     campaign: CampaignOption = None,
     benchmark: BenchmarkOption = None,
     model: ModelOption = None,
+    project: Annotated[
+        str | None,
+        typer.Option(help="Experiment of MLflow or project of W&B; its own variable or 'steelyard' if left out."),
+    ] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Samples too, as Parquet, of mlflow and wandb.")] = False,
 ) -> None:
-    """Write results and samples for other tools to read."""
+    """Write results and samples for other tools to read, or put them into MLflow or Weights & Biases."""
     from core.board import Selection
+    from deployments.tracking import export_to
+
+    if format not in FORMATS:
+        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    is_lm_eval = format == LM_EVAL
+    if is_lm_eval and (project is not None or samples):
+        raise UserError(
+            f"--{'samples' if samples else 'project'} is of --format mlflow and wandb; lm-eval has samples anyway"
+        )
+    if is_lm_eval != (folder is not None):
+        raise UserError(
+            "DIR: name the folder to write to" if is_lm_eval else f"DIR {str(folder)!r}: {format} takes none"
+        )
+    source, campaign = opened(store, campaign)
+    selection = Selection(tuple(benchmark or ()), tuple(model or ()))
+    if folder is not None:
+        _export_lm_eval(folder, source, campaign, selection)
+        return
+    said = None
+    for said in export_to(format, source, campaign, selection, project=project, samples=samples):
+        print(said)
+    if said is None:
+        raise UserError(NOTHING.format(source.uri))
+
+
+def _export_lm_eval(folder: Path, source: Store, campaign: str | None, selection: Selection) -> None:
     from core.board_read import read_board
     from core.lm_eval_export import export_model
-    from core.lm_eval_import import check_format
-    from deployments.console import NOTHING
 
-    check_format(format)
-    source, campaign = opened(store, campaign)
-    board = read_board(source, campaign, Selection(tuple(benchmark or ()), tuple(model or ())))
+    board = read_board(source, campaign, selection)
     if board.compared.board.empty:
         raise UserError(NOTHING.format(source.uri))
     scores = source.scores(campaign).drop_duplicates(["fingerprint", "task", "metric", "filter"])

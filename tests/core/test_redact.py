@@ -12,7 +12,7 @@ import pytest
 
 from core.campaign import load_spec
 from core.errors import EngineDiedError, UserError
-from core.redact import is_secret_name, redact, redact_logs, secrets_in
+from core.redact import is_secret_name, redact, redact_all, redact_logs, secrets_in
 
 SECRET = "wJalrXUtnFEMI-K7MDENG-bPxRfiCY"
 HUB_TOKEN = "hf_" + "aB3" * 12
@@ -153,3 +153,14 @@ def test_logs_are_clean_wherever_flows_run() -> None:
     )
     assert done.stdout == "True\n"
     assert done.stderr == "WARNING:root:a ***\n"
+
+
+def test_every_text_of_a_value_is_redacted_and_its_shape_stays() -> None:
+    value = {"a": [f"x {SECRET}", ("y", HUB_TOKEN)], f"key {SECRET}": {"deep": SECRET}, "number": 1.5, "none": None}
+    assert redact_all(value) == {
+        "a": ["x ***", ("y", "***")],
+        "key ***": {"deep": "***"},
+        "number": 1.5,
+        "none": None,
+    }
+    assert redact_all(SECRET, {"OTHER_TOKEN": "nothing"}) == SECRET

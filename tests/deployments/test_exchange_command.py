@@ -197,4 +197,4 @@ def test_files_that_are_none_of_the_harness_are_one_line(steelyard: Run, tmp_pat
         assert (code, err.count("\n"), words in err) == (2, 1, True), err
     assert steelyard("import", "lm-eval", str(tmp_path / "none.json"), "--store", str(tmp_path / "s"))[0] == 2
     code, _, err = steelyard("export", str(tmp_path / "o"), "--format", "helm")
-    assert (code, "the format there is, is 'lm-eval'" in err) == (2, True)
+    assert (code, "use one of lm-eval, mlflow, wandb" in err) == (2, True)
