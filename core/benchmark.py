@@ -1,7 +1,7 @@
 """Dataset manager: a benchmark gives requests and turns responses into scores, as lm-evaluation-harness would.
 
 Its task side (YAML format, few-shot, filters, metrics, aggregation) is used as it is; what runs the model is ours. This file and
-`core.catalogue` alone know its API (0.4.13).
+`core.catalogue.find` alone know its API (0.4.13).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from core import catalogue
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
-from core.code_metrics import loads_code_eval, runs_in_sandbox
-from core.dataset_call import Loaded
-from core.dataset_route import Route
+from core.catalogue import find as catalogue
+from core.compare.repeats import spread
+from core.datasets.call import Loaded
+from core.datasets.route import Route
 from core.errors import SteelyardError, UserError
 from core.images import hold_images, identities, images_of, in_parts, task_asks_images
-from core.reasoning import cut, split_reasoning
-from core.repeats import spread
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
 from core.rows import drawn_shots, rows_digest
 from core.sample import Sample, Score, Scoring
-from core.sampling import sampling_of
-from core.sandbox import check_sandbox, unsafe_code_allowed
-from core.scoring import primary_key, read_scores, recall, request_id, score_docs, whole_answer
+from core.sandbox.sandbox import check_sandbox, unsafe_code_allowed
+from core.scoring.code_metrics import loads_code_eval, runs_in_sandbox
+from core.scoring.reasoning import cut, split_reasoning
+from core.scoring.sampling import sampling_of
+from core.scoring.scoring import primary_key, read_scores, recall, request_id, score_docs, whole_answer
 
 BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
 # Where rows come from; which rows they were is in the digest.

@@ -11,7 +11,9 @@ from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, fie
 
 from core.errors import UserError, nearest
 from core.redact import secrets_in
-from core.spec import (
+from core.spec.faults import fault_lines
+from core.spec.file import read_spec_file
+from core.spec.parts import (
     BenchmarkSpec,
     DatasetsSpec,
     FleetSpec,
@@ -26,10 +28,8 @@ from core.spec import (
     check_uri,
     safe_name,
 )
-from core.spec_faults import fault_lines
-from core.spec_file import read_spec_file
-from core.strict import Strict
-from core.suite import expanded, is_folder, is_path
+from core.spec.strict import Strict
+from core.spec.suite import expanded, is_folder, is_path
 
 __all__ = [
     "BenchmarkSpec",

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from core.campaign import ModelSpec
-from core.checkpoint import Checkpoint
-from core.dataset_call import Loaded
+from core.checkpoint.checkpoint import Checkpoint
+from core.datasets.call import Loaded
 from core.placement import Placement
 from core.sample import Cell
 

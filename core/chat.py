@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.catalogue import LOADING
+from core.catalogue.find import LOADING
 from core.errors import UserError
 
 

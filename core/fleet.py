@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import psutil
 
 from core.campaign import FleetSpec
-from core.cost import CPU
+from core.cost.model import CPU
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from core.catalogue import leaves_of
+from core.catalogue.find import leaves_of
 from core.errors import UserError
 from core.request import Request
 

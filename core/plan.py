@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from core.benchmark import check_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec
-from core.checkpoint import Checkpoint, read_checkpoint
-from core.dataset_manager import faults
+from core.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from core.datasets.manager import faults
 from core.errors import UserError
 from core.fleet import resolve_fleet
 from core.images import benchmark_asks_images

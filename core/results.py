@@ -8,7 +8,7 @@ Layout under the store's URI (docs/results.md)::
     cells/<fingerprint>.json                                     commit record: written last, created once
     campaigns/<campaign>/<run>.json, …/<run>/<model>.json        which cells a run asked for
     timeline/campaign=<c>/run=<r>/<model>-<nonce>.parquet        what a model of a run did when
-    leases/<fingerprint>/<generation>.json, holders/<id>.json    who computes a cell at the moment: `core.lease`
+    leases/<fingerprint>/<generation>.json, holders/<id>.json    who computes a cell at the moment: `core.store.lease`
     reports/campaign=<c>/<run>.html                              the report of a run, for people
 """
 
@@ -22,16 +22,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from core.commit import commit_cell, parse_record, read_record, record_path, shards_folder
 from core.errors import StoreError, nearest
-from core.quality import notes
+from core.monitor.timeline import Span
 from core.request import Response
 from core.sample import Cell, Sample, Scoring
-from core.schema import SAMPLES, SCORES, decode, samples_of
-from core.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
-from core.storage import Storage, open_storage, path_part
-from core.timeline import Span
-from core.timeline_schema import read_spans, write_spans
+from core.scoring.quality import notes
+from core.store.commit import commit_cell, parse_record, read_record, record_path, shards_folder
+from core.store.schema import SAMPLES, SCORES, decode, samples_of
+from core.store.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
+from core.store.storage import Storage, open_storage, path_part
+from core.store.timeline import read_spans, write_spans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,9 +59,9 @@ LEADERBOARD_COLUMNS = (
     "repeats",  # answers per doc, where docs have several
     "mean",  # of all those answers' own numbers; the benchmark's filter may count but the first
     "mean_stderr",
-    "within",  # variance of a doc's answers, and between docs beyond that: core.statistics.repeated
+    "within",  # variance of a doc's answers, and between docs beyond that: core.compare.statistics.repeated
     "between",
-    "notes",  # what its data or answers hold against the score, see core.quality
+    "notes",  # what its data or answers hold against the score, see core.scoring.quality
     "fingerprint",
 )
 
@@ -161,7 +161,7 @@ class Store:
     ) -> pd.DataFrame:
         """Return the samples of the cells that `leaderboard` lists, ``model`` and ``benchmark`` named as there.
 
-        Columns as in `core.schema.SAMPLES`; maps come as dicts. A cell with two names has its rows under each. ``columns``
+        Columns as in `core.store.schema.SAMPLES`; maps come as dicts. A cell with two names has its rows under each. ``columns``
         names those to read besides ``benchmark`` and ``model``: without the texts a million samples fit in memory.
         ``benchmarks`` names those whose samples to read. Raises `core.errors.StoreError` for a column that there is not.
         """
@@ -197,7 +197,7 @@ class Store:
         return pa.concat_tables(tables or [pa.schema(kept).empty_table()]).to_pandas(maps_as_pydicts="strict")
 
     def scores(self, campaign: str | None = None) -> pd.DataFrame:
-        """Return the scores of the cells that `leaderboard` lists, named as there (`core.schema.SCORES`)."""
+        """Return the scores of the cells that `leaderboard` lists, named as there (`core.store.schema.SCORES`)."""
         return self._frame("scores", SCORES, campaign)
 
     def leaderboard(self, campaign: str | None = None) -> pd.DataFrame:
@@ -255,7 +255,7 @@ class Store:
         ]
 
     def write_timeline(self, campaign: str, run: str, spans: Sequence[Span]) -> None:
-        """Store what one model did when (`core.timeline`), in a file of its own."""
+        """Store what one model did when (`core.monitor.timeline`), in a file of its own."""
         write_spans(self._storage, campaign, run, spans)
 
     def timeline(self, campaign: str, run: str | None = None) -> list[Span]:
@@ -263,7 +263,7 @@ class Store:
         return read_spans(self._storage, campaign, run)
 
     def write_report(self, campaign: str, run: str, page: str) -> str:
-        """Store a run's report (`core.report_html`) and return its URI; one that is there already is replaced."""
+        """Store a run's report (`core.report.html`) and return its URI; one that is there already is replaced."""
         path = f"reports/campaign={path_part(campaign)}/{path_part(run)}.html"
         self._storage.put(path, page.encode())
         return f"{self.uri}/{path}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from core.statistics import Repeats
+    from core.compare.statistics import Repeats
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def benchmarks(
     format: Annotated[str, typer.Option(help="table, csv or json (one object a line).")] = "table",
 ) -> None:
     """List what a campaign can name; with one's exact name, everything about it. Loads no dataset."""
-    from core.catalogue_listing import details, listings, select, summary
+    from core.catalogue.listing import details, listings, select, summary
 
     if format not in ("table", "csv", "json"):
         raise UserError(f"format {format!r}: use one of table, csv, json")

@@ -111,7 +111,7 @@ def models(
     gpu_memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Fleet: GB per GPU.")] = None,
 ) -> None:
     """Show what checkpoints are and where they would run."""
-    from core.checkpoint import read_checkpoint
+    from core.checkpoint.checkpoint import read_checkpoint
     from core.describe import checkpoint_table
     from core.fleet import resolve_fleet
     from deployments.console import console

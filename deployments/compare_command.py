@@ -11,7 +11,7 @@ from core.errors import UserError, nearest
 from deployments.selecting import StoreOption, opened
 
 if TYPE_CHECKING:
-    from core.compare_sides import SidesComparison
+    from core.compare.between import SidesComparison
 
 FORMATS = ("table", "markdown", "csv", "json")
 SHOWN = 2  # docs of each kind and benchmark in a table
@@ -50,7 +50,7 @@ def compare(
     ] = False,
 ) -> None:
     """Compare two models, revisions or campaigns doc by doc: B less A, with intervals, corrected p-values and flipped docs."""
-    from core.compare_sides import check_bounds, compare_sides, regressions
+    from core.compare.between import check_bounds, compare_sides, regressions
 
     if format not in FORMATS:
         raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
@@ -71,7 +71,7 @@ def compare(
 
 
 def _show(found: SidesComparison, format: str, *, flipped: bool) -> None:
-    from core.describe_compare import comparison_markdown, comparison_table, flips_markdown, flips_text
+    from core.compare.describe import comparison_markdown, comparison_table, flips_markdown, flips_text
     from deployments.console import console, print_rows
 
     if format in ("csv", "json"):

@@ -60,8 +60,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_leaderboard(store: Store, campaign: str | None) -> None:
     """Print the leaderboard, where each model ran and why, whether engines agree, and where the Parquet is."""
-    from core.compare import compare_store
-    from core.report import engine_findings, leaderboard_table, runs_table
+    from core.board.text import engine_findings, leaderboard_table, runs_table
+    from core.compare.compare import compare_store
 
     frame = compare_store(store, campaign).board
     out = console()
@@ -79,8 +79,8 @@ def print_leaderboard(store: Store, campaign: str | None) -> None:
 
 def print_spent(store: Store, campaign: str, out: Console) -> None:
     """Print what the newest run of a campaign took, and what it was expected to take."""
-    from core.spent import spent_line
-    from core.timeline import lanes
+    from core.cost.spent import spent_line
+    from core.monitor.timeline import lanes
 
     for run in store.campaigns(campaign)[-1:]:
         if line := spent_line(run, lanes(store.timeline(campaign, run["run"]))):
@@ -110,8 +110,8 @@ def print_timeline(store: Store, campaign: str | None, format: str) -> None:
     """
     import pandas as pd
 
-    from core.timeline import lanes, timeline_rows
-    from core.timeline_chart import timeline_markdown, timeline_table
+    from core.monitor.timeline import lanes, timeline_rows
+    from core.monitor.timeline_chart import timeline_markdown, timeline_table
 
     _check_format(format)
     names = [campaign] if campaign is not None else sorted({run["campaign"] for run in store.campaigns()})

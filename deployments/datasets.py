@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from core.campaign import load_spec
-from core.dataset_call import Loaded
+from core.datasets.call import Loaded
 
 app = typer.Typer(help="Datasets of a campaign: where they are, and fetching them ahead.", no_args_is_help=True)
 SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
@@ -18,7 +18,7 @@ SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaig
 @app.command("list")
 def list_datasets(spec_path: SpecPath) -> None:
     """Show where each dataset would come from, and whether it can be had. Fetches nothing; exit code 1 where one is missing."""
-    from core.dataset_manager import statuses
+    from core.datasets.manager import statuses
     from deployments.catalogue import print_columns
 
     spec = load_spec(spec_path)
@@ -48,8 +48,8 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch every dataset into this machine's cache. Runs the tasks' own loading code; exit code 1 where one is missing."""
-    from core.dataset_manager import fetch as fetch_all
-    from core.spec import DatasetsSpec
+    from core.datasets.manager import fetch as fetch_all
+    from core.spec.parts import DatasetsSpec
 
     spec = load_spec(spec_path)
     target = DatasetsSpec(mirror=to).mirror

@@ -79,8 +79,8 @@ def run() -> int:
     spec_path = write_spec(checkpoint.resolve(), padded.resolve())
     print(f"Campaign: {spec_path}", flush=True)
     with storage():
-        from core.agreement import agreement
         from core.campaign import load_spec
+        from core.compare.agreement import agreement
         from core.results import open_store
         from deployments.launch import run_campaign
 

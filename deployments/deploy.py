@@ -20,7 +20,7 @@ from rich.table import Table
 
 from core.campaign import CampaignSpec
 from core.errors import UserError
-from core.portable import absolute_paths
+from core.spec.portable import absolute_paths
 from deployments.automations import TAG, check_alerts, register_automations
 from deployments.schedules import describe, schedules_of
 from deployments.server import server_client

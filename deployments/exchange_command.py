@@ -17,9 +17,9 @@ from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from core.board import Selection
-    from core.board_read import Board
-    from core.lm_eval_export import CellResults
+    from core.board.read import Board
+    from core.board.select import Selection
+    from core.exchange.lm_eval_export import CellResults
     from core.results import Store
 
 LM_EVAL = "lm-eval"
@@ -45,7 +45,7 @@ def export(
     samples: Annotated[bool, typer.Option("--samples", help="Samples too, as Parquet, of mlflow and wandb.")] = False,
 ) -> None:
     """Write results and samples for other tools to read, or put them into MLflow or Weights & Biases."""
-    from core.board import Selection
+    from core.board.select import Selection
     from deployments.tracking import export_to
 
     if format not in FORMATS:
@@ -72,8 +72,8 @@ def export(
 
 
 def _export_lm_eval(folder: Path, source: Store, campaign: str | None, selection: Selection) -> None:
-    from core.board_read import read_board
-    from core.lm_eval_export import export_model
+    from core.board.read import read_board
+    from core.exchange.lm_eval_export import export_model
 
     board = read_board(source, campaign, selection)
     if board.compared.board.empty:
@@ -95,8 +95,8 @@ def import_(
     name: Annotated[str | None, typer.Option(help="The model's name in results; its own if left out.")] = None,
 ) -> None:
     """Take other tools' results into a store. The same file twice changes nothing."""
-    from core.lm_eval_import import ENGINE, check_format, import_results
-    from core.quality import facts_of
+    from core.exchange.lm_eval_import import ENGINE, check_format, import_results
+    from core.scoring.quality import facts_of
 
     check_format(format)
     target, _ = opened(store)
@@ -120,7 +120,7 @@ def import_(
 
 
 def _cells(board: Board, model: str, scores: pd.DataFrame) -> Iterable[CellResults]:
-    from core.lm_eval_export import CellResults
+    from core.exchange.lm_eval_export import CellResults
 
     frame = board.compared.board.sort_values(["benchmark", "fingerprint"])
     for fingerprint in frame.loc[frame["model"] == model, "fingerprint"]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from core.progress import Progress as Cell
+from core.monitor.progress import Progress as Cell
 
 LINE_SECONDS = 10.0
 

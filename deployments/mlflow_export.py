@@ -12,7 +12,7 @@ from core.errors import UserError
 from deployments.tracking import PROJECT, missing
 
 if TYPE_CHECKING:
-    from core.tracking_export import TrackedRun
+    from core.exchange.tracking_export import TrackedRun
 
 KEY = "steelyard.key"
 AT_ONCE = 100  # params that a server takes in one call

@@ -25,9 +25,9 @@ def report(
     ] = 100_000,
 ) -> None:
     """Write a report that needs no network: leaderboard, charts, timeline, and a browser for every sample."""
-    from core.board import Selection
-    from core.report_html import report_html
-    from core.report_read import read_report
+    from core.board.select import Selection
+    from core.report.html import report_html
+    from core.report.read import read_report
     from deployments.console import NOTHING, console
 
     source, campaign = opened(store, campaign)

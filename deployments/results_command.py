@@ -16,8 +16,8 @@ from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from core.board import Selection
-    from core.board_read import Board
+    from core.board.read import Board
+    from core.board.select import Selection
     from core.results import Store
 
 FORMATS = ("table", "markdown", "csv", "json", "parquet", "latex")
@@ -46,8 +46,8 @@ def results(
     ] = False,
 ) -> None:
     """Show the leaderboard of a results store, with intervals and which differences are real."""
-    from core.board import Selection
-    from core.board_read import read_board
+    from core.board.read import read_board
+    from core.board.select import Selection
 
     if format not in FORMATS:
         raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
@@ -74,8 +74,8 @@ def results(
 
 
 def _print_history(store: Store, campaign: str | None, selection: Selection, format: str, output: Path | None) -> None:
-    from core.describe_history import history_markdown, history_table
-    from core.history import history
+    from core.compare.describe_history import history_markdown, history_table
+    from core.compare.history import history
 
     if format == "latex" or (format == "table" and output is not None):
         raise UserError(f"format {format!r}: use csv, json, markdown or parquet here")
@@ -91,7 +91,7 @@ def _print_history(store: Store, campaign: str | None, selection: Selection, for
 
 
 def _print_board(chosen: Board, *, by_size: bool) -> None:
-    from core.report import leaderboard_table, runs_table
+    from core.board.text import leaderboard_table, runs_table
 
     frame, out = chosen.compared.board, console()
     for line in chosen.lines:
@@ -111,8 +111,8 @@ def _print_board(chosen: Board, *, by_size: bool) -> None:
 
 
 def _print_pairs(chosen: Board, *, by_size: bool) -> None:
-    from core.compare import not_compared
-    from core.report import pairs_table
+    from core.board.text import pairs_table
+    from core.compare.compare import not_compared
 
     out = console()
     if chosen.compared.board.empty:
@@ -125,7 +125,7 @@ def _print_pairs(chosen: Board, *, by_size: bool) -> None:
 
 def _parts(frame: pd.DataFrame, *, by_size: bool) -> list[tuple[str, pd.DataFrame]]:
     """Return titles and parts: one, or one for each size tier."""
-    from core.board import tiers
+    from core.board.select import tiers
 
     mark = " (partial)" if frame["partial"].any() else ""
     if not by_size:
@@ -134,8 +134,8 @@ def _parts(frame: pd.DataFrame, *, by_size: bool) -> list[tuple[str, pd.DataFram
 
 
 def _text(chosen: Board, format: str, *, pairs: bool, by_size: bool) -> str:
-    from core.report import leaderboard_markdown, pairs_markdown
-    from core.report_latex import leaderboard_latex, pairs_latex
+    from core.board.latex import leaderboard_latex, pairs_latex
+    from core.board.text import leaderboard_markdown, pairs_markdown
 
     if pairs:
         return (pairs_latex if format == "latex" else pairs_markdown)(chosen.compared.pairs)

@@ -13,17 +13,17 @@ import typer
 from rich.console import Console
 
 from core.campaign import CampaignSpec, load_spec
-from core.checkpoint import read_checkpoint
-from core.cost import past_error
-from core.cost_history import History, read_history
+from core.checkpoint.checkpoint import read_checkpoint
+from core.cost.estimate import Estimator, ModelEstimate, campaign_estimate, placed_everywhere
+from core.cost.history import History, read_history
+from core.cost.model import past_error
 from core.errors import StoreError, UserError
-from core.estimate import Estimator, ModelEstimate, campaign_estimate, placed_everywhere
 from core.fleet import resolve_fleet
-from core.fleet_file import NodeGroup, group_of, load_fleet, nodes_of
-from core.jobs import Job
 from core.plan import Plan
 from core.results import open_store
-from core.schedule_order import SchedulingPolicy
+from core.schedule.fleet_file import NodeGroup, group_of, load_fleet, nodes_of
+from core.schedule.jobs import Job
+from core.schedule.order import SchedulingPolicy
 
 
 def simulate(
@@ -43,10 +43,10 @@ def simulate(
     ] = 0.0,
 ) -> None:
     """Play campaigns through on a virtual clock: makespan, lower bound, utilisation and waiting of each way to schedule."""
-    from core.describe_simulation import bound_line, simulation_table
-    from core.rivals import policies
-    from core.schedule_bound import lower_bound
-    from core.simulate import simulate as play
+    from core.schedule.bound import lower_bound
+    from core.schedule.describe import bound_line, simulation_table
+    from core.schedule.rivals import policies
+    from core.schedule.simulate import simulate as play
     from deployments.console import console
 
     specs = [load_spec(path) for path in spec_paths]
@@ -62,7 +62,7 @@ def simulate(
     out.print(simulation_table(runs, bound))
     out.print(bound_line(bound, nodes, jobs), soft_wrap=True)
     if html is not None:
-        from core.gantt import write_gantt
+        from core.schedule.gantt import write_gantt
 
         write_gantt(html, runs, nodes, bound)
         out.print(f"Gantt chart: {html}", soft_wrap=True)
@@ -70,7 +70,7 @@ def simulate(
 
 def print_estimate(spec: CampaignSpec, plan: Plan, out: Console) -> None:
     """Print what a planned campaign will take, and how good such estimates were."""
-    from core.describe_estimate import basis_lines, campaign_lines, estimate_table
+    from core.cost.describe import basis_lines, campaign_lines, estimate_table
 
     group = group_of(plan.fleet)
     history, notes = _history(spec, group)

@@ -42,7 +42,7 @@ def status(
 ) -> None:
     """Show which cells are complete, computed at the moment, begun, failed or missing."""
     from core.results import open_store
-    from core.status import statuses, summary
+    from core.store.status import statuses, summary
     from deployments.catalogue import print_columns
     from deployments.console import print_rows
 
@@ -102,9 +102,9 @@ def invalidate(
     yes: Yes = False,
 ) -> None:
     """Take cells out of the store, with their answers, to have them computed again. Whoever reads meanwhile sees whole cells."""
-    from core import invalidate as invalidation
     from core.results import open_store
-    from core.storage import open_storage
+    from core.store import invalidate as invalidation
+    from core.store.storage import open_storage
     from deployments.catalogue import print_columns
 
     if not (model or benchmark or fingerprint):
@@ -133,7 +133,7 @@ def invalidate(
 
 def upload(spool: Annotated[Path, typer.Argument(metavar="SPOOL", help="The folder that the campaign named.")]) -> None:
     """Bring answers that S3 did not take into the results store. What is there goes from the disk."""
-    from core.spool import upload as bring_in
+    from core.store.spool import upload as bring_in
 
     print(f"{bring_in(spool)} shards uploaded; the campaign's next run goes on from them")
 
@@ -144,8 +144,8 @@ def gc(
     yes: Yes = False,
 ) -> None:
     """Delete what nobody needs any more: shards, leases and files that killed campaigns have left. Names foreign files."""
-    from core.garbage import collect, find_garbage
     from core.results import open_store
+    from core.store.garbage import collect, find_garbage
     from deployments.catalogue import print_columns
 
     uri, _ = store_of(store)

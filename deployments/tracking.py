@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from core.errors import UserError
 
 if TYPE_CHECKING:
-    from core.board import Selection
+    from core.board.select import Selection
+    from core.exchange.tracking_export import TrackedRun
     from core.results import Store
-    from core.tracking_export import TrackedRun
 
 PROJECT = "steelyard"  # where neither an option nor the tracker's own variable names one
 SCORES, SAMPLES = "scores", "samples"  # folders of a run's files
@@ -35,9 +35,9 @@ def read_tracked(store: Store, campaign: str | None, selection: Selection) -> li
     """Read the newest run of each campaign, and without ``campaign`` what no run asked for, model by model."""
     import pandas as pd
 
-    from core.board import select, with_facts
-    from core.sides import asked_cells
-    from core.tracking_export import tracked_runs
+    from core.board.select import select, with_facts
+    from core.compare.sides import asked_cells
+    from core.exchange.tracking_export import tracked_runs
 
     runs = list({run["campaign"]: run for run in store.campaigns(campaign)}.values())
     # Campaign by campaign: a leaderboard of all lists a cell that two share once.
@@ -56,9 +56,9 @@ def write_files(folder: Path, store: Store, run: TrackedRun, *, samples: bool) -
 
     from core.redact import redact_all
     from core.sample import Cell, Sample
-    from core.schema import SAMPLES as SCHEMA
-    from core.schema import encode_parts, samples_tables
-    from core.storage import path_part
+    from core.store.schema import SAMPLES as SCHEMA
+    from core.store.schema import encode_parts, samples_tables
+    from core.store.storage import path_part
 
     (folder / SCORES).mkdir()
     pd.DataFrame(run.scores).to_csv(folder / SCORES / "scores.csv", index=False)

@@ -11,7 +11,7 @@ from core.errors import UserError
 from deployments.tracking import PROJECT, missing
 
 if TYPE_CHECKING:
-    from core.tracking_export import TrackedRun
+    from core.exchange.tracking_export import TrackedRun
 
 LONGEST_TAG = 64
 # Nothing of this machine, its environment, its packages or the working directory's repository goes out.

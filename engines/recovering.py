@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.errors import EngineDiedError, UserError
-from core.isolation import POISON_DEATHS, Isolation
-from core.ladder import Fault, Step, kind_of
+from core.faults.isolation import POISON_DEATHS, Isolation
+from core.faults.ladder import Fault, Step, kind_of
+from core.faults.stall import Stall
 from core.request import Request, Response
-from core.stall import Stall
 from engines.engine import Engine, EngineInfo
 from engines.stop import Stop
 from engines.tokens import failed
@@ -39,7 +39,7 @@ class _Run:
 class RecoveringEngine:
     """An `engines.engine.Engine` over one that ``build`` makes, with vLLM's arguments, as often as need be.
 
-    ``decide`` says what is done about each fault (`core.ladder`); at the end of its advice every call raises
+    ``decide`` says what is done about each fault (`core.faults.ladder`); at the end of its advice every call raises
     `core.errors.EngineDiedError`. A request that the engine dies of is answered with an error. An engine that has requests and
     shows no progress for ``stall_seconds`` by ``clock`` is closed, which counts as its death.
     """

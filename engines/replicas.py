@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.errors import EngineDiedError, UserError
-from core.monitor import add_up
+from core.monitor.readings import add_up
 from core.replicas import CHOICES_PER_DOC, weight
 from core.request import Request, Response
 from engines.engine import Engine, EngineInfo

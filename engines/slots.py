@@ -19,7 +19,7 @@ from pathlib import Path
 
 from core.campaign import FleetSpec
 from core.errors import EngineDiedError
-from core.turns import Demand
+from core.schedule.turns import Demand
 from engines.devices import INHERITED, visible_names
 from engines.distributed import runtime
 

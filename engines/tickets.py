@@ -1,4 +1,4 @@
-"""Waiting for devices: tickets, served across processes in the order of `core.schedule`, by what all of them wrote down.
+"""Waiting for devices: tickets, served across processes in the order of `core.schedule.step`, by what all of them wrote down.
 
 A ticket is a file that who waits keeps locked, as holders keep their slots; see `engines.slots`. Everybody who looks sees the same
 queue, so everybody comes to the same decision, and nobody has to be asked.
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from core.turns import UNKNOWN_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free
+from core.schedule.turns import UNKNOWN_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free
 from engines.slots import DevicePool, Held, Holder, folder, ledger, lock_free, read_holders, write_holder
 
 

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.campaign import ModelSpec
+from core.catalogue.python_source import parse
 from core.errors import UserError, nearest
-from core.python_source import parse
 
 SOURCE = "engine/arg_utils.py"
 CLASSES = ("EngineArgs", "AsyncEngineArgs")

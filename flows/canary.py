@@ -10,10 +10,10 @@ from prefect.states import State
 
 from core.campaign import CampaignSpec
 from core.canary import ENGINES, canary_key, choose, compare
-from core.canary_store import read_answers, read_finding, write_finding
 from core.errors import StoreError, UserError
 from core.plan import Plan
-from core.storage import open_storage
+from core.store.canary import read_answers, read_finding, write_finding
+from core.store.storage import open_storage
 from flows.dispatch import evaluate_models
 from flows.loop import run_interruptible
 from tasks.say import say, warn

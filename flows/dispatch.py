@@ -19,10 +19,10 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, State
 
 from core.campaign import CampaignSpec
+from core.cost.expected import Expected
 from core.errors import UserError
-from core.expected import Expected
 from core.plan import Plan, PlannedModel
-from core.portable import absolute_paths
+from core.spec.portable import absolute_paths
 from flows.evaluate_model import Part, evaluate_model
 from flows.pools import GPU, MISSED_HEARTBEATS, RAY, live_workers, no_worker_message, silent_seconds
 from tasks.say import say, warn

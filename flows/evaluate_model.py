@@ -20,8 +20,8 @@ from prefect.states import State
 from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
+from core.cost.expected import Expected
 from core.errors import SteelyardError
-from core.expected import Expected
 from core.fleet import resolve_fleet
 from core.plan import PlannedModel
 from engines.engine import Engine, EngineConfig, EngineInfo

@@ -11,8 +11,8 @@ from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec
 from core.plan import PlannedModel
-from core.rescore import find_donor
 from core.results import new_run_id, open_store
+from core.scoring.rescore import find_donor
 from flows.loop import run_interruptible
 from flows.spec_flow import spec_flow
 from tasks.check import check

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from core.catalogue import bundled
+from core.catalogue.find import bundled
 from core.results import open_store
 from engines.process_engine import child_environment
 from perf.lm_eval_cli import Answer, Answers, Harness, choice_of

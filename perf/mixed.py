@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from core.monitor.timeline import Lane, lanes
+from core.monitor.timeline_chart import timeline_table
 from core.results import Store, open_store
-from core.timeline import Lane, lanes
-from core.timeline_chart import timeline_table
 from perf.campaign import environment, noisy_copies
 from perf.measure import Ratio, figure, load, ratio, report, run_logged, say
 from perf.workload import CHOICES, WINDOW, checkpoint, mixed_benchmarks

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import duckdb
 
-from core.board import Selection
-from core.board_read import read_board
+from core.board.read import read_board
+from core.board.select import Selection
 from core.results import Store, open_store
 from core.sample import Cell, Sample, Score, Scoring
 from perf.measure import figure, in_turns, load, ratio, report, say, seconds_of

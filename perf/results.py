@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from core.request import Generated
 from core.results import open_store
 from core.sample import Cell, Sample, Score, Scoring
-from core.schema import RESPONSES, SAMPLES
+from core.store.schema import RESPONSES, SAMPLES
 from perf.measure import Ratio, figure, in_turns, load, ratio, report, seconds_of
 
 BUCKET = "steelyard-perf"

@@ -23,19 +23,19 @@ from rich.console import Console
 from rich.table import Table
 
 from core.campaign import BenchmarkSpec, ModelSpec, PolicySpec
-from core.checkpoint import Checkpoint
-from core.cost_history import History
+from core.checkpoint.checkpoint import Checkpoint
+from core.cost.estimate import Estimator, placed_everywhere
+from core.cost.history import History
+from core.cost.workload import DOCS, Workload, expected_tokens, workload
 from core.errors import CannotPlaceError
-from core.estimate import Estimator, placed_everywhere
-from core.fleet_file import NodeGroup, nodes_of
-from core.jobs import Job, Node
-from core.rivals import policies
-from core.schedule import choose, timetable
-from core.schedule_bound import lower_bound
-from core.schedule_order import SchedulingPolicy
-from core.schedule_state import Arrived, State, after
-from core.simulate import simulate
-from core.workload import DOCS, Workload, expected_tokens, workload
+from core.schedule.bound import lower_bound
+from core.schedule.fleet_file import NodeGroup, nodes_of
+from core.schedule.jobs import Job, Node
+from core.schedule.order import SchedulingPolicy
+from core.schedule.rivals import policies
+from core.schedule.simulate import simulate
+from core.schedule.state import Arrived, State, after
+from core.schedule.step import choose, timetable
 
 GPUS = (
     {"gpu_kind": "H100", "gpu_memory_gb": 80, "gpus": 8},

@@ -10,8 +10,8 @@ from prefect.cache_policies import NO_CACHE
 from core.benchmark import load_benchmark
 from core.campaign import CampaignSpec
 from core.canary import BENCHMARK
-from core.canary_store import write_answers
-from core.storage import open_storage
+from core.store.canary import write_answers
+from core.store.storage import open_storage
 from tasks.evaluate import Bench
 from tasks.retry import RETRYING
 from tasks.say import say

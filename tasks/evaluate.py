@@ -14,18 +14,18 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
+from core.cost.expected import Expected
 from core.errors import EngineDiedError, SteelyardError
-from core.expected import Expected
-from core.monitor import Monitor
-from core.patience import patiently
+from core.monitor.progress import DocCounter, Progress
+from core.monitor.readings import Monitor
 from core.plan import PlannedModel
-from core.progress import DocCounter, Progress
-from core.quality import facts_of
 from core.redact import redact
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell, Scoring
-from core.spool import Spool
+from core.scoring.quality import facts_of
+from core.store.patience import patiently
+from core.store.spool import Spool
 from engines.engine import Engine, EngineInfo
 from engines.stop import Stop
 from tasks.control import Control

@@ -10,15 +10,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from core.campaign import CampaignSpec
-from core.cost_history import History, read_history
-from core.describe_estimate import duration
+from core.cost.describe import duration
+from core.cost.estimate import Estimator, campaign_estimate
+from core.cost.expected import Expected, expectations, totals
+from core.cost.history import History, read_history
 from core.errors import StoreError
-from core.estimate import Estimator, campaign_estimate
-from core.expected import Expected, expectations, totals
-from core.fleet_file import group_of, nodes_of
 from core.plan import Plan
 from core.results import open_store
-from core.schedule_order import SchedulingPolicy
+from core.schedule.fleet_file import group_of, nodes_of
+from core.schedule.order import SchedulingPolicy
 from tasks.say import say, warn
 
 MOST_CELLS = 500  # of the store that are learnt from: the campaign waits for it
@@ -26,7 +26,7 @@ MOST_CELLS = 500  # of the store that are learnt from: the campaign waits for it
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is expected of each model, by name, and of the whole campaign (`core.expected.totals`)."""
+    """What is expected of each model, by name, and of the whole campaign (`core.cost.expected.totals`)."""
 
     models: dict[str, Expected] = field(default_factory=dict)
     whole: dict[str, Any] | None = None

@@ -12,11 +12,11 @@ from prefect.utilities.annotations import quote
 
 from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
 from core.cell import make_cell
-from core.clusters import cluster_field
-from core.judge import Judging
-from core.judge_spec import JudgeSpec
+from core.compare.clusters import cluster_field
 from core.plan import PlannedModel
 from core.results import Store, open_store
+from core.scoring.judge import Judging
+from core.scoring.judge_spec import JudgeSpec
 from tasks.patience import patiently
 from tasks.prepare import CellWork, chat_of
 from tasks.say import warn

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 from core.campaign import CampaignSpec
 from core.errors import StoreError
-from core.lease import Lessee
 from core.results import Store, open_store
-from core.storage import open_storage
+from core.store.lease import Lessee
+from core.store.storage import open_storage
 from tasks.patience import patiently
 from tasks.prepare import CellWork
 from tasks.say import say

@@ -12,11 +12,11 @@ from typing import Protocol
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.errors import UserError
-from core.monitor import HostReader, Monitor, Reader, Reading, Sink, engine_reader, read_gpus
-from core.monitor_schema import MonitorWriter
-from core.monitor_summary import summarise
-from core.prometheus import Exporter, serve_prometheus
-from core.storage import open_storage
+from core.monitor.prometheus import Exporter, serve_prometheus
+from core.monitor.readings import HostReader, Monitor, Reader, Reading, Sink, engine_reader, read_gpus
+from core.monitor.summary import summarise
+from core.store.monitor import MonitorWriter
+from core.store.storage import open_storage
 from engines.devices import visible_names
 from engines.engine import Engine
 from engines.replicas import engines_of

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from core.errors import StoreUnreachableError
-from core.patience import Patience
+from core.store.patience import Patience
 
 T = TypeVar("T")
 
 
 async def patiently(call: Callable[[], T], seconds: float) -> T:
-    """Return what ``call()`` does in a thread, see `core.patience.patiently`."""
+    """Return what ``call()`` does in a thread, see `core.store.patience.patiently`."""
     patience = Patience(seconds)
     while True:
         try:

@@ -18,13 +18,13 @@ from core.benchmark import Askable, Chat, load_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec
 from core.cell import make_cell
 from core.chat import chat_renderer, image_token
-from core.clusters import cluster_field
+from core.checkpoint.weights import fetch_weights
+from core.compare.clusters import cluster_field
 from core.errors import UserError
 from core.plan import PlannedModel
 from core.request import Generate
 from core.results import open_store
 from core.sample import Cell
-from core.weights import fetch_weights
 from tasks.patience import patiently
 from tasks.retry import RETRYING
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 
-from core.progress import Progress
+from core.monitor.progress import Progress
 from tasks.keys import artifact_key
 
 ARTIFACT_SECONDS = 5.0

@@ -15,19 +15,19 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
+from core.board.text import leaderboard_rows
 from core.campaign import CampaignSpec
-from core.compare import compare_store
-from core.drops import Drop, drops
+from core.compare.compare import compare_store
+from core.compare.drops import Drop, drops
 from core.errors import TransientError, UserError, nearest
-from core.patience import patiently
+from core.monitor.timeline import lanes
+from core.monitor.timeline_chart import timeline_markdown
 from core.plan import Plan, PlannedModel
-from core.report import leaderboard_rows
-from core.report_html import report_html
-from core.report_read import read_report
+from core.report.html import report_html
+from core.report.read import read_report
 from core.results import open_store
 from core.sample import Cell
-from core.timeline import lanes
-from core.timeline_chart import timeline_markdown
+from core.store.patience import patiently
 from tasks.keys import artifact_key
 from tasks.patience import patiently as patiently_in_thread
 from tasks.retry import RETRYING
@@ -109,7 +109,7 @@ def publish(
     engines: dict[str, Any] | None = None,
     estimate: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Store the run's manifest and show what came of it as Prefect artifacts. Returns the leaderboard (`core.compare`).
+    """Store the run's manifest and show what came of it as Prefect artifacts. Returns the leaderboard (`core.compare.compare`).
 
     ``engines`` says whether both engines score alike, where the campaign used both (`flows.canary.check_engines`), ``estimate``
     what the run was expected to take (`tasks.foretell`).

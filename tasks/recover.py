@@ -15,7 +15,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from core.campaign import CampaignSpec, FleetSpec
-from core.ladder import QUOTED, Fault, Step, next_step
+from core.faults.ladder import QUOTED, Fault, Step, next_step
 from core.plan import PlannedModel
 from engines.distributed.cluster import Cluster, ClusterSpec, attach
 from engines.distributed.engine import service_name
@@ -37,7 +37,7 @@ class Recovery:
         self._record: list[dict[str, Any]] = []
 
     def decide(self, fault: Fault) -> Step:
-        """Return what to do about ``fault`` (`core.ladder`), and say it."""
+        """Return what to do about ``fault`` (`core.faults.ladder`), and say it."""
         with self._lock:
             step = next_step(fault, self._steps, self.planned, self._fleet, self._spec.policy)
             message = fault.message.strip().partition("\n")[0][:QUOTED]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.campaign import CampaignSpec, benchmark_label
+from core.checkpoint.weights import fetch_weights
 from core.errors import UserError
-from core.invalidate import invalidate
 from core.plan import Plan, PlannedModel
 from core.results import open_store
-from core.status import CellStatus, statuses
-from core.storage import open_storage
-from core.weights import fetch_weights
+from core.store.invalidate import invalidate
+from core.store.status import CellStatus, statuses
+from core.store.storage import open_storage
 from tasks.prepare import prepare_cell
 from tasks.say import warn
 

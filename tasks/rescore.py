@@ -10,8 +10,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from core.quality import facts_of
 from core.results import open_store
+from core.scoring.quality import facts_of
 from tasks.prepare import CellWork
 from tasks.retry import RETRYING
 

@@ -9,9 +9,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 
 from core.campaign import CampaignSpec, FleetSpec
+from core.checkpoint.weights import read_ahead
 from core.plan import PlannedModel
-from core.turns import UNKNOWN_SECONDS, Demand
-from core.weights import read_ahead
+from core.schedule.turns import UNKNOWN_SECONDS, Demand
 from engines.distributed.cluster import claimed, end_unused, serving
 from engines.distributed.engine import service_name
 from engines.engine import EngineConfig

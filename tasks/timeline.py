@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from core.campaign import CampaignSpec
+from core.cost.expected import Expected
 from core.errors import StoreError
-from core.expected import Expected
+from core.monitor.timeline import PLAN, Span
 from core.plan import PlannedModel
 from core.results import open_store
-from core.timeline import PLAN, Span
 from tasks.say import warn
 
 
 class Timeline:
-    """The phases of one model (`core.timeline.PHASES`). Any thread may add to it."""
+    """The phases of one model (`core.monitor.timeline.PHASES`). Any thread may add to it."""
 
     def __init__(self, model: str = "", part: str = "benchmarks", engine: str = "") -> None:
         self._of = (model, part, engine)

@@ -18,9 +18,9 @@ from importlib.metadata import version
 from typing import Any
 
 from core.errors import EngineDiedError, SteelyardError, UserError
-from core.kuberay_spec import KubeRaySpec
 from core.placement import Placement
 from core.redact import redact
+from core.spec.kuberay import KubeRaySpec
 from engines.distributed.kube_api import ConflictError, KubeApi, NotFoundError, connect
 from engines.distributed.kuberay_manifest import (
     cluster_name,

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.errors import CannotPlaceError
-from core.kuberay_spec import KubeRaySpec
 from core.placement import Placement
+from core.spec.kuberay import KubeRaySpec
 
 API_VERSION = "ray.io/v1"
 MANAGED = {"app.kubernetes.io/managed-by": "steelyard"}

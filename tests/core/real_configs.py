@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from core.checkpoint import Checkpoint, Weights, describe
+from core.checkpoint.checkpoint import Checkpoint, Weights, describe
 
 
 @dataclass(frozen=True)

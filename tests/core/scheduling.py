@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from hypothesis import strategies as st
 
-from core.jobs import Device, Job, Node, Option, fits, runnable
-from core.schedule_state import Arrived, State, after
-from core.simulate import Simulated, Span
+from core.schedule.jobs import Device, Job, Node, Option, fits, runnable
+from core.schedule.simulate import Simulated, Span
+from core.schedule.state import Arrived, State, after
 
 
 def node(name: str = "n0", gpus: int = 8, kind: str = "H100", memory_gb: float = 80, *, links: bool = True) -> Node:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from core import catalogue
 from core.benchmark import Chat, check_benchmark, load_benchmark
 from core.campaign import BenchmarkSpec, SamplingSpec
+from core.catalogue import find as catalogue
 from core.errors import SteelyardError, UserError
 from core.request import (
     Generate,
@@ -23,7 +23,7 @@ from core.request import (
     Scored,
     strings_of,
 )
-from core.sampling import sampling_of
+from core.scoring.sampling import sampling_of
 from tests.core.tasks.rows import DATA
 
 TASKS = Path(__file__).parent / "tasks"

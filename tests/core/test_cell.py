@@ -5,7 +5,7 @@ import pytest
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.cell import make_cell
-from core.dataset_call import Loaded
+from core.datasets.call import Loaded
 from core.placement import place
 from core.sample import Cell
 from tests.core.real_configs import real

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from core.monitor.timeline import Span
 from core.results import open_store
 from core.sample import Scoring
-from core.timeline import Span
 from deployments.local_s3 import S3Server
 from tests.checkpoints import write_checkpoint
 from tests.core.store_parts import METADATA, make_cell, make_scoring

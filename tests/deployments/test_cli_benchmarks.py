@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.catalogue import bundled, entries
-from core.suite import suites
+from core.catalogue.find import bundled, entries
+from core.spec.suite import suites
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.results import open_store
-from tests.core.test_compare_sides import store_cell
+from tests.core.compare.test_between import store_cell
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from core.monitor.timeline import Span
 from core.results import Store, open_store
 from core.sample import Cell
-from core.timeline import Span
 from tests.checkpoints import write_checkpoint
 from tests.core.store_parts import METADATA, make_scoring
 from tests.docs_commands import PAGES, ROOT, commands_of, lines_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.compare import compare_store
+from core.compare.compare import compare_store
 from core.results import open_store
 from core.sample import Cell, Sample, Score, Scoring
 from tests.core.store_parts import METADATA

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 import deployments.live
-from core.progress import Progress
+from core.monitor.progress import Progress
 from deployments.live import Bars, shown
 from tasks.progress import tell
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from core.results import Store, open_store
+from tests.core.report.test_html import fill
 from tests.core.store_parts import METADATA, make_cell, make_scoring
-from tests.core.test_report_html import fill
 
 mlflow = pytest.importorskip("mlflow", reason='there is no client of MLflow: pip install "steelyard[mlflow]"')
 

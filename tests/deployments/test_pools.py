@@ -15,10 +15,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from core.campaign import load_spec
-from core.monitor_schema import read_monitor
-from core.monitor_summary import engines_alive
+from core.monitor.summary import engines_alive
 from core.results import open_store
-from core.storage import open_storage
+from core.store.monitor import read_monitor
+from core.store.storage import open_storage
 from deployments.deploy import deploy
 from tests import models
 from tests.deployments.prefect_server import PrefectServer, prefect_server, worker

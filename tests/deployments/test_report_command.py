@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.results import open_store
-from tests.core.test_report_html import Page, fill
+from tests.core.report.test_html import Page, fill
 
 
 def test_a_report_of_a_part_of_a_store_is_written(

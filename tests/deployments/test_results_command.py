@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from core.results import open_store
-from tests.core.test_compare_sides import store_cell
+from tests.core.compare.test_between import store_cell
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,8 +10,8 @@ import yaml
 from core.results import open_store
 from core.sample import Cell
 from tests.checkpoints import write_checkpoint
+from tests.core.cost.test_history import record
 from tests.core.store_parts import make_scoring
-from tests.core.test_cost_history import record
 
 Steelyard = Callable[..., tuple[int, str, str]]
 
@@ -80,7 +80,12 @@ def test_plan_learns_from_the_store_and_says_how_far_it_was_off(
     steelyard: Steelyard, campaign: Callable[..., str], tmp_path: Path
 ) -> None:
     spec, store = campaign(), open_store(str(tmp_path / "results"))
-    took = {"seconds": 0.1, "load_seconds": 0.05, "prompt_tokens": 30_000, "estimate": {"seconds": 0.3, "benchmarks": 3}}
+    took = {
+        "seconds": 0.1,
+        "load_seconds": 0.05,
+        "prompt_tokens": 30_000,
+        "estimate": {"seconds": 0.3, "benchmarks": 3},
+    }
     for number in range(3):
         data = record("steelyard_facts", 1, 1)
         data["settings"]["benchmark"]["tasks"] = {"steelyard_facts": {"num_fewshot": 0}}

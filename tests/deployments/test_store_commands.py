@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from core.lease import Lessee
 from core.results import Store, open_store
-from core.storage import open_storage
+from core.store.lease import Lessee
+from core.store.storage import open_storage
 from tests.core.store_parts import METADATA, make_cell, make_responses, make_scoring
 
 Steelyard = Callable[..., tuple[int, str, str]]

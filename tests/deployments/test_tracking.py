@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.board import Selection
+from core.board.select import Selection
 from core.results import open_store
 from deployments.tracking import read_tracked, write_files
+from tests.core.report.test_html import fill
 from tests.core.store_parts import METADATA, make_cell, make_scoring
-from tests.core.test_report_html import fill
 
 Run = Callable[..., tuple[int, str, str]]
 

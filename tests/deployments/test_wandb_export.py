@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.results import Store, open_store
-from tests.core.test_report_html import fill
+from tests.core.report.test_html import fill
 
 wandb = pytest.importorskip("wandb", reason='there is no client of W&B: pip install "steelyard[wandb]"')
 

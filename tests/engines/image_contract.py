@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core import catalogue
 from core.benchmark import Chat, load_benchmark
 from core.benchmarks.shapes import draw
 from core.campaign import BenchmarkSpec
+from core.catalogue import find as catalogue
 from core.chat import chat_renderer, image_token
 from core.images import encode_image
 from core.request import Generate, Generated, Request, Sampling

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from core.kuberay_spec import KubeRaySpec
 from core.placement import Placement
+from core.spec.kuberay import KubeRaySpec
 from engines.distributed.kuberay import provision
 from engines.distributed.kuberay_manifest import cluster_name
 from tests.engines.fake_kubernetes import TOKEN, FakeKubernetes, kubeconfig, served

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.request import Generate, Response, Sampling
-from core.turns import Demand
+from core.schedule.turns import Demand
 from engines.distributed.cluster import ClusterSpec, local_clusters
 from engines.distributed.replica import ServiceReplica
 from engines.replicas import ReplicatedEngine

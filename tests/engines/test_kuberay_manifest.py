@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from core.campaign import CampaignSpec, load_spec
 from core.errors import CannotPlaceError, UserError
-from core.kuberay_spec import KubeRaySpec, VolumeClaim
 from core.placement import Placement
+from core.spec.kuberay import KubeRaySpec, VolumeClaim
 from engines.distributed.kuberay_manifest import (
     MODEL_RESOURCE,
     Owner,

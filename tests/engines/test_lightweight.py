@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from core.errors import EngineDiedError, UserError
-from core.monitor import HostReader, Monitor, engine_reader
-from core.monitor_summary import summarise
+from core.monitor.readings import HostReader, Monitor, engine_reader
+from core.monitor.summary import summarise
 from core.request import Generate, Loglikelihood, Sampling
 from engines.devices import device_environment
 from engines.engine import Engine, EngineConfig

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import engines.process_engine
 from core.errors import EngineDiedError
-from core.ladder import Fault, Step, kind_of
+from core.faults.ladder import Fault, Step, kind_of
 from core.request import Generate, Generated, Request, Response, Sampling
 from engines.engine import Engine, EngineInfo
 from engines.process_engine import ProcessEngine, child_environment

@@ -12,7 +12,7 @@ import pytest
 
 from core.campaign import FleetSpec
 from core.errors import EngineDiedError
-from core.turns import Demand
+from core.schedule.turns import Demand
 from engines import slots
 from engines.devices import INHERITED
 from engines.slots import DevicePool, device_pool, holders
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 HOLDER = """
 import sys
-from core.turns import Demand
+from core.schedule.turns import Demand
 from engines.slots import DevicePool
 from engines.tickets import Ticket
 held = Ticket(DevicePool(sys.argv[1], ("0", "1")), Demand("another campaign", int(sys.argv[2]))).take()

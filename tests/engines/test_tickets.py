@@ -1,4 +1,4 @@
-"""Tickets across processes: whose turn it is, by what everybody wrote down (`tests/core/test_turns.py` has the rules)."""
+"""Tickets across processes: whose turn it is, by what everybody wrote down (`tests/core/schedule/test_turns.py` has the rules)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from core.turns import Demand
+from core.schedule.turns import Demand
 from engines.slots import DevicePool, holders
 from engines.tickets import Ticket, devices_lacking, take_idle
 

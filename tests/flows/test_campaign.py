@@ -8,9 +8,9 @@ import pytest
 from prefect.artifacts import Artifact
 
 from core.errors import EngineDiedError, UserError
+from core.monitor.timeline import lanes
 from core.request import Generated, Request, Response, Scored
 from core.results import open_store
-from core.timeline import lanes
 from flows.campaign import CampaignFailedError, campaign
 from tasks.keys import artifact_key
 from tests.flows.scripted import BENCHMARKS, LIMIT, Engines, answer

@@ -11,10 +11,10 @@ import pytest
 import flows.evaluate_model
 import tasks.prepare
 from core.errors import UserError
+from core.monitor.timeline import lanes
 from core.request import Request, Response
 from core.results import open_store
 from core.sample import Scoring
-from core.timeline import lanes
 from engines.slots import DevicePool, holders
 from flows.campaign import CampaignFailedError, campaign
 from tasks.prepare import CellWork

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.agreement import agreement
+from core.compare.agreement import agreement
 from core.results import open_store
 from flows.campaign import CampaignFailedError, campaign
 from tests import models

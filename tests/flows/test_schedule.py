@@ -1,4 +1,4 @@
-"""Models get devices as `core.schedule` plans it, and what was expected of them is stored beside what they took."""
+"""Models get devices as `core.schedule.step` plans it, and what was expected of them is stored beside what they took."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import flows.campaign
 import flows.evaluate_model
 import tasks.prepare
-from core.expected import Expected
+from core.cost.expected import Expected
+from core.monitor.timeline import lanes
 from core.results import open_store
-from core.timeline import lanes
 from engines.slots import folder, ledger
 from flows.campaign import campaign
 from tasks.foretell import Forecast

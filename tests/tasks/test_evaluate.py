@@ -11,7 +11,7 @@ import pytest
 from core.benchmark import load_benchmark
 from core.campaign import BenchmarkSpec
 from core.errors import EngineDiedError, SteelyardError
-from core.progress import Progress
+from core.monitor.progress import Progress
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell

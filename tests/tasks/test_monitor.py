@@ -8,10 +8,10 @@ from typing import Any
 
 from core.campaign import CampaignSpec, load_spec
 from core.fleet import resolve_fleet
-from core.monitor_schema import read_monitor
-from core.monitor_summary import engines_alive
+from core.monitor.summary import engines_alive
 from core.request import Generate, Generated, Request, Response, Sampling
-from core.storage import open_storage
+from core.store.monitor import read_monitor
+from core.store.storage import open_storage
 from engines.slots import DevicePool, Held
 from tasks.monitor import monitored, summed_up
 from tests.scripted_engine import ScriptedEngine

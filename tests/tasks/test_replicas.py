@@ -16,13 +16,13 @@ import pytest
 from core.campaign import CampaignSpec, load_spec
 from core.errors import EngineDiedError
 from core.fleet import resolve_fleet
-from core.monitor_schema import read_monitor
-from core.monitor_summary import engines_alive
+from core.monitor.summary import engines_alive
 from core.placement import place
 from core.plan import PlannedModel
 from core.request import Generate, Generated, Request, Response, Sampling
-from core.storage import open_storage
-from core.turns import Demand
+from core.schedule.turns import Demand
+from core.store.monitor import read_monitor
+from core.store.storage import open_storage
 from engines.engine import EngineInfo
 from engines.replicas import ReplicatedEngine
 from engines.slots import DevicePool, Held, holders

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tasks.slots
-from core.turns import Demand
+from core.schedule.turns import Demand
 from engines.distributed.cluster import ClusterSpec, attach, local_clusters
 from engines.slots import DevicePool
 from engines.tickets import Ticket

@@ -1,0 +1,1 @@
+"""The leaderboard: what is selected, read and written of it."""

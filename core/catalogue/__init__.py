@@ -1,0 +1,1 @@
+"""Benchmarks by name, and task YAMLs held to lm-evaluation-harness's format."""

@@ -1,0 +1,146 @@
+"""A task or group YAML read with the line of every field, so that a fault names file, line, field and fix. Runs no code of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.catalogue.index import explain, yaml_loader
+from core.catalogue.task_functions import function_fault, functions_in, registered_by
+from core.catalogue.task_rules import Fault, Keys, Known, faults_of, name_of
+from core.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a field stands; the line counts from 1."""
+
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True)
+class TaskYaml:
+    """A YAML with its includes merged. ``places`` says where each field, entry and nested field stands."""
+
+    path: Path
+    config: dict[str, Any]
+    places: dict[Keys, Place]
+
+
+def check_yaml(
+    path: Path,
+    members: Collection[str] | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
+    misspelt: bool = True,
+) -> dict[str, Any]:
+    """Read and check one YAML; functions come back as `core.catalogue.index.FunctionName`.
+
+    ``members`` are the names that a group may list, ``config`` the fields as a group's overrides leave them. With ``misspelt`` a
+    nested field that lm-eval would pass over in silence is refused where it looks like one it knows. Raises
+    `core.errors.UserError` with a line per fault: file, line, field, fix.
+    """
+    read = read_yaml(path)
+    if config is not None:
+        same = {field for field, value in read.config.items() if field in config and config[field] == value}
+        read = TaskYaml(path, dict(config), {keys: at for keys, at in read.places.items() if keys[0] in same})
+    functions = list(functions_in(read.config))
+    registered = {name for _, function in functions for name in registered_by(function)}
+    faults = faults_of(read.config, Known(members, frozenset(registered), misspelt))
+    reasons: set[str] = set()
+    for keys, function in functions:
+        reason = function_fault(function)
+        if reason and reason not in reasons:  # one module's fault is that of all its functions
+            reasons.add(reason)
+            faults.append(Fault(keys, f"{name_of(keys)} = !function {function.written}: {reason}"))
+    if faults:
+        places = {fault: _place(read, fault.keys) for fault in faults}
+        faults.sort(key=lambda fault: place.line if (place := places[fault]) else 0)
+        raise UserError("\n".join(_line(read, fault, places[fault]) for fault in faults))
+    return read.config
+
+
+def read_yaml(path: Path) -> TaskYaml:
+    """Read a YAML and what it includes. Raises `core.errors.UserError` with file and line where that cannot be done."""
+    if not path.is_file():
+        siblings = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise UserError(f"benchmark {str(path)!r}: no such file{nearest(path.name, siblings)}")
+    return _read(path, ())
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> TaskYaml:
+    import yaml
+
+    try:
+        with yaml_loader(path) as loader:
+            node = loader.get_single_node()
+            places = {keys: Place(path, line) for keys, line in _lines(node, ())}
+            config = loader.construct_document(node) if node is not None else None
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise UserError(f"benchmark {str(path)!r}: {explain(error)}") from error
+    if not isinstance(config, dict):
+        kind = "empty" if config is None else f"a {type(config).__name__}"
+        raise UserError(
+            f"benchmark {str(path)!r}: {kind}, not a mapping of fields; it needs at least 'task' and 'dataset_path'"
+        )
+    merged: dict[str, Any] = {}
+    placed: dict[Keys, Place] = {}
+    for other in _included(path, config.pop("include", None), places, above):
+        merged, placed = _merge(merged, placed, other.config, other.places)
+    return TaskYaml(path, *_merge(merged, placed, config, places))
+
+
+def _included(path: Path, listed: Any, places: Mapping[Keys, Place], above: tuple[Path, ...]) -> Iterator[TaskYaml]:
+    for each in listed if isinstance(listed, list) else [listed] if listed is not None else []:
+        where = f"benchmark {str(path)!r}: line {places['include',].line}: include = {each!r}"
+        if not isinstance(each, str):
+            raise UserError(f"{where}: use the path of a YAML, relative to this one")
+        other = (path.parent / each).resolve()
+        if not other.is_file():
+            siblings = [entry.name for entry in other.parent.glob("*")] if other.parent.is_dir() else []
+            raise UserError(
+                f"{where}: cannot read {str(other)!r}, there is no such file{nearest(other.name, siblings)}"
+            )
+        if other in (path.resolve(), *above):
+            raise UserError(f"{where}: the files include each other; drop one include")
+        yield _read(other, (*above, path.resolve()))
+
+
+def _merge(
+    below: dict[str, Any], below_places: dict[Keys, Place], above: dict[str, Any], above_places: dict[Keys, Place]
+) -> tuple[dict[str, Any], dict[Keys, Place]]:
+    """Merge as lm-eval does: whole top-level fields, the later wins."""
+    kept = {keys: place for keys, place in below_places.items() if keys[0] not in above}
+    return below | above, kept | above_places
+
+
+def _lines(node: Any, keys: Keys, above: tuple[Any, ...] = ()) -> Iterator[tuple[Keys, int]]:
+    import yaml
+
+    if node in above:
+        raise ValueError(f"line {node.start_mark.line + 1}: what its anchor marks holds itself")
+    inside = (*above, node)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*keys, key.value)
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner, inside)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            inner = (*keys, position)
+            yield inner, value.start_mark.line + 1
+            yield from _lines(value, inner, inside)
+
+
+def _place(read: TaskYaml, keys: Keys) -> Place | None:
+    return next((read.places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in read.places), None)
+
+
+def _line(read: TaskYaml, fault: Fault, place: Place | None) -> str:
+    if place is None:
+        return f"benchmark {str(read.path)!r}: {fault.message}"
+    via = "" if place.file == read.path else f" (included by {read.path.name})"
+    return f"benchmark {str(place.file)!r}: line {place.line}: {fault.message}{via}"

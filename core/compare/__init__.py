@@ -1,0 +1,1 @@
+"""Which differences are real: statistics of scores and of pairs."""

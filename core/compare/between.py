@@ -1,0 +1,260 @@
+"""Two sides set against each other: what b gained on a and lost, benchmark by benchmark, and the docs behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from core.compare.compare import SAMPLE_COLUMNS, compare
+from core.compare.flips import FLIP_COLUMNS, flipped_docs
+from core.compare.paired import holm
+from core.compare.sides import Side, model_pairs, runs_and_records, side
+from core.compare.statistics import LEVEL
+from core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from core.results import Store
+
+A, B = "a", "b"
+ROW_COLUMNS = (
+    "model_a",
+    "model_b",
+    "benchmark",
+    "metric",
+    "score_a",
+    "score_b",
+    "difference",  # b - a, over the docs both have a value for; of the two scores where docs have none
+    "low",
+    "high",
+    "p",
+    "p_holm",  # over all rows
+    "method",  # empty where docs have no values to test
+    "docs",
+    "left_out",
+    "gained",  # docs where b's value is the better one
+    "lost",
+    "ties",
+    "higher_is_better",
+    "settings",  # that differ, and so may explain a difference
+    "fingerprint_a",
+    "fingerprint_b",
+)
+DESCRIBED = ("source", "revision", "datasets", "checkpoint")  # what the two sides are, not how they were asked
+
+
+@dataclass(frozen=True)
+class SidesComparison:
+    """``rows`` (`ROW_COLUMNS`) and ``flips`` (`core.compare.flips.FLIP_COLUMNS`); a sentence for each cell of one side alone."""
+
+    a: Side
+    b: Side
+    rows: pd.DataFrame
+    flips: pd.DataFrame
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+
+def compare_sides(
+    store: Store,
+    a: str,
+    b: str,
+    *,
+    campaign: str | None = None,
+    benchmarks: Sequence[str] = (),
+    flips: int | None = None,
+    level: float = LEVEL,
+) -> SidesComparison:
+    """Compare what two names stand for (`core.compare.sides.side`): ``b`` less ``a``.
+
+    ``benchmarks`` are those to look at, all if empty. ``flips`` bounds the docs listed of each kind and benchmark; None lists all.
+    Raises `core.errors.UserError` where a name matches nothing or the two share no benchmark.
+    """
+    import pandas as pd
+
+    runs, records = runs_and_records(store, campaign)
+    sides = [side(name, runs, records, campaign, argument) for name, argument in ((a, "A"), (b, "B"))]
+    rows: list[dict[str, Any]] = []
+    flipped: list[pd.DataFrame] = []
+    only_a: list[str] = []
+    only_b: list[str] = []
+    for one, other in model_pairs(*sides):
+        cells = [_wanted(each.models[model], benchmarks) for each, model in zip(sides, (one, other), strict=True)]
+        shared = [name for name in cells[0] if name in cells[1]]
+        only_a += [f"{other} (B) has no {name}, which {one} (A) has" for name in cells[0] if name not in shared]
+        only_b += [f"{one} (A) has no {name}, which {other} (B) has" for name in cells[1] if name not in shared]
+        found = _rows(store, one, other, {name: (cells[0][name], cells[1][name]) for name in shared}, records, level)
+        rows += found
+        if flips != 0:
+            flipped += [flipped_docs(store, row, records[row["fingerprint_a"]]["headline"], flips) for row in found]
+    if not rows:
+        raise UserError(_nothing(sides, benchmarks))
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = float(p)
+    return SidesComparison(
+        sides[0],
+        sides[1],
+        rows=pd.DataFrame(rows, columns=list(ROW_COLUMNS)),
+        flips=pd.concat(flipped) if flipped else pd.DataFrame(columns=list(FLIP_COLUMNS)),
+        only_a=tuple(only_a),
+        only_b=tuple(only_b),
+    )
+
+
+def regressions(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    fail_below: Mapping[str, float],
+    max_regression: float | None,
+    significant: bool = False,
+) -> list[str]:
+    """Say which gates do not hold, one sentence each.
+
+    ``fail_below`` maps a benchmark, or "" for all whose higher scores are better, to the worst score that b may have.
+    ``max_regression`` is how much worse than a's b's score may be; with ``significant`` only a difference that is significant after
+    Holm's correction (5%) counts.
+    """
+    found = []
+    for row in rows:
+        sign = 1.0 if row["higher_is_better"] else -1.0
+        name = f"{row['model_b']}, {row['benchmark']}"
+        bound = fail_below.get(row["benchmark"], fail_below.get("") if sign > 0 else None)
+        if bound is not None and not sign * row["score_b"] >= sign * bound:
+            found.append(f"{name}: {row['metric']} {row['score_b']:.4f} is worse than {bound:g} (--fail-below)")
+        if max_regression is None:
+            continue
+        worse, certain = -sign * row["difference"], row["p_holm"] <= 1.0 - LEVEL
+        if not worse <= max_regression + 1e-12 and (certain or not significant):
+            found.append(
+                f"{name}: {row['metric']} is {worse:.4f} worse, more than {max_regression:g} (--max-regression)"
+            )
+    return found
+
+
+def check_bounds(fail_below: Sequence[str], benchmarks: Iterable[str]) -> dict[str, float]:
+    """Turn ``SCORE`` and ``BENCHMARK=SCORE`` into bounds by benchmark. Raises `core.errors.UserError` for any other."""
+    known, bounds = sorted(set(benchmarks)), {}
+    for text in fail_below:
+        name, _, number = text.rpartition("=")
+        try:
+            bounds[name] = float(number)
+        except ValueError:
+            raise UserError(f"--fail-below {text!r}: use a number, or BENCHMARK=NUMBER") from None
+        if name and name not in known:
+            raise UserError(f"--fail-below {text!r}: no such benchmark is compared{nearest(name, known)}")
+    return bounds
+
+
+def _wanted(cells: Mapping[str, str], benchmarks: Sequence[str]) -> dict[str, str]:
+    return {name: cell for name, cell in sorted(cells.items()) if not benchmarks or name in benchmarks}
+
+
+def _nothing(sides: Sequence[Side], benchmarks: Sequence[str]) -> str:
+    have = [sorted({name for cells in each.models.values() for name in cells}) for each in sides]
+    if benchmarks:
+        return (
+            f"--benchmark {', '.join(benchmarks)}: not in both; A has {', '.join(have[0])}; B has {', '.join(have[1])}"
+        )
+    return f"no benchmark is in both: A has {', '.join(have[0])}; B has {', '.join(have[1])}"
+
+
+def _rows(
+    store: Store,
+    one: str,
+    other: str,
+    cells: Mapping[str, tuple[str, str]],
+    records: Mapping[str, Mapping[str, Any]],
+    level: float,
+) -> list[dict[str, Any]]:
+    board, samples = _frames(store, cells, records)
+    pairs = {row["benchmark"]: row for row in compare(samples, board, level=level).pairs.to_dict("records")}
+    rows = []
+    for benchmark, (first, second) in cells.items():
+        heads = [records[fingerprint]["headline"] for fingerprint in (first, second)]
+        row = {
+            "model_a": one,
+            "model_b": other,
+            "benchmark": benchmark,
+            "metric": heads[1]["metric"],
+            "score_a": _number(heads[0]["value"]),
+            "score_b": _number(heads[1]["value"]),
+            "higher_is_better": heads[1]["higher_is_better"],
+            "settings": ", ".join(differing(records[first]["settings"], records[second]["settings"])),
+            "fingerprint_a": first,
+            "fingerprint_b": second,
+        }
+        rows.append(row | (_turned(pairs[benchmark]) if benchmark in pairs else _untested(*heads)))
+    return rows
+
+
+def _frames(
+    store: Store, cells: Mapping[str, tuple[str, str]], records: Mapping[str, Mapping[str, Any]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the two sides as a leaderboard of the models a and b, and their samples."""
+    import pandas as pd
+
+    board, samples = [], []
+    for benchmark, fingerprints in cells.items():
+        cluster = records[fingerprints[0]]["metadata"].get("cluster")
+        columns = (*SAMPLE_COLUMNS, "doc") if cluster else SAMPLE_COLUMNS
+        read = store.samples_of_cells(fingerprints, columns)
+        for label, fingerprint in zip((A, B), fingerprints, strict=True):
+            head = records[fingerprint]["headline"]
+            board.append(
+                {
+                    "benchmark": benchmark,
+                    "model": label,
+                    "fingerprint": fingerprint,
+                    "cluster": cluster,
+                    "score": head["value"],
+                    **{name: head[name] for name in ("metric", "filter", "higher_is_better")},
+                }
+            )
+            own = read[read["fingerprint"] == fingerprint]
+            samples.append(own.assign(benchmark=benchmark, model=label))
+    names = ["benchmark", "model", "fingerprint", "cluster", "score", "metric", "filter", "higher_is_better"]
+    return pd.DataFrame(board, columns=names), pd.concat(samples) if samples else pd.DataFrame()
+
+
+def _turned(pair: Mapping[Any, Any]) -> dict[str, Any]:
+    """A pair of `core.compare.compare`, whose a is the better one, as b less a."""
+    flip = pair["model_a"] == A
+    low, high = (0.0 - pair["high"], 0.0 - pair["low"]) if flip else (pair["low"], pair["high"])
+    gained, lost = (pair["losses"], pair["wins"]) if flip else (pair["wins"], pair["losses"])
+    return {
+        "difference": 0.0 - pair["difference"] if flip else pair["difference"],
+        "low": low,
+        "high": high,
+        "gained": gained,
+        "lost": lost,
+        **{name: pair[name] for name in ("p", "method", "docs", "left_out", "ties")},
+    }
+
+
+def _untested(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    alike = all(first[name] == second[name] for name in ("metric", "filter"))
+    difference = _number(second["value"]) - _number(first["value"]) if alike else math.nan
+    numbers = dict.fromkeys(("low", "high", "p"), math.nan)
+    counts = {"docs": min(first["docs"], second["docs"]), **dict.fromkeys(("left_out", "gained", "lost", "ties"), 0)}
+    return {"difference": difference, "method": "" if alike else "metrics differ", **numbers, **counts}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name the settings that differ between two cells of one benchmark, other than which model it is."""
+    found = []
+    for key in sorted({*one, *other}):
+        first, second = one.get(key), other.get(key)
+        if first == second or (not prefix and key in DESCRIBED):
+            continue
+        if isinstance(first, dict) and isinstance(second, dict):
+            found += differing(first, second, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}")
+    return found

@@ -1,0 +1,1 @@
+"""What campaigns take and took: seconds, GPU-hours, money."""

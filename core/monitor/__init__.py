@@ -1,0 +1,1 @@
+"""What machines and engines do meanwhile: readings, timelines, progress."""

@@ -1,0 +1,120 @@
+"""Timelines for people: a chart, for the terminal and in markdown. Lines of a model: its devices, the host, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from core.monitor.timeline import IDLE, ON_DEVICE, PHASES, PLAN, Lane, Span, extent
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MARKS = {
+    "prepare": "p",
+    "wait": "·",
+    "load": "▒",
+    "generate": "█",
+    IDLE: "_",
+    "score": "s",
+    "store": "w",
+    "close": "x",
+    PLAN: "─",
+}
+COLOURS = {
+    "prepare": "cyan",
+    "wait": "bright_black",
+    "load": "yellow",
+    "generate": "green",
+    IDLE: "red",
+    "score": "magenta",
+    "store": "blue",
+    "close": "yellow",
+    PLAN: "bright_black",
+}
+LEGEND = "  ".join(f"{mark} {phase}" for phase, mark in MARKS.items())
+COLUMNS = 72
+HEADINGS = ("model", "held", "working", *PHASES[:4], IDLE, *PHASES[4:])
+
+
+def chart(lanes: Sequence[Lane], columns: int = COLUMNS) -> list[tuple[str, list[str]]]:
+    """Return each lane's label and lines: its devices, the host, and the plan where there is one.
+
+    A line has a mark of `MARKS` for every equal part of the time from first to last span. A mark names the phase that took most
+    of its part; a phase shorter than that may not show.
+    """
+    begin, end = extent(lanes)
+    step = max(end - begin, 1e-6) / columns
+    lines = []
+    for lane in lanes:
+        on_device = [span for span in lane.spans if span.phase in ON_DEVICE]
+        on_host = [span for span in lane.spans if span.phase not in ON_DEVICE]
+        found = [_line(on_device, begin, step, columns), _line(on_host, begin, step, columns)]
+        if lane.planned is not None:
+            plan = replace(lane.spans[0], phase=PLAN, started=lane.planned[0], ended=lane.planned[1])
+            found.append(_line([plan], begin, step, columns))
+        lines.append((lane.label, found))
+    return lines
+
+
+def timeline_markdown(lanes: Sequence[Lane], columns: int = COLUMNS) -> str:
+    """Return the chart in a code block, and the seconds of each phase as a table."""
+    if not lanes:
+        return ""
+    drawn = chart(lanes, columns)
+    width = max(len(label) for label, _ in drawn)
+    lines = ["```", f"{'':{width}} 0 s{format(_total(lanes), f'>{columns - 5}.0f')} s"]
+    for label, (devices, *others) in drawn:
+        lines += [f"{label:{width}} {devices}".rstrip(), *(f"{'':{width}} {line}".rstrip() for line in others)]
+    lines += ["", LEGEND, "```", "", f"| {' | '.join(HEADINGS)} |"]
+    lines.append(f"| --- | {' | '.join(['---:'] * (len(HEADINGS) - 1))} |")
+    lines += [f"| {' | '.join(_cells(lane))} |" for lane in lanes]
+    return "\n".join(lines) + "\n"
+
+
+def timeline_table(title: str, lanes: Sequence[Lane], columns: int = COLUMNS) -> Table:
+    """Return the chart with the held time of each model as a table for the terminal, headed by ``title``."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{title}: {_total(lanes):.0f} s", title_justify="left")
+    for heading in ("model", "held", "working", "devices / host / plan"):
+        table.add_column(
+            heading, justify="left" if heading in ("model", "devices / host / plan") else "right", no_wrap=True
+        )
+    colour_of = {mark: COLOURS[phase] for phase, mark in MARKS.items()}
+    for lane, (label, drawn) in zip(lanes, chart(lanes, columns), strict=True):
+        bars = Text()
+        for mark in "\n".join(drawn):
+            bars.append(mark, style=colour_of.get(mark, ""))
+        table.add_row(Text(label), *_cells(lane)[1:3], bars)
+    legend = Text()
+    for phase, mark in MARKS.items():
+        legend.append(f"{mark} {phase}  ", style=COLOURS[phase])
+    table.caption, table.caption_justify = legend, "left"
+    return table
+
+
+def _total(lanes: Sequence[Lane]) -> float:
+    begin, end = extent(lanes)
+    return end - begin
+
+
+def _line(spans: Sequence[Span], begin: float, step: float, columns: int) -> str:
+    shares: list[dict[str, float]] = [{} for _ in range(columns)]
+    for span in spans:
+        first = min(columns - 1, int((span.started - begin) / step))
+        last = min(columns - 1, int((span.ended - begin) / step))
+        for column in range(first, last + 1):
+            at = begin + column * step
+            share = min(span.ended, at + step) - max(span.started, at)
+            if column == first or share > 0:
+                shares[column][span.phase] = shares[column].get(span.phase, 0.0) + share
+    return "".join(MARKS[max(share, key=share.__getitem__)] if share else " " for share in shares)
+
+
+def _cells(lane: Lane) -> list[str]:
+    share = lane.working_share
+    seconds = [f"{lane.seconds(phase):.1f} s" for phase in HEADINGS[3:]]
+    return [lane.label, f"{lane.held_seconds:.1f} s", "" if share is None else f"{share:.0%}", *seconds]

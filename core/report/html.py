@@ -1,0 +1,232 @@
+"""The report: one HTML file that needs nothing else, from what was read of a store. Pure, but for its own template files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from core.board.read import Board
+from core.board.text import (
+    NUMBERS,
+    board_cells,
+    board_headings,
+    board_remarks,
+    is_compared,
+    leaderboard_rows,
+    with_best,
+)
+from core.cost.spent import spent_line
+from core.monitor.timeline import Lane
+from core.report.charts import charts
+from core.report.samples import TEXT_LIMITS, Packed, pack
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAGE = Path(__file__).parent / "page"
+MOST_BYTES = 45_000_000  # of samples; with the plotting library and the page the file stays below 60 MB
+SIZE = "size,\u00a0GB"
+USAGE_HEADINGS = (
+    "model",
+    "held,\u00a0s",
+    "working,\u00a0s",
+    "working share",
+    "GPU-seconds",
+    "GPU utilisation, mean %",
+    "KV cache, peak %",
+    "prompt tokens",
+    "completion tokens",
+    "energy,\u00a0kJ",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report shows. ``samples`` as `core.report.samples.pack` takes them: one doc in ``every`` of each task, none for 0."""
+
+    title: str
+    board: Board
+    timelines: Mapping[str, Sequence[Lane]]
+    samples: pd.DataFrame
+    every: int = 1
+
+
+def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
+    """Return the page. Whatever models wrote stands in it as text."""
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    board = report.board
+    rows = [row | _totals(row, board) for row in leaderboard_rows(board.compared.board)]
+    drawn = charts(rows, report.timelines)
+    heads = {(row["model"], row["benchmark"]): row for row in rows}
+    packed = pack(report.samples, heads, most_bytes)
+    compared = is_compared(rows)
+    page = Environment(loader=FileSystemLoader(PAGE), autoescape=True, keep_trailing_newline=True).get_template(
+        "page.html"
+    )
+    return page.render(
+        title=report.title,
+        subtitle=_subtitle(report, rows),
+        partial=list(map(str, board.partial)),
+        sections=[("leaderboard", "Leaderboard"), *((f"section-{each.id}", each.title) for each in drawn), *SECTIONS],
+        headings=[*board_headings(compared), SIZE],
+        numbers=NUMBERS | {"95% interval", SIZE},
+        board=list(_board_rows(rows, compared)),
+        remarks=[*board.remarks, *board_remarks(rows), *board.findings],
+        charts=drawn,
+        charts_json=Markup(_script_json({each.id: each.views for each in drawn})),  # noqa: S704
+        usage_headings=USAGE_HEADINGS,
+        usage=_usage(rows, report.timelines, board.records),
+        spent=_spent(board.runs, report.timelines),
+        samples_note=_samples_note(packed, report.every),
+        runs=[_run(run) for run in board.runs],
+        cells=[_cell(row, board.records.get(row["fingerprint"])) for row in rows],
+        index=packed.index,
+        pages=packed.pages,
+        css=_own("page.css"),
+        plotly=_script(get_plotlyjs()),
+        samples_js=_own("samples.js"),
+        page_js=_own("page.js"),
+    )
+
+
+SECTIONS = (("utilisation", "Utilisation"), ("samples", "Samples"), ("environment", "Environment"))
+
+
+def _own(name: str) -> Any:
+    return _script((PAGE / name).read_text(encoding="utf-8"))
+
+
+def _script(text: str) -> Any:
+    """A script or style sheet of ours or of a library, which must not end its element early."""
+    from markupsafe import Markup
+
+    return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))  # noqa: S704
+
+
+def _script_json(value: Any) -> str:
+    """JSON that can stand in a script element, whatever its strings hold."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _subtitle(report: Report, rows: Sequence[Mapping[str, Any]]) -> str:
+    counts = [len({row[name] for row in rows}) for name in ("model", "benchmark")]
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{counts[0]} models, {counts[1]} benchmarks, from {report.board.store.uri}; made {made}"
+
+
+def _totals(row: Mapping[str, Any], board: Board) -> dict[str, Any]:
+    prices = {
+        run["campaign"]: ((run.get("spec") or {}).get("fleet") or {}).get("price_per_gpu_hour") for run in board.runs
+    }
+    price, seconds = prices.get(row["campaign"]), row["gpu_seconds"]
+    tokens = [row[name] for name in ("prompt_tokens", "completion_tokens") if row[name] is not None]
+    return {
+        "tokens": sum(tokens) if tokens else None,
+        "cost": None if price is None or seconds is None else price * seconds / 3600.0,
+    }
+
+
+def _board_rows(rows: Sequence[dict[str, Any]], compared: bool) -> Iterable[dict[str, Any]]:
+    above = None
+    for row, best in with_best(rows):
+        size = "" if row["weight_gb"] is None else f"{row['weight_gb']:.2f}"
+        yield {"cells": [*board_cells(row, compared), size], "best": best, "first": row["benchmark"] != above}
+        above = row["benchmark"]
+
+
+def _usage(
+    rows: Sequence[Mapping[str, Any]],
+    timelines: Mapping[str, Sequence[Lane]],
+    records: Mapping[str, Mapping[str, Any]],
+) -> list[list[str]]:
+    lanes: dict[str, list[Lane]] = {}
+    for found in timelines.values():
+        for lane in found:
+            lanes.setdefault(lane.spans[0].model, []).append(lane)
+    usage = []
+    for model in sorted({row["model"] for row in rows}):
+        own = {row["fingerprint"]: row for row in rows if row["model"] == model}
+        monitors = [(records[cell]["metadata"].get("monitor") or {}) for cell in own if cell in records]
+        held = sum(lane.held_seconds for lane in lanes.get(model, ()))
+        working = sum(lane.working_seconds for lane in lanes.get(model, ()))
+        usage.append(
+            [
+                model,
+                f"{held:,.1f}" if held else "",
+                f"{working:,.1f}" if held else "",
+                f"{working / held:.0%}" if held else "",
+                _sum_text((row["gpu_seconds"] for row in own.values()), ",.1f"),
+                _mean_text(monitor.get("gpu_utilisation_mean") for monitor in monitors),
+                _most_text(monitor.get("kv_cache_usage_peak") for monitor in monitors),
+                _sum_text((row["prompt_tokens"] for row in own.values()), ",.0f"),
+                _sum_text((row["completion_tokens"] for row in own.values()), ",.0f"),
+                _sum_text((_kilo(monitor.get("energy_joules")) for monitor in monitors), ",.1f"),
+            ]
+        )
+    return usage
+
+
+def _spent(runs: Iterable[Mapping[str, Any]], timelines: Mapping[str, Sequence[Lane]]) -> list[str]:
+    lines = (spent_line(run, timelines.get(run["campaign"], ())) for run in runs)
+    return [line for line in lines if line is not None]
+
+
+def _kilo(value: float | None) -> float | None:
+    return None if value is None else value / 1000.0
+
+
+def _sum_text(values: Iterable[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(sum(known), form) if known else ""
+
+
+def _mean_text(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.0f}" if known else ""
+
+
+def _most_text(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{100.0 * max(known):.1f}" if known else ""
+
+
+def _samples_note(packed: Packed, every: int) -> str:
+    if not every:
+        return "Without samples; ask for a part of them: steelyard report STORE --benchmark NAME --model NAME."
+    note = f"{packed.rows:,} samples."
+    if every > 1:
+        note += f" One doc in {every} of each task, the same for every model."
+    if packed.text_limit != TEXT_LIMITS[0]:
+        note += f" Texts of more than {packed.text_limit:,} characters lack their middle; the store has them whole."
+    return note
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "campaign": run["campaign"],
+        "run": run["run"],
+        "versions": list((run.get("versions") or {}).items()),
+        "findings": [run["engines"]["text"]] if run.get("engines") else [],
+        "spec": yaml.safe_dump(run["spec"], sort_keys=False)
+        if run.get("spec")
+        else "not stored: the run has not ended",
+    }
+
+
+def _cell(row: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, Any]:
+    settings = {} if record is None else record["settings"]
+    return {
+        **{name: row[name] or "" for name in ("benchmark", "model", "revision", "committed", "fingerprint")},
+        "dtype": settings.get("dtype", ""),
+        "settings": json.dumps(settings, indent=1, ensure_ascii=False),
+    }

@@ -1,0 +1,1 @@
+"""Model-written code in a sandbox, its tests in another."""

@@ -1,0 +1,1 @@
+"""Who gets GPUs when: the scheduler, its simulator and its rivals."""

@@ -1,0 +1,107 @@
+"""Whose turn it is for the devices of one pool: what waits for them and what holds them, as the scheduler sees it. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from core.schedule.jobs import Device, Job, Node, Option
+from core.schedule.order import SchedulingPolicy
+from core.schedule.state import Running, State, Waiting
+from core.schedule.step import decide
+
+UNKNOWN_SECONDS = 600.0  # of a model that nothing is known of
+SETTLE_SECONDS = 60.0  # devices are kept so long for a model whose turn it is and whose benchmarks are being prepared
+POOL, KIND = "pool", "device"  # the devices of a pool are alike, and any of them can work together
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a model asks of a pool: ``gpus`` devices for some ``seconds``, load and work. JSON values."""
+
+    label: str
+    gpus: int
+    seconds: float = UNKNOWN_SECONDS
+    campaign: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A demand that waits ``since`` a unix time; one not ``ready`` could not start yet if it got its devices."""
+
+    demand: Demand
+    since: float
+    ready: bool = True
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A demand that has had devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to who waits."""
+
+    demand: Demand
+    devices: tuple[int, ...]
+    started: float
+    gives_way: bool = False
+
+
+@dataclass(frozen=True)
+class Queue:
+    """All that is known of a pool of ``size`` devices at a moment. Keys are names of tickets, in the order they were drawn."""
+
+    size: int
+    wishes: Mapping[str, Wish]
+    holdings: Mapping[str, Holding]
+    now: float
+
+
+def turn(queue: Queue, key: str, policy: SchedulingPolicy | None = None) -> tuple[int, ...]:
+    """Return the devices on which the wish ``key`` starts now; none where it is not its turn."""
+    return _starts(state_of(queue), policy).get(key, ())
+
+
+def turn_if_free(queue: Queue, key: str, policy: SchedulingPolicy | None = None) -> bool:
+    """Say whether the wish ``key`` would start if nothing held any device."""
+    return key in _starts(replace(state_of(queue), running={}), policy)
+
+
+def lacking(queue: Queue, policy: SchedulingPolicy | None = None) -> int:
+    """How many devices of those that give way have to, so that all start that would start without them."""
+    ways = {key: held for key, held in queue.holdings.items() if not held.gives_way}
+    starts = _starts(state_of(replace(queue, holdings=ways)), policy)
+    wanted = sum(len(devices) for key, devices in starts.items() if queue.wishes[key].ready)
+    taken = {device for held in queue.holdings.values() for device in held.devices}
+    return max(0, wanted - (queue.size - len(taken)))
+
+
+def state_of(queue: Queue) -> State:
+    """The scheduler's state. Wishes that are long not ready are left out, and those that the pool can never serve."""
+    waiting, running = {}, {}
+    served: dict[str, float] = defaultdict(float)
+    for order, (key, wish) in enumerate(queue.wishes.items()):
+        late = not wish.ready and queue.now - wish.since > SETTLE_SECONDS
+        if wish.demand.gpus <= queue.size and not late:
+            waiting[key] = Waiting(_job(key, wish.demand), wish.since, order)
+    for key, held in queue.holdings.items():
+        waited = Waiting(_job(key, held.demand), held.started, 0)
+        left = max(0.0, held.demand.seconds - (queue.now - held.started))
+        devices = tuple(Device(POOL, index) for index in held.devices)
+        option = _option(held.demand)
+        running[key] = Running(waited, option, devices, held.started, queue.now, left)
+        served[held.demand.campaign] += len(devices) * held.demand.seconds
+    nodes = (Node(POOL, KIND, queue.size, 0.0),)
+    return State(nodes, queue.now, waiting, running, served=dict(served))
+
+
+def _starts(state: State, policy: SchedulingPolicy | None) -> dict[str, tuple[int, ...]]:
+    starts = decide(state, policy or SchedulingPolicy())
+    return {start.key: tuple(device.gpu for device in start.devices) for start in starts}
+
+
+def _job(key: str, demand: Demand) -> Job:
+    return Job(key, (_option(demand),), demand.campaign, demand.priority)
+
+
+def _option(demand: Demand) -> Option:
+    return Option(KIND, demand.seconds, tensor_parallel=demand.gpus)

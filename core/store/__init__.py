@@ -1,0 +1,1 @@
+"""The results store: objects, shards, commit records, leases and upkeep."""

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import fsspec
+import psutil
+import pytest
+
+from core.checkpoint.checkpoint import read_checkpoint
+from core.checkpoint.weights import fetch_weights, read_ahead
+from tests.checkpoints import write_checkpoint
+
+
+def test_a_directory_is_used_as_it_is(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    assert fetch_weights(read_checkpoint(str(folder))) == folder.resolve()
+
+
+@pytest.mark.s3
+def test_an_s3_checkpoint_is_read_by_its_headers_and_fetched_once(
+    tmp_path: Path, s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
+    filesystem.put(f"{folder}/", f"{s3_root}/a/", recursive=True)
+    monkeypatch.setenv("STEELYARD_CACHE", str(tmp_path / "cache"))
+    checkpoint = read_checkpoint(f"{s3_root}/a")
+    assert checkpoint.parameters == read_checkpoint(str(folder)).parameters
+    local = fetch_weights(checkpoint)
+    assert (local / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    filesystem.rm(f"{s3_root}/a", recursive=True)
+    assert fetch_weights(checkpoint) == local
+
+
+def test_weights_are_read_ahead_where_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    size = (folder / "model.safetensors").stat().st_size
+    assert read_ahead(folder) == size
+    assert read_ahead(tmp_path) == 0
+    scarce = psutil.virtual_memory()._replace(available=2 * size - 2)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: scarce)
+    assert read_ahead(folder) == 0
