@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,14 +114,20 @@ def _page(rows: pd.DataFrame, heads: Mapping[tuple[str, str], Mapping[str, Any]]
         doc = _short(row["prompt"], limit), _short(row["target"], limit), choices
         places.append(docs.setdefault(doc, len(docs)))
         contents.append(dict(_row(row, heads[row["model"], row["benchmark"]], limit)))
-    given = [{"prompt": prompt, "target": target, "choices": choices} for prompt, target, choices in docs]
-    return packed({"docs": given, "doc": places, "rows": contents})
+    # Few-shot examples, which stand in the page, are unpacked and searched once.
+    opening = commonprefix([prompt for prompt, _, _ in docs])  # noqa: RUF071
+    given = [
+        {"prompt": prompt[len(opening) :], "target": target, "choices": choices} for prompt, target, choices in docs
+    ]
+    return packed({"opening": opening, "docs": given, "doc": places, "rows": contents})
 
 
 def _row(row: Mapping[Any, Any], head: Mapping[str, Any], limit: int) -> Iterator[tuple[str, Any]]:
     error = row["error"] if isinstance(row["error"], str) else None
     yield "error", error
-    yield "answer", shortened(answer_of(row, head), limit)
+    answer = answer_of(row, head)
+    if error is not None or [answer] != listed(row["texts"]):  # where it is the one text, that stands there once
+        yield "answer", shortened(answer, limit)
     for name in ("texts", "reasoning"):
         yield name, [shortened(str(text), limit) for text in listed(row[name])]
     yield "logprobs", [round(float(number), 4) for number in listed(row["logprobs"]) if np.isfinite(number)]

@@ -16,7 +16,7 @@ from tests.core.report.test_html import Page, fill
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node here to run the report's script")
 SCRIPT = """
-const { Samples, matcher, unpack, snippet } = require(%s);
+const { Samples, unpack, snippet } = require(%s);
 const { index, pages } = JSON.parse(require("fs").readFileSync(0, "utf8"));
 (async () => {
   const samples = new Samples(await unpack(index), (number) => pages[number]);
@@ -54,6 +54,8 @@ def run(embedded: str, body: str) -> Any:
         ("{text: '\"much is 1?\"'}", [2, 3]),
         ("{text: '\"much is 1?\" large'}", [2]),
         ("{text: 'it died', models: new Set([1])}", [7]),
+        ("{text: 'much 7? tiny'}", [15, 35]),
+        ("{text: 'tiny large'}", []),
         ("{text: '.*'}", []),
     ],
 )
@@ -71,6 +73,8 @@ def test_a_row_has_its_texts_and_the_other_models_answers(embedded: str) -> None
     assert row["reasoning"] == ["tiny ponders"]
     assert row["target"] == "1"
     assert row["siblings"] == [2, 3]
+    assert row["answer"] == row["texts"][0]
+    assert row["answer"].startswith("tiny: ")
     assert run(embedded, "return snippet(await samples.row(6))") == "it died"
 
 

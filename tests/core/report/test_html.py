@@ -185,7 +185,7 @@ def test_samples_stand_by_doc_with_their_states_and_reasoning_apart(page: Page) 
     assert rows["rows"][1]["reasoning"] == ["tiny ponders"]
     assert rows["rows"][6]["error"] == "it died"
     assert rows["doc"][:4] == [0, 0, 1, 1]
-    assert rows["docs"][1]["prompt"] == f"How much is 1? {HOSTILE}"
+    assert rows["opening"] + rows["docs"][1]["prompt"] == f"How much is 1? {HOSTILE}"
 
 
 def test_utilisation_environment_and_fingerprints_are_there(page: Page) -> None:
