@@ -109,7 +109,7 @@ def test_a_command_of_the_pages_works(type_in: Callable[[tuple[str, ...]], str],
 
 
 def test_an_export_of_the_pages_is_imported_as_they_say(type_in: Callable[[tuple[str, ...]], str], world: Path) -> None:
-    export, imported = typed(*EXCHANGES)
+    export, imported = (each for each in typed(*EXCHANGES) if each[0] == "import" or "lm-eval" in each)
     assert (export[0], imported[0]) == EXCHANGES
     type_in(export)
     shutil.copytree(world / "out", world / "old-runs")
