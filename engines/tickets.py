@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from core.schedule.turns import UNKNOWN_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free
+from core.schedule.turns import UNKNOWN_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free, waits
 from engines.slots import DevicePool, Held, Holder, folder, ledger, lock_free, read_holders, write_holder
 
 
@@ -90,7 +90,7 @@ def take_idle(pool: DevicePool, gpus: int, label: str) -> Held | None:
     """Take ``gpus`` devices that are free and that nobody waits for; None where there are fewer. They give way to who waits."""
     with ledger():
         free = lock_free(pool)
-        enough = len(free) >= gpus and not _wishes(pool)
+        enough = len(free) >= gpus and not waits(_queue(pool, free))
         held = _kept(pool, free, list(free)[:gpus] if enough else [])
         if held is not None:
             write_holder(_slots(held), Demand(label, gpus), secrets.token_hex(8), gives_way=True)

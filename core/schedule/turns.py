@@ -66,6 +66,11 @@ def turn_if_free(queue: Queue, key: str, policy: SchedulingPolicy | None = None)
     return key in _starts(replace(state_of(queue), running={}), policy)
 
 
+def waits(queue: Queue) -> bool:
+    """Say whether anybody waits who could start, or who will be ready in a moment."""
+    return bool(state_of(queue).waiting)
+
+
 def lacking(queue: Queue, policy: SchedulingPolicy | None = None) -> int:
     """How many devices of those that give way have to, so that all start that would start without them."""
     ways = {key: held for key, held in queue.holdings.items() if not held.gives_way}

@@ -24,8 +24,6 @@ from flows.campaign import campaign
 from tests.flows.scripted import BENCHMARKS
 from tests.processes import nothing_left, running, started_since
 
-pytestmark = pytest.mark.slow
-
 DOCS = 40
 ENGINE = "tests.engines.scripted_process"
 SEED = int(os.environ.get("STEELYARD_CHAOS_SEED", "1"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.schedule.turns import SETTLE_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free
+from core.schedule.turns import SETTLE_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free, waits
 
 NOW = 1_000_000.0
 
@@ -59,6 +59,12 @@ def test_who_is_not_ready_keeps_its_devices_free_for_a_while_only() -> None:
     wishes = {"a": wish(seconds=500, ready=False), "b": wish()}
     assert turns(queue(1, wishes)) == {"a": (0,)}
     assert turns(queue(1, wishes, now=NOW + SETTLE_SECONDS + 1)) == {"b": (0,)}
+
+
+def test_nobody_waits_for_one_that_is_long_not_ready() -> None:
+    assert waits(queue(1, {"a": wish(ready=False)}))
+    assert not waits(queue(1, {"a": wish(ready=False)}, now=NOW + SETTLE_SECONDS + 1))
+    assert not waits(queue(1, {}))
 
 
 def test_one_that_the_pool_can_never_serve_holds_nobody_up() -> None:
