@@ -86,12 +86,13 @@ def night_of(found: Iterable[Sequence[Lane]], devices: int, tensor_parallel: dic
 
 
 def errors(found: Sequence[Lane]) -> dict[str, float]:
-    """How far each model's time on its devices was from the planned one, as a share of it."""
+    """How far each model's time on its devices was from the planned one, as a share of it; giving them back is not estimated."""
     off = {}
     for lane in found:
         if lane.planned is not None and lane.held_seconds:
             expected = lane.planned[1] - lane.planned[0]
-            off[lane.label] = (lane.held_seconds - expected) / lane.held_seconds
+            took = lane.held_seconds - lane.seconds("close")
+            off[lane.label] = (took - expected) / took
     return off
 
 

@@ -95,7 +95,8 @@ class Estimator:
         loads = tuple(self._workload(benchmark, model, checkpoint) for benchmark in spec.benchmarks)
         tokens, spread = expected_tokens(loads)
         timed = tuple(
-            self.timed(checkpoint, placement, group, spec.policy, tokens, spread) for group, placement in placements
+            self.timed(checkpoint, placement, group, spec.policy, tokens, spread, model.name)
+            for group, placement in placements
         )
         return ModelEstimate(model.name, spec.name, loads, timed)
 
@@ -107,8 +108,9 @@ class Estimator:
         policy: PolicySpec,
         tokens: Tokens,
         spread: float = 0.0,
+        name: str = "",
     ) -> Timed:
-        """Expect what one placement takes for ``tokens``, uncertain by ``spread`` in log space."""
+        """Expect what one placement takes for ``tokens``, uncertain by ``spread`` in log space, of a model called ``name``."""
         setup = setup_of(
             checkpoint.identity,
             group.kind,
@@ -116,6 +118,7 @@ class Estimator:
             placement.dtype,
             tensor_parallel=placement.tensor_parallel,
             stages=placement.stages,
+            name=name,
         )
         return Timed(
             kind=group.kind,

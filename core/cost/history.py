@@ -103,6 +103,7 @@ def _job(records: Sequence[Mapping[str, Any]], seconds: float, loaded: float | N
         placement.get("dtype", ""),
         tensor_parallel=placement.get("tensor_parallel", 1),
         stages=placement.get("pipeline_parallel", 1) * placement.get("replicas", 1),
+        name=first.get("model", ""),
     )
     computed = max(0.0, totals["prompt_tokens"] - totals["cached_tokens"])
     tokens = Tokens(computed, totals["cached_tokens"], totals["completion_tokens"])

@@ -61,16 +61,23 @@ PARALLEL = 0.85  # n GPUs are as fast as n to this power, GPUs of one layer; sta
 STAGED = 0.6
 WORK = Priors(
     parts={"setup": 1.0, "prefill": 0.7, "cached": 1.0, "decode": 0.7},
-    features={"kind": 0.7, "model": 0.4, "size": 0.2, "parallel": 0.2},
+    features={"kind": 0.7, "model": 0.3, "name": 0.3, "size": 0.2, "parallel": 0.2},
     scatter=0.25,
 )
-LOAD = Priors(parts={"start": 0.7, "bytes": 0.8}, features={"kind": 0.5, "model": 0.4, "parallel": 0.2}, scatter=0.25)
+LOAD = Priors(
+    parts={"start": 0.7, "bytes": 0.8},
+    features={"kind": 0.5, "model": 0.3, "name": 0.3, "parallel": 0.2},
+    scatter=0.25,
+)
 QUANTILE = 1.2816  # of the normal distribution: intervals hold 80%
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the speed depends on. ``model`` is the checkpoint's identity: the same one again is known better than another alike."""
+    """What the speed depends on. ``model`` is the checkpoint's identity: the same one again is known better than another alike.
+
+    So is another checkpoint under the same ``name``, as those of a training run night after night.
+    """
 
     model: str
     weight_gb: float  # as loaded, all GPUs together
@@ -78,13 +85,15 @@ class Setup:
     kind: str
     tensor_parallel: int = 1
     stages: int = 1
+    name: str = ""
 
 
 def setup_of(
-    model: str, kind: str, weight_bytes: int, dtype: str, *, tensor_parallel: int = 1, stages: int = 1
+    model: str, kind: str, weight_bytes: int, dtype: str, *, tensor_parallel: int = 1, stages: int = 1, name: str = ""
 ) -> Setup:
     """Return the setup of a placement, by its weights as loaded and their type."""
-    return Setup(model, weight_bytes / GB, weight_bytes / DTYPE_BYTES.get(dtype, 2), kind, tensor_parallel, stages)
+    parameters = weight_bytes / DTYPE_BYTES.get(dtype, 2)
+    return Setup(model, weight_bytes / GB, parameters, kind, tensor_parallel, stages, name)
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,8 @@ def _features(setup: Setup) -> dict[str, float]:
     kind, slices = setup.kind.rsplit("/", 1) if "/" in setup.kind else (setup.kind, "")
     known = "/".join(filter(None, (kind_of(kind) or kind, slices)))
     features = {f"kind={known}": 1.0, f"model={setup.model}": 1.0}
+    if setup.name:
+        features[f"name={setup.name}"] = 1.0
     if setup.tensor_parallel * setup.stages > 1:
         features["parallel"] = math.log(setup.tensor_parallel * setup.stages)
     return features

@@ -132,3 +132,17 @@ def test_a_fit_without_data_is_its_prior_and_one_with_much_is_its_data() -> None
     assert learnt.predict(Point({"a": 10.0}))[0] == pytest.approx(30, rel=0.05)
     assert learnt.predict(Point({"b": 10.0}))[0] == pytest.approx(5, rel=0.05)
     assert learnt.predict(Point({"a": 10.0, "b": 10.0}))[1] < 0.1
+
+
+def test_another_checkpoint_of_the_same_name_is_known_better_than_one_of_another() -> None:
+    def night(number: int, name: str, seconds: float) -> Measured:
+        return Measured(replace(EIGHT, model=f"{name}-{number}", name=name), TOKENS, seconds, 30.0, float(number))
+
+    learnt = learn([night(n, name, took) for n in range(4) for name, took in (("quick", 100.0), ("slow", 200.0))])
+
+    def expected(name: str) -> float:
+        return learnt.work_seconds(replace(EIGHT, model="new", name=name), TOKENS).value
+
+    assert expected("quick") < expected("never seen") < expected("slow")
+    assert expected("quick") == pytest.approx(100, rel=0.15)
+    assert expected("slow") == pytest.approx(200, rel=0.15)
