@@ -139,7 +139,7 @@ def _local_files(source: str, folder: Path, revision: str | None = None) -> Loca
 def _s3_files(source: str) -> RemoteFiles:
     from botocore.exceptions import BotoCoreError
 
-    from core.store.storage import s3_filesystem
+    from core.store.s3 import s3_filesystem
 
     filesystem, root = s3_filesystem(attempts=3), source.removeprefix("s3://").rstrip("/")
     try:

@@ -74,7 +74,8 @@ def _from_s3(uri: str, target: Path) -> Path:
     """Download next to ``target`` and rename: a directory of that name is always whole."""
     if target.is_dir():
         return target
-    from core.store.storage import s3_filesystem, within
+    from core.store.s3 import s3_filesystem
+    from core.store.storage import within
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{target.name[:16]}-", dir=target.parent))

@@ -213,7 +213,7 @@ class Mirror:
     def _explained(self) -> Iterator[Any]:
         from botocore.exceptions import BotoCoreError
 
-        from core.store.storage import s3_filesystem
+        from core.store.s3 import s3_filesystem
 
         try:
             yield s3_filesystem(attempts=2)

@@ -23,9 +23,10 @@ from core.errors import StoreError, StoreUnreachableError, UserError
 from core.redact import redact
 from core.store.commit import shards_folder
 from core.store.lease import process_is_gone, this_process
+from core.store.local import LocalStorage
 from core.store.patience import next_wait
 from core.store.shards import SHARD_NAME
-from core.store.storage import LocalStorage, Storage, open_storage
+from core.store.storage import Storage, open_storage
 
 NOTE = "spool.json"
 MB = 10**6

@@ -13,7 +13,8 @@ from core.catalogue.index import yaml_loader
 from core.errors import StoreError, UserError
 from core.results import open_store
 from core.spec.file import read_spec_file
-from core.store.storage import LocalStorage, open_storage, within
+from core.store.local import LocalStorage
+from core.store.storage import open_storage, within
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 
 ROOT = Path(__file__).resolve().parents[2]

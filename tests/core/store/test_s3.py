@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from core.store.storage import S3Storage
+from core.store.s3 import S3Storage
 
 LARGE = random.Random(0).randbytes(101 << 20)  # s3fs alone would send it in parts
 
