@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -11,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from core.errors import StoreError, StoreUnreachableError
+from core.store.claims import SETTLE_SECONDS, put_once
 from core.store.storage import SCRATCH, within
 
 CALL_SECONDS = 60  # of an S3 call that moves little: a PUT to a server that hangs would never end by itself
@@ -21,7 +23,13 @@ PROBE_SECONDS = 10
 PUT_BYTES = 5 << 30
 CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "500", "502", "503", "504"})
+UNKNOWN = frozenset({"NotImplemented", "501"})  # what servers say that know no conditions
 EXISTS = frozenset({"PreconditionFailed", "412"})
+
+
+_CREATES_ONCE: dict[tuple[str, str], bool] = {}  # by endpoint and bucket
+
+log = logging.getLogger("steelyard.results")
 
 
 class S3Storage:
@@ -35,7 +43,9 @@ class S3Storage:
 
     def put_new(self, path: str, data: bytes) -> bool:
         """See `Storage.put_new`."""
-        return self._put_new(self._fs, path, data, _seconds_for(data))
+        if self._creates_once():
+            return self._put_new(self._fs, path, data, _seconds_for(data))
+        return put_once(self, path, data)
 
     def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:
         """See `Storage.put_new_parts`. In one piece, see `PUT_BYTES`."""
@@ -78,6 +88,16 @@ class S3Storage:
             key.removeprefix(f"{self.root}/") for key in keys if key.startswith(below) and not key.endswith("/")
         )
 
+    def written(self, folder: str) -> dict[str, float]:
+        """See `core.store.claims.Claimed.written`."""
+        with self._explained(f"cannot list {folder}"):
+            found = self._fs.find(self._key(folder), detail=True, timeout=CALL_SECONDS)
+        return {
+            key.removeprefix(f"{self.root}/"): entry["LastModified"].timestamp()
+            for key, entry in found.items()
+            if entry.get("type") == "file"
+        }
+
     def delete(self, paths: Iterable[str]) -> None:
         """See `Storage.delete`."""
         if keys := [self._key(path) for path in paths]:
@@ -96,15 +116,32 @@ class S3Storage:
         return (answered - head["LastModified"]).total_seconds()
 
     def check(self) -> None:
-        """See `Storage.check`. Refuses a server that ignores create-only writes: two runs could both win a cell."""
+        """See `Storage.check`."""
+        self._probe(s3_filesystem(attempts=1))
+
+    def _creates_once(self) -> bool:
+        """Whether the server heeds ``If-None-Match``; found out once for each bucket."""
+        known = _CREATES_ONCE.get((_endpoint(), self.bucket))
+        return self._probe(self._fs) if known is None else known
+
+    def _probe(self, fs: Any) -> bool:
         probe = f"{SCRATCH}/probe-{secrets.token_hex(8)}"
-        once = s3_filesystem(attempts=1)
-        self._put_new(once, probe, b"first", PROBE_SECONDS)
-        if self._put_new(once, probe, b"second", PROBE_SECONDS):
-            raise StoreError(
-                f"results {self.uri!r}: the server ignores create-only writes (If-None-Match); use one that does not"
+        try:
+            self._put_new(fs, probe, b"first", PROBE_SECONDS)
+            once = not self._put_new(fs, probe, b"second", PROBE_SECONDS)
+        except StoreError as error:
+            if _code(error.__cause__ or error) not in UNKNOWN:
+                raise
+            once = False
+        if not once and (_endpoint(), self.bucket) not in _CREATES_ONCE:
+            log.warning(
+                "%s: the server has no create-only writes (If-None-Match), so each commit and lease takes %g s longer",
+                self.uri,
+                SETTLE_SECONDS,
             )
+        _CREATES_ONCE[_endpoint(), self.bucket] = once
         self.delete([probe])
+        return once
 
     def _put_new(self, fs: Any, path: str, data: bytes, timeout: float) -> bool:
         with self._explained(f"cannot write {path}"):
@@ -176,10 +213,14 @@ def _is_transient(error: BaseException) -> bool:
     return silent or _code(error) in BUSY
 
 
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+
+
 def _explanation(error: BaseException, bucket: str, what: str) -> str:
     from botocore import exceptions as boto
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+    endpoint = _endpoint()
     code = _code(error)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
         return "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

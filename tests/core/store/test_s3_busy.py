@@ -37,6 +37,7 @@ def test_every_second_request_refused_loses_nothing_and_writes_nothing_twice(doo
 
 def test_a_server_that_stays_busy_is_named_and_asked_again_later(door: Door, s3_root: str) -> None:
     storage = S3Storage(s3_root)
+    storage.check()
     door.is_busy = lambda number: True
     with pytest.raises(StoreUnreachableError, match=r"cannot write a/1: .* is too busy \(SlowDown\)"):
         storage.put_new("a/1", b"one")
