@@ -31,7 +31,7 @@ def across(value: Any) -> Any:
     "value",
     [
         None, True, 0, -5, 1 << 70, 0.1, -0.0, math.inf, 1e-320, 2 + 3j, "", "é\ud800\n", b"\x00\xff", bytearray(b"a"),
-        [1, [2.0, "3"]], (), (1, (2,)), {1, "a"}, frozenset({(1, 2)}), {"a": [1], 2: None, (1, 2): {}}, [{}, [], set()],
+        [1, [2.0, "3"]], (), (1, (2,)), {1, 2.5}, frozenset({(1, 2)}), {"a": [1], 2: None, (1, 2): {}}, [{}, [], set()],
         range(3, 9, 2), Fraction(1, 3), Decimal("0.10"), deque([1, 2], maxlen=3), Counter("aab"), OrderedDict(b=1, a=2),
         defaultdict(list, a=[1]), int, ValueError, {}.keys(), {1: 2}.keys(), {1: 2}.items(),
     ],
