@@ -28,7 +28,7 @@ class Leases:
 
     async def take(self, work: CellWork) -> bool | None:
         """Take the lease of a cell. None where the cell is complete, False where another computes it."""
-        taken = await patiently(lambda: self._take(work.cell.fingerprint), self._patience)
+        taken = await patiently(_Take(self._store, self._lessee, work.cell.fingerprint), self._patience)
         if taken is False and work.cell.fingerprint not in self._told:
             self._told.add(work.cell.fingerprint)
             say(f"{work.cell.model} · {work.cell.benchmark}: is being computed by another, and waited for")
@@ -41,13 +41,23 @@ class Leases:
         except StoreError as error:
             log.warning("the lease of %s · %s stays a while: %s", work.cell.model, work.cell.benchmark, error)
 
-    def _take(self, fingerprint: str) -> bool | None:
-        if self._store.is_complete(fingerprint):
-            return None
-        if not self._lessee.acquire(fingerprint):
-            return False
-        if self._store.is_complete(fingerprint):  # whoever held it until a moment ago has committed it
-            self._lessee.release(fingerprint)
+
+class _Take:
+    """One taking of a lease, tried again where the store does not answer: what an earlier try got is not asked for again."""
+
+    def __init__(self, store: Store, lessee: Lessee, fingerprint: str) -> None:
+        self._store, self._lessee, self._fingerprint = store, lessee, fingerprint
+        self._acquired = False
+
+    def __call__(self) -> bool | None:
+        if not self._acquired:
+            if self._store.is_complete(self._fingerprint):
+                return None
+            self._acquired = self._lessee.acquire(self._fingerprint)
+            if not self._acquired:
+                return False
+        if self._store.is_complete(self._fingerprint):  # whoever held it until a moment ago has committed it
+            self._lessee.release(self._fingerprint)
             return None
         return True
 
