@@ -6,7 +6,8 @@ import functools
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -70,21 +71,21 @@ def print_leaderboard(store: Store, campaign: str | None) -> None:
         return
     out.print(leaderboard_table(frame))
     out.print(runs_table(frame))
-    for finding in engine_findings(store.campaigns(campaign)):
+    runs = store.campaigns(campaign)
+    for finding in engine_findings(runs):
         out.print(finding, soft_wrap=True, markup=False)
-    if campaign is not None:
-        print_spent(store, campaign, out)
+    if campaign is not None and runs:
+        print_spent(store, runs[-1], out)
     print_places(store, campaign, out)
 
 
-def print_spent(store: Store, campaign: str, out: Console) -> None:
-    """Print what the newest run of a campaign took, and what it was expected to take."""
+def print_spent(store: Store, run: Mapping[str, Any], out: Console) -> None:
+    """Print what a run took, and what it was expected to take."""
     from core.cost.spent import spent_line
     from core.monitor.timeline import lanes
 
-    for run in store.campaigns(campaign)[-1:]:
-        if line := spent_line(run, lanes(store.timeline(campaign, run["run"]))):
-            out.print(line, soft_wrap=True, markup=False)
+    if line := spent_line(run, lanes(store.timeline(run["campaign"], run["run"]))):
+        out.print(line, soft_wrap=True, markup=False)
 
 
 def print_places(store: Store, campaign: str | None, out: Console) -> None:

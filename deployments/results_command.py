@@ -104,9 +104,10 @@ def _print_board(chosen: Board, *, by_size: bool) -> None:
     out.print(runs_table(frame))
     for finding in chosen.findings:
         out.print(finding, soft_wrap=True, markup=False)
-    campaign = chosen.runs[0]["campaign"] if len(chosen.runs) == 1 else None
-    if campaign is not None:
-        print_spent(chosen.store, campaign, out)
+    campaign = None
+    if len(chosen.runs) == 1:
+        campaign = chosen.runs[0]["campaign"]
+        print_spent(chosen.store, chosen.runs[0], out)
     print_places(chosen.store, campaign, out)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from core.campaign import CampaignSpec, load_spec
 from core.checkpoint.checkpoint import read_checkpoint
-from core.cost.estimate import Estimator, ModelEstimate, campaign_estimate, placed_everywhere
+from core.cost.estimate import Estimator, ModelEstimate, placed_everywhere, plan_estimate
 from core.cost.history import History, read_history
 from core.cost.model import past_error
 from core.errors import StoreError, UserError
@@ -74,14 +74,13 @@ def print_estimate(spec: CampaignSpec, plan: Plan, out: Console) -> None:
 
     group = group_of(plan.fleet)
     history, notes = _history(spec, group)
-    estimator = Estimator(history)
-    models = [
-        estimator.estimate(spec, planned.model, planned.checkpoint, [(group, planned.placement)])
-        for planned in plan.models
-    ]
-    whole = campaign_estimate(models, [group], SchedulingPolicy())
+    whole = plan_estimate(spec, plan, history)
     out.print(estimate_table(whole, group.price_per_gpu_hour))
-    for line in [*campaign_lines(whole, past_error(history.jobs), len(history.jobs)), *basis_lines(models), *notes]:
+    for line in [
+        *campaign_lines(whole, past_error(history.jobs), len(history.jobs)),
+        *basis_lines(whole.models),
+        *notes,
+    ]:
         out.print(line, soft_wrap=True, markup=False)
 
 

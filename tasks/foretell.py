@@ -11,14 +11,13 @@ from prefect.cache_policies import NO_CACHE
 
 from core.campaign import CampaignSpec
 from core.cost.describe import duration
-from core.cost.estimate import Estimator, campaign_estimate
+from core.cost.estimate import plan_estimate
 from core.cost.expected import Expected, expectations, totals
 from core.cost.history import History, read_history
 from core.errors import StoreError
 from core.plan import Plan
 from core.results import open_store
 from core.schedule.fleet_file import group_of, nodes_of
-from core.schedule.order import SchedulingPolicy
 from tasks.say import say, warn
 
 MOST_CELLS = 500  # of the store that are learnt from: the campaign waits for it
@@ -41,9 +40,7 @@ def foretell(spec: CampaignSpec, plan: Plan) -> Forecast:
     except StoreError as error:
         warn(f"nothing is learnt from past runs: {error}")
         history = History()
-    estimator = Estimator(history)
-    models = [estimator.estimate(spec, each.model, each.checkpoint, [(group, each.placement)]) for each in plan.models]
-    estimate = campaign_estimate(models, [group], SchedulingPolicy())
+    estimate = plan_estimate(spec, plan, history)
     low, middle, high = estimate.makespan
     say(f"expected to take {duration(middle)} ({duration(low)} – {duration(high)}) if nothing were stored yet")
     return Forecast(expectations(estimate, nodes_of([group]), time.time()), totals(estimate))

@@ -13,7 +13,8 @@ from core.cost.model import CostModel, Estimate, Tokens, learn, setup_of
 from core.cost.workload import Workload, expected_tokens, workload
 from core.errors import CannotPlaceError
 from core.placement import GB, Placement, place
-from core.schedule.fleet_file import NodeGroup, nodes_of
+from core.plan import Plan
+from core.schedule.fleet_file import NodeGroup, group_of, nodes_of
 from core.schedule.jobs import Job, Node, Option, runnable
 from core.schedule.order import SchedulingPolicy
 from core.schedule.state import Arrived, State, after
@@ -161,6 +162,13 @@ def placed_everywhere(
     if not found:
         raise CannotPlaceError(f"model {model.name!r} fits nowhere in the fleet: " + "; ".join(reasons))
     return found
+
+
+def plan_estimate(spec: CampaignSpec, plan: Plan, history: History) -> CampaignEstimate:
+    """Estimate a planned campaign by what ``history`` teaches."""
+    group, estimator = group_of(plan.fleet), Estimator(history)
+    models = [estimator.estimate(spec, each.model, each.checkpoint, [(group, each.placement)]) for each in plan.models]
+    return campaign_estimate(models, [group], SchedulingPolicy())
 
 
 def campaign_estimate(

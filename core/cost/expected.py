@@ -28,13 +28,11 @@ class Expected:
     ends: float
 
 
-def expectations(
-    estimate: CampaignEstimate, nodes: Sequence[Node], now: float, policy: SchedulingPolicy | None = None
-) -> dict[str, Expected]:
+def expectations(estimate: CampaignEstimate, nodes: Sequence[Node], now: float) -> dict[str, Expected]:
     """Return what to expect of each model by its name, if all of them queue at ``now``."""
     jobs = {model.name: model.job() for model in estimate.models}
     state = after(State(tuple(nodes)), 0.0, [Arrived(tuple(jobs.values()))])
-    slots = timetable(state, policy or SchedulingPolicy()).slots
+    slots = timetable(state, SchedulingPolicy()).slots
     found = {}
     for model in estimate.models:
         if (slot := slots.get(jobs[model.name].key)) is not None:

@@ -28,9 +28,15 @@ def spent(run: Mapping[str, Any], lanes: Sequence[Lane]) -> Spent | None:
     held = sum(lane.held_seconds * _gpus(run, lane.spans[0].model) for lane in lanes)
     if seconds is None or not held:
         return None
-    price = ((run.get("spec") or {}).get("fleet") or {}).get("price_per_gpu_hour")
+    price = price_of(run)
     hours = held / 3600.0
     return Spent(seconds, hours, None if price is None else price * hours)
+
+
+def price_of(run: Mapping[str, Any]) -> float | None:
+    """Return what a GPU-hour of a run's fleet cost; None where its spec does not say."""
+    price: float | None = ((run.get("spec") or {}).get("fleet") or {}).get("price_per_gpu_hour")
+    return price
 
 
 def spent_line(run: Mapping[str, Any], lanes: Sequence[Lane]) -> str | None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.board.text import plain_rows
+from core.cost.spent import price_of
 from core.redact import redact_all
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _tracked(
         for row in rows
         for score in by_cell[row["fingerprint"]]
     ]
-    price = ((run.get("spec") or {}).get("fleet") or {}).get("price_per_gpu_hour")
+    price = price_of(run)
     identity = (run["campaign"], run["run"], model) if run else (store, "", model)
     ended = [datetime.fromisoformat(record["committed"]).timestamp() for record in own]
     began = [end - (record["metadata"].get("seconds") or 0.0) for end, record in zip(ended, own, strict=True)]

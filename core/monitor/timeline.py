@@ -92,17 +92,18 @@ def timeline_rows(found: Sequence[Lane]) -> list[dict[str, Any]]:
             "ended": span.ended,
         }
         for lane in found
-        for span in (*lane.spans, *_plan(lane))
+        for span in (*lane.spans, *plan_of(lane))
     ]
 
 
 def extent(found: Sequence[Lane]) -> Interval:
     """When the first of all spans, planned ones too, starts and the last ends; (0, 0) where there is none."""
-    times = [time for lane in found for span in (*lane.spans, *_plan(lane)) for time in (span.started, span.ended)]
+    times = [time for lane in found for span in (*lane.spans, *plan_of(lane)) for time in (span.started, span.ended)]
     return (min(times), max(times)) if times else (0.0, 0.0)
 
 
-def _plan(lane: Lane) -> list[Span]:
+def plan_of(lane: Lane) -> list[Span]:
+    """Return when a lane was planned as a span; none where that is not known."""
     if lane.planned is None:
         return []
     started, ended = lane.planned

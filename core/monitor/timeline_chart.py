@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from core.monitor.timeline import IDLE, ON_DEVICE, PHASES, PLAN, Lane, Span, extent
+from core.monitor.timeline import IDLE, ON_DEVICE, PHASES, PLAN, Lane, Span, extent, plan_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,9 +50,8 @@ def chart(lanes: Sequence[Lane], columns: int = COLUMNS) -> list[tuple[str, list
         on_device = [span for span in lane.spans if span.phase in ON_DEVICE]
         on_host = [span for span in lane.spans if span.phase not in ON_DEVICE]
         found = [_line(on_device, begin, step, columns), _line(on_host, begin, step, columns)]
-        if lane.planned is not None:
-            plan = replace(lane.spans[0], phase=PLAN, started=lane.planned[0], ended=lane.planned[1])
-            found.append(_line([plan], begin, step, columns))
+        if plan := plan_of(lane):
+            found.append(_line(plan, begin, step, columns))
         lines.append((lane.label, found))
     return lines
 

@@ -21,7 +21,7 @@ from core.board.text import (
     leaderboard_rows,
     with_best,
 )
-from core.cost.spent import spent_line
+from core.cost.spent import price_of, spent_line
 from core.monitor.timeline import Lane
 from core.report.charts import charts
 from core.report.samples import TEXT_LIMITS, Packed, pack
@@ -125,9 +125,7 @@ def _subtitle(report: Report, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _totals(row: Mapping[str, Any], board: Board) -> dict[str, Any]:
-    prices = {
-        run["campaign"]: ((run.get("spec") or {}).get("fleet") or {}).get("price_per_gpu_hour") for run in board.runs
-    }
+    prices = {run["campaign"]: price_of(run) for run in board.runs}
     price, seconds = prices.get(row["campaign"]), row["gpu_seconds"]
     tokens = [row[name] for name in ("prompt_tokens", "completion_tokens") if row[name] is not None]
     return {

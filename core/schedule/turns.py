@@ -56,14 +56,14 @@ class Queue:
     now: float
 
 
-def turn(queue: Queue, key: str, policy: SchedulingPolicy | None = None) -> tuple[int, ...]:
+def turn(queue: Queue, key: str) -> tuple[int, ...]:
     """Return the devices on which the wish ``key`` starts now; none where it is not its turn."""
-    return _starts(state_of(queue), policy).get(key, ())
+    return _starts(state_of(queue)).get(key, ())
 
 
-def turn_if_free(queue: Queue, key: str, policy: SchedulingPolicy | None = None) -> bool:
+def turn_if_free(queue: Queue, key: str) -> bool:
     """Say whether the wish ``key`` would start if nothing held any device."""
-    return key in _starts(replace(state_of(queue), running={}), policy)
+    return key in _starts(replace(state_of(queue), running={}))
 
 
 def waits(queue: Queue) -> bool:
@@ -71,10 +71,10 @@ def waits(queue: Queue) -> bool:
     return bool(state_of(queue).waiting)
 
 
-def lacking(queue: Queue, policy: SchedulingPolicy | None = None) -> int:
+def lacking(queue: Queue) -> int:
     """How many devices of those that give way have to, so that all start that would start without them."""
     ways = {key: held for key, held in queue.holdings.items() if not held.gives_way}
-    starts = _starts(state_of(replace(queue, holdings=ways)), policy)
+    starts = _starts(state_of(replace(queue, holdings=ways)))
     wanted = sum(len(devices) for key, devices in starts.items() if queue.wishes[key].ready)
     taken = {device for held in queue.holdings.values() for device in held.devices}
     return max(0, wanted - (queue.size - len(taken)))
@@ -99,8 +99,8 @@ def state_of(queue: Queue) -> State:
     return State(nodes, queue.now, waiting, running, served=dict(served))
 
 
-def _starts(state: State, policy: SchedulingPolicy | None) -> dict[str, tuple[int, ...]]:
-    starts = decide(state, policy or SchedulingPolicy())
+def _starts(state: State) -> dict[str, tuple[int, ...]]:
+    starts = decide(state, SchedulingPolicy())
     return {start.key: tuple(device.gpu for device in start.devices) for start in starts}
 
 
