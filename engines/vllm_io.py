@@ -30,13 +30,17 @@ from engines.in_flight import Room, Tally
 from engines.row_check import score_rows_only
 from engines.tokens import Encoder, Generation, Plan, Prefill, TokenError, failed, plan
 from engines.vllm_params import (
+    Row,
+    add_up,
     cut,
     engine_arguments,
     generation_params,
     has_nan,
     probe_params,
-    read_scores,
+    read_rows,
+    read_step,
     scoring_params,
+    swallowed,
 )
 from engines.vllm_stats import EngineStats, stats_of
 
@@ -181,13 +185,11 @@ class Session:
         owners = [tallies[span.owner] for span in prefill.spans]
         try:
             # Where less than a block precedes the first scored token, no cached block is of use.
-            skip_cache = prefill.reads_prompt and prefill.first_scored <= self._block_size
-            prompt = tokens_input(list(prefill.prompt))
-            output = await self._complete(prompt, scoring_params(prefill, skip_cache=skip_cache))
-            scores = read_scores(prefill, output)
+            rows, output = await self._rows(prefill, skip_cache=prefill.first_scored <= self._block_size)
+            scores = None if rows is None else add_up(prefill, rows, output)
             if scores is None:
-                output = await self._complete(prompt, scoring_params(prefill, skip_cache=True))
-                scores = read_scores(prefill, output)
+                rows, output = await self._rows(prefill, skip_cache=True)
+                scores = None if rows is None else add_up(prefill, rows, output)
         except _RefusedError as error:
             return [r for owner in owners if (r := owner.fail(str(error)))]
         if scores is None:
@@ -208,6 +210,19 @@ class Session:
             if response:
                 finished.append(response)
         return finished
+
+    async def _rows(self, prefill: Prefill, *, skip_cache: bool) -> tuple[list[Row] | None, RequestOutput]:
+        """Run a prefill. Returns the rows of all positions that are read (None where one is missing), and vLLM's output."""
+        output = await self._complete(tokens_input(list(prefill.prompt)), scoring_params(prefill, skip_cache=skip_cache))
+        rows = read_rows(prefill, output)
+        head = swallowed(prefill, output)
+        if rows is None or head is None:
+            return rows, output
+        if len(head.prompt) >= head.first_scored + self._block_size:  # blocks one by one would take as many requests
+            return None, output
+        before, there = await self._rows(head, skip_cache=False)
+        last = read_step(there, head.spans[0].tokens[-1])
+        return None if before is None or last is None else [*before, last, *rows], output
 
     async def _complete(self, prompt: EngineInput, params: SamplingParams) -> RequestOutput:
         """Run one request to its end. Raises `_RefusedError` for this request, `EngineDiedError` for the engine."""

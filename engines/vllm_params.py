@@ -15,9 +15,11 @@ from core.errors import UserError
 from core.request import Sampling
 from engines.engine import EngineConfig
 from engines.score_rows import EXTENSION, FIRST_SCORED
-from engines.tokens import Prefill
+from engines.tokens import Prefill, Span
 
 LARGEST_LOGPROB = 1e-3  # rounding may lift a log-probability of 0 a little; memory that was never written exceeds this
+
+Row = tuple[float, bool]  # a log-probability, and whether no other token is more likely
 
 
 def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, Any]:
@@ -120,37 +122,58 @@ def has_nan(output: RequestOutput) -> bool:
     return any(math.isnan(logprob) for each in (step, flat) if each is not None for logprob in each.logprobs)
 
 
-def read_scores(prefill: Prefill, output: RequestOutput) -> list[tuple[float, bool]] | None:
-    """(log-probability, is greedy) of each span; None where a position that has to be read was not computed.
+def swallowed(prefill: Prefill, output: RequestOutput) -> Prefill | None:
+    """Return what has yet to be scored: the prompt's beginning, where cached positions are among those to be read.
 
-    vLLM computes no logits for cached positions: depending on its model runner their rows are missing or hold whatever
-    was in memory. Rows are therefore counted from the end, and one that cannot be right counts as covered.
+    vLLM computes no logits for cached positions. It never takes a prompt's last token from the cache, only whole blocks: of the
+    returned prefill one block is computed.
     """
-    prompt = prefill.prompt
-    rows: list[tuple[float, bool]] = []
-    if prefill.reads_prompt:
-        flat = output.prompt_logprobs
-        offset = 0 if flat is None else len(flat) - len(prompt)
-        if flat is None or output.num_cached_tokens is None or output.num_cached_tokens >= prefill.first_scored:
+    cached = output.num_cached_tokens or 0
+    if not prefill.reads_prompt or cached < prefill.first_scored:
+        return None
+    return Prefill(prefill.prompt[:cached], (Span(0, prefill.prompt[: cached + 1], prefill.first_scored),))
+
+
+def read_rows(prefill: Prefill, output: RequestOutput) -> list[Row] | None:
+    """Rows of the prompt's positions from ``first_scored`` on, but for those that the cache covers.
+
+    None where one of them was not computed. Depending on vLLM's model runner the rows of cached positions are missing or
+    hold whatever was in memory: rows are therefore counted from the end, and one that cannot be right counts as missing.
+    """
+    if not prefill.reads_prompt:
+        return []
+    prompt, flat = prefill.prompt, output.prompt_logprobs
+    if flat is None or output.num_cached_tokens is None:
+        return None
+    offset = len(flat) - len(prompt)
+    rows = []
+    for position in range(max(prefill.first_scored, output.num_cached_tokens + 1), len(prompt)):
+        row = position + offset
+        if row < 0 or flat.end_indices[row] - flat.start_indices[row] < 2:
             return None
-        for position in range(prefill.first_scored, len(prompt)):
-            row = position + offset
-            if row < 0 or flat.end_indices[row] - flat.start_indices[row] < 2:
-                return None
-            own = flat.start_indices[row]
-            logprob, best = flat.logprobs[own], flat.logprobs[own + 1]
-            if flat.token_ids[own] != prompt[position] or not -math.inf <= logprob <= best <= LARGEST_LOGPROB:
-                return None
-            rows.append((logprob, logprob >= best))
+        own = flat.start_indices[row]
+        logprob, best = flat.logprobs[own], flat.logprobs[own + 1]
+        if flat.token_ids[own] != prompt[position] or not -math.inf <= logprob <= best <= LARGEST_LOGPROB:
+            return None
+        rows.append((logprob, logprob >= best))
+    return rows
+
+
+def read_step(output: RequestOutput, token: int) -> Row | None:
+    """Return the row of ``token`` at the step behind the prompt; None where it is not a number."""
     step = output.outputs[0].logprobs
-    last = dict(zip(step.token_ids, step.logprobs, strict=True))
-    best = step.logprobs[0]  # greedy: the sampled token, which comes first, is the most likely one
+    logprob = dict(zip(step.token_ids, step.logprobs, strict=True))[token]
+    # Greedy: the sampled token, which comes first, is the most likely one.
+    return None if math.isnan(logprob) else (logprob, logprob >= step.logprobs[0])
+
+
+def add_up(prefill: Prefill, rows: Sequence[Row], output: RequestOutput) -> list[Row] | None:
+    """(log-probability, is greedy) of each span from ``rows`` of all positions that are read, and the step behind them."""
     scores = []
     for span in prefill.spans:
-        final = last[span.tokens[-1]]
-        if math.isnan(final):
+        final = read_step(output, span.tokens[-1])
+        if final is None:
             return None
-        own_rows = rows[span.start - prefill.first_scored :]
-        logprob = math.fsum((*(value for value, _ in own_rows), final))
-        scores.append((logprob, final >= best and all(greedy for _, greedy in own_rows)))
+        own = [*rows[span.start - prefill.first_scored :], final]
+        scores.append((math.fsum(logprob for logprob, _ in own), all(greedy for _, greedy in own)))
     return scores

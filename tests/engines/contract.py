@@ -96,11 +96,17 @@ def scores_texts_behind_a_cached_context(engine: Engine, harness: Any) -> None:
 
 
 def scores_again_what_the_cache_covers(engine: Engine, harness: Any) -> None:
-    """A cached continuation has no log-probabilities in vLLM; the second score must be computed, not read."""
+    """A cached continuation has no log-probabilities in vLLM; the second score must be computed, not read.
+
+    All of it where several blocks are cached; where it is one, only that.
+    """
     pairs = [(HEADER, " ".join(f"item {n}" for n in range(60)))]
     agrees_with_harness(engine, harness, pairs)
     (again,) = agrees_with_harness(engine, harness, pairs)
     assert again.cached_tokens == 0
+    pairs = [(HEADER, " ".join(f"thing {n}" for n in range(12))), (HEADER, " ".join(f"thing {n}" for n in range(24)))]
+    agrees_with_harness(engine, harness, pairs)
+    assert all(score.cached_tokens > 0 for score in agrees_with_harness(engine, harness, pairs[:1]))
 
 
 def scores_more_choices_than_one_request_takes(engine: Engine, harness: Any) -> None:

@@ -31,26 +31,32 @@ PREFILL = Prefill((5, 6, 7), (Span(0, (5, 6, 7, 9), 1),))
 
 
 def test_numbers_are_scored() -> None:
-    from engines.vllm_params import has_nan, read_scores
+    from engines.vllm_params import add_up, has_nan, read_rows, swallowed
 
-    found = output([[-1.0, -0.5], [-2.0, -0.5]], [-0.1, -3.0])
-    assert read_scores(PREFILL, found) == [(-6.0, False)]
+    found = output([[-1.0, -0.5], [-2.0, -2.0]], [-0.1, -3.0])
+    rows = read_rows(PREFILL, found)
+    assert rows == [(-1.0, False), (-2.0, True)]
+    assert add_up(PREFILL, rows, found) == [(-6.0, False)]
+    assert swallowed(PREFILL, found) is None
     assert not has_nan(found)
 
 
-@pytest.mark.parametrize(
-    ("prompt", "step"),
-    [
-        ([[NAN, NAN], [-2.0, -0.5]], [-0.1, -3.0]),
-        ([[-1.0, -0.5], [-2.0, -0.5]], [-0.1, NAN]),
-        ([[NAN] * 2] * 2, [NAN] * 2),
-    ],
-)
-def test_what_is_no_number_is_no_score(prompt: list[list[float]], step: list[float]) -> None:
-    from engines.vllm_params import has_nan, read_scores
+@pytest.mark.parametrize("prompt", [[[NAN, NAN], [-2.0, -0.5]], [[NAN] * 2] * 2])
+def test_what_is_no_number_is_no_row(prompt: list[list[float]]) -> None:
+    from engines.vllm_params import has_nan, read_rows
 
-    found = output(prompt, step)
-    assert read_scores(PREFILL, found) is None
+    found = output(prompt, [-0.1, -3.0])
+    assert read_rows(PREFILL, found) is None
+    assert has_nan(found)
+
+
+def test_a_step_without_a_number_is_no_score() -> None:
+    from engines.vllm_params import add_up, has_nan, read_rows
+
+    found = output([[-1.0, -0.5], [-2.0, -0.5]], [-0.1, NAN])
+    rows = read_rows(PREFILL, found)
+    assert rows is not None
+    assert add_up(PREFILL, rows, found) is None
     assert has_nan(found)
 
 
@@ -58,3 +64,26 @@ def test_rows_of_cached_positions_tell_nothing() -> None:
     from engines.vllm_params import has_nan
 
     assert not has_nan(output([[NAN, NAN], [-2.0, -0.5]], [-0.1, -3.0], cached=2))
+
+
+def test_what_the_cache_swallowed_is_a_prefill_of_its_own() -> None:
+    """Cached are the tokens 5 and 6, so nothing predicts 6; 7 is predicted by 6, which is cached too."""
+    from engines.vllm_params import read_rows, swallowed
+
+    found = output([[NAN, NAN], [NAN, NAN]], [-0.1, -3.0], cached=2)
+    assert read_rows(PREFILL, found) == []
+    assert swallowed(PREFILL, found) == Prefill((5, 6), (Span(0, (5, 6, 7), 1),))
+    found = output([[NAN, NAN], [-2.0, -0.5]], [-0.1, -3.0], cached=1)
+    assert read_rows(PREFILL, found) == [(-2.0, False)]
+    assert swallowed(PREFILL, found) == Prefill((5,), (Span(0, (5, 6), 1),))
+
+
+def test_nothing_is_swallowed_before_the_first_scored_position() -> None:
+    from engines.vllm_params import read_rows, swallowed
+
+    later = Prefill((5, 6, 7), (Span(0, (5, 6, 7, 9), 2),))
+    found = output([[NAN, NAN], [-2.0, -0.5]], [-0.1, -3.0], cached=1)
+    assert read_rows(later, found) == [(-2.0, False)]
+    assert swallowed(later, found) is None
+    step_only = Prefill((5, 6, 7), (Span(0, (5, 6, 7, 9), 3),))
+    assert swallowed(step_only, output([[NAN] * 2] * 2, [-0.1, -3.0], cached=2)) is None
