@@ -62,6 +62,7 @@ class Session:
         self.vllm_version: str = vllm.__version__
         self.max_model_len: int = config.model_config.max_model_len
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
+        self.model_runner = 2 if config.use_v2_model_runner else 1
         self._engine = engine
         self._stats = stats_of(engine)
         # A copy: encoding may change a fast tokenizer's state while vLLM decodes with the original on another thread.
@@ -126,7 +127,12 @@ class Session:
     @property
     def facts(self) -> dict[str, Any]:
         """Fields of `engines.engine.EngineInfo`."""
-        return {"vllm_version": self.vllm_version, "max_model_len": self.max_model_len, "dtype": self.dtype}
+        return {
+            "vllm_version": self.vllm_version,
+            "max_model_len": self.max_model_len,
+            "dtype": self.dtype,
+            "detail": {"model_runner": self.model_runner, "scored_rows_only": self.scored_rows_only},
+        }
 
     def stats(self) -> dict[str, float]:
         """vLLM's latest figures; see `engines.engine.Engine.stats`. For any thread."""
@@ -213,7 +219,9 @@ class Session:
 
     async def _rows(self, prefill: Prefill, *, skip_cache: bool) -> tuple[list[Row] | None, RequestOutput]:
         """Run a prefill. Returns the rows of all positions that are read (None where one is missing), and vLLM's output."""
-        output = await self._complete(tokens_input(list(prefill.prompt)), scoring_params(prefill, skip_cache=skip_cache))
+        output = await self._complete(
+            tokens_input(list(prefill.prompt)), scoring_params(prefill, skip_cache=skip_cache)
+        )
         rows = read_rows(prefill, output)
         head = swallowed(prefill, output)
         if rows is None or head is None:

@@ -78,7 +78,7 @@ class RemoteSession:
             facts = await self._service.ready.remote()
         except RayError as error:
             raise cause_of(error) from None
-        detail = {"ray_address": self._cluster.address, "service": name}
+        detail = {**facts["detail"], "ray_address": self._cluster.address, "service": name}
         self.facts = {**facts, "reused": found["creator"] != self._client, "detail": detail}
         self._following = asyncio.create_task(self._follow())
 

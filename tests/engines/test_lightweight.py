@@ -42,7 +42,8 @@ def config(model: Path) -> EngineConfig:
 @pytest.fixture(scope="module")
 def lightweight_engine(smollm2: Path) -> Iterator[LightweightEngine]:
     engine = LightweightEngine(config(smollm2))
-    engine.open()
+    info = engine.open()
+    assert (info.detail["model_runner"], info.detail["scored_rows_only"]) == (1, True)
     yield engine
     engine.close()
 

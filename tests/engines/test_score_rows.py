@@ -1,157 +1,32 @@
-"""Scored rows against all rows, with plain tensors in place of a model runner."""
+"""Which rows of a prompt come from one step."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
-torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
-from engines.row_check import alike  # noqa: E402
-from engines.score_rows import FIRST_SCORED, _ScoredRows  # noqa: E402
+from vllm import SamplingParams
 
-VOCABULARY, WIDTH = 11, 4
-PROMPTS = {"a": [1, 5, 2, 7, 3, 9], "b": [4, 4, 8], "c": [6, 2, 10, 1, 3]}
-HEAD = torch.randn(WIDTH, VOCABULARY, generator=torch.Generator().manual_seed(0))
-HIDDEN = {
-    name: torch.randn(len(prompt), WIDTH, generator=torch.Generator().manual_seed(len(prompt)))
-    for name, prompt in PROMPTS.items()
-}
-
-
-def make_runner(first: dict[str, int], computed: dict[str, int]) -> Any:
-    return SimpleNamespace(
-        model=SimpleNamespace(compute_logits=lambda rows: rows @ HEAD),
-        num_prompt_logprobs=dict.fromkeys(first, 1),
-        requests={
-            name: SimpleNamespace(
-                prompt_token_ids=PROMPTS[name],
-                num_computed_tokens=computed.get(name, 0),
-                sampling_params=SimpleNamespace(extra_args={FIRST_SCORED: position}),
-                in_progress_prompt_logprobs_cpu=None,
-            )
-            for name, position in first.items()
-        },
-    )
-
-
-def scored_rows(runner: Any) -> _ScoredRows:
-    def own(_hidden: Any, _scheduled: Any) -> dict[str, Any]:
-        ended = dict.fromkeys(runner.num_prompt_logprobs, "vLLM's own")
-        runner.num_prompt_logprobs.clear()
-        return ended
-
-    return _ScoredRows(runner, own)
-
-
-def step(scored: _ScoredRows, runner: Any, scheduled: dict[str, int]) -> dict[str, Any]:
-    """One step of a runner: the hidden states of what is scheduled, one request behind the other."""
-    begins, hidden = [0], []
-    for name, tokens in scheduled.items():
-        begin = runner.requests[name].num_computed_tokens
-        hidden.append(HIDDEN[name][begin : begin + tokens])
-        begins.append(begins[-1] + tokens)
-    runner.query_start_loc = SimpleNamespace(np=begins)
-    runner.input_batch = SimpleNamespace(req_id_to_index={name: index for index, name in enumerate(scheduled)})
-    found = scored(torch.cat(hidden), scheduled)
-    for name, tokens in scheduled.items():
-        runner.requests[name].num_computed_tokens += tokens
-    return found
-
-
-def expected(name: str, first: int) -> list[tuple[int, float, float]]:
-    logprobs = (HIDDEN[name] @ HEAD).log_softmax(-1)
-    return [
-        (token, float(logprobs[position - 1, token]), float(logprobs[position - 1].max()))
-        for position, token in enumerate(PROMPTS[name])
-        if position >= first
-    ]
-
-
-def rows(found: Any) -> list[tuple[int, float, float]]:
-    return [
-        (int(token), own, best)
-        for (token, _), (own, best) in zip(found.logprob_token_ids.tolist(), found.logprobs.tolist(), strict=True)
-    ]
-
-
-def same(found: Any, name: str, first: int) -> bool:
-    wanted = expected(name, first)
-    return len(rows(found)) == len(wanted) and all(
-        got == pytest.approx(want, abs=1e-6) for got, want in zip(rows(found), wanted, strict=True)
-    )
-
-
-def test_one_step_gives_the_scored_rows_of_every_request() -> None:
-    runner = make_runner({"a": 3, "b": 1, "c": 4}, {})
-    found = step(scored_rows(runner), runner, {"a": 6, "b": 3, "c": 5})
-    assert all(same(found[name], name, first) for name, first in (("a", 3), ("b", 1), ("c", 4)))
-    assert runner.num_prompt_logprobs == {}
-
-
-def test_a_prompt_may_come_in_several_steps() -> None:
-    runner = make_runner({"a": 2, "c": 4}, {})
-    scored = scored_rows(runner)
-    assert step(scored, runner, {"a": 1, "c": 2}) == {}  # nothing of either is scored yet
-    assert step(scored, runner, {"a": 3, "c": 2}) == {}
-    found = step(scored, runner, {"c": 1, "a": 2})
-    assert same(found["a"], "a", 2)
-    assert same(found["c"], "c", 4)
-
-
-def test_a_last_step_of_one_token_adds_no_row() -> None:
-    runner = make_runner({"b": 1}, {})
-    scored = scored_rows(runner)
-    assert step(scored, runner, {"b": 2}) == {}
-    assert same(step(scored, runner, {"b": 1})["b"], "b", 1)
-
-
-def test_positions_from_the_cache_have_no_rows() -> None:
-    runner = make_runner({"a": 2}, {"a": 4})
-    assert same(step(scored_rows(runner), runner, {"a": 2})["a"], "a", 5)
-
-
-def test_a_prompt_that_begins_anew_is_not_counted_twice() -> None:
-    runner = make_runner({"a": 1}, {})
-    scored = scored_rows(runner)
-    step(scored, runner, {"a": 3})
-    runner.requests["a"].num_computed_tokens = 0  # preempted
-    assert same(step(scored, runner, {"a": 6})["a"], "a", 1)
-
-
-def test_a_preempted_request_is_left_alone() -> None:
-    runner = make_runner({"a": 1, "b": 1}, {})
-    assert set(step(scored_rows(runner), runner, {"b": 3})) == {"b"}
-    assert set(runner.num_prompt_logprobs) == {"a"}
-
-
-def test_requests_that_are_not_ours_are_left_to_vllm() -> None:
-    runner = make_runner({"a": 1, "b": 1}, {})
-    runner.requests["b"].sampling_params.extra_args = None
-    found = step(scored_rows(runner), runner, {"a": 6, "b": 3})
-    assert found["b"] == "vLLM's own"
-    assert same(found["a"], "a", 1)
-    assert runner.num_prompt_logprobs == {}
-
-
-def test_the_most_likely_token_ranks_first() -> None:
-    runner = make_runner({"a": 1}, {})
-    found = step(scored_rows(runner), runner, {"a": 6})["a"]
-    assert [rank == 1 for rank in found.selected_token_ranks.tolist()] == [own == best for _, own, best in rows(found)]
+from engines.score_rows import FIRST_SCORED, Part, first_scored, part_of
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "so"),
+    ("computed", "tokens", "part"),
     [
-        ([(1, 2, -1.0, -0.5)], [(1, 2, -1.001, -0.501)], True),
-        ([(1, 2, -1.0, -0.5)], [(1, 2, -1.5, -0.5)], False),
-        ([(1, 2, -1.0, -0.5)], [(3, 2, -1.0, -0.5)], False),
-        ([(1, 2, -1.0, -0.5)], [], False),
-        ([(1, 2, -1.0, -0.5)], [(1, 2, -1.0, float("nan"))], False),
+        (0, 10, Part("r", 4, 10, 103, True)),
+        (0, 3, Part("r", 4, 4, 103, False)),  # the third token predicts position 3
+        (0, 6, Part("r", 4, 7, 103, False)),
+        (6, 4, Part("r", 7, 10, 100, True)),
+        (9, 1, Part("r", 10, 10, 100, True)),  # the last token predicts no position of the prompt
     ],
 )
-def test_rows_alike(theirs: Any, ours: Any, so: bool) -> None:
-    assert alike(theirs, ours) is so
+def test_rows_of_a_step(computed: int, tokens: int, part: Part) -> None:
+    """A prompt of ten tokens, scored from its fifth on; its hidden states are the step's from 100 on."""
+    assert part_of("r", 4, computed=computed, tokens=tokens, length=10, offset=100) == part
+
+
+def test_only_requests_for_prompt_logprobs_are_ours() -> None:
+    assert first_scored(SamplingParams(prompt_logprobs=1, extra_args={FIRST_SCORED: 3})) == 3
+    assert first_scored(SamplingParams(prompt_logprobs=1)) is None
+    assert first_scored(SamplingParams(extra_args={FIRST_SCORED: 3})) is None
