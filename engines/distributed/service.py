@@ -158,11 +158,7 @@ class ModelService:
         except EngineDiedError as error:
             self._die(f"{error}{quote_log(self._log)}")
             raise EngineDiedError(self._death) from None
-        return {
-            "vllm_version": self._session.vllm_version,
-            "max_model_len": self._session.max_model_len,
-            "dtype": self._session.dtype,
-        }
+        return self._session.facts
 
     async def _feed(
         self, requests: Sequence[Request], arrived: asyncio.Queue[Response | None], client: str = ""
