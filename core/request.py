@@ -101,3 +101,8 @@ class Scored:
 
 
 Response = Generated | Scored
+
+
+def doc_of(request: str) -> str:
+    """``<task>/<doc>`` of a request's id ``<task>/<doc>/<request of the doc>/<repeat>``."""
+    return request.rsplit("/", 2)[0]

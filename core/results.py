@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from core.adaptive import early
 from core.errors import StoreError, nearest
 from core.monitor.timeline import Span
 from core.request import Response
@@ -360,6 +361,6 @@ def _leaderboard_row(campaign: str | None, model: str, benchmark: str, record: M
         "mean": repeats.get("value"),
         "mean_stderr": repeats.get("stderr"),
         **{name: repeats.get(name) for name in ("within", "between")},
-        "notes": notes(metadata.get("quality", {})),
+        "notes": "; ".join(filter(None, (early(metadata.get("adaptive")), notes(metadata.get("quality", {}))))),
         "fingerprint": record["fingerprint"],
     }

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
+from core.adaptive import of_docs
 from core.cost.expected import Expected
 from core.errors import EngineDiedError, SteelyardError
 from core.monitor.progress import DocCounter, Progress
@@ -28,6 +30,7 @@ from core.store.patience import patiently
 from core.store.spool import Spool
 from engines.engine import Engine, EngineInfo
 from engines.stop import Stop
+from tasks.adaptive import Rounds
 from tasks.control import Control
 from tasks.monitor import summed_up
 from tasks.patience import patiently as patiently_in_thread
@@ -43,7 +46,10 @@ TELL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class CellRun:
-    """Responses of a cell by request id, and what getting them took in this run (``resumed`` came from shards)."""
+    """Responses of a cell by request id, and what getting them took in this run (``resumed`` came from shards).
+
+    ``docs`` are those that were asked, where not all were, and ``adaptive`` what the record says of that.
+    """
 
     responses: dict[str, Response]
     resumed: int
@@ -52,6 +58,8 @@ class CellRun:
     cached_tokens: int
     completion_tokens: int
     monitor: dict[str, float]
+    docs: frozenset[str] | None = None
+    adaptive: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,18 +87,23 @@ def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> 
     or the benchmark's time is over, `tasks.control.CancelledByUserError` where it was told to end.
     """
     store, cell = open_store(bench.results), work.cell
+    asked = partial(patiently, seconds=bench.patience, rest=bench.control.rest)
     requests = {request.id: request for request in work.benchmark.requests()}
-    stored = patiently(lambda: store.compact(cell.fingerprint), bench.patience, bench.control.rest)
+    stored = asked(lambda: store.compact(cell.fingerprint))
     kept = {k: v for k, v in stored.items() if k in requests and v.error is None}
     label = f"{cell.model} · {cell.benchmark}"
     if kept:
         say(f"{label}: {len(kept)} of {len(requests)} responses were stored by an earlier run")
-    todo = {key: request for key, request in requests.items() if key not in kept}
+    rounds = Rounds(work.adaptive, work, requests, store, asked) if work.adaptive else None
     meter = _Meter(cell, requests, kept, tell)
     try:
         with store.writer(cell.fingerprint, sink=bench.spool) as writer, summed_up(bench.monitor) as summary:
-            for response in _answers(bench, todo, meter, work):
-                writer.add(response)
+            for part in [requests] if rounds is None else rounds:
+                todo = {key: request for key, request in part.items() if key not in kept}
+                for response in _answers(bench, todo, meter, work):
+                    writer.add(response)
+                if rounds is not None:
+                    rounds.look(meter.responses)
     finally:
         meter.end()
     failed = [response for response in meter.fresh if response.error]
@@ -98,7 +111,9 @@ def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> 
         raise SteelyardError(f"{label}: no request could be served; the first said: {failed[0].error}")
     if failed:
         warn(f"{label}: {len(failed)} of {len(requests)} requests failed; the first said: {failed[0].error}")
-    return meter.run(kept, summary)
+    if rounds is not None:
+        (say if rounds.standings else warn)(f"{label}: {rounds}")
+    return meter.run(summary, rounds)
 
 
 def _answers(bench: Bench, todo: dict[str, Request], meter: _Meter, work: CellWork) -> Iterator[Response]:
@@ -155,6 +170,7 @@ class _Meter:
         self._docs = DocCounter(requests)
         for key in kept:
             self._docs.answer(key)
+        self._kept = kept
         self._cell, self._resumed, self._tell = cell, self._docs.done, tell
         self._told = 0.0
 
@@ -185,16 +201,23 @@ class _Meter:
         """Tell that nothing more comes."""
         self._tell(self._progress(ended=True))
 
-    def run(self, kept: Mapping[str, Response], summary: dict[str, float]) -> CellRun:
+    @property
+    def responses(self) -> dict[str, Response]:
+        """Those of earlier runs and of this one, by request id."""
+        return {**self._kept, **{response.id: response for response in self.fresh}}
+
+    def run(self, summary: dict[str, float], rounds: Rounds | None) -> CellRun:
         """Sum up."""
         return CellRun(
-            responses={**kept, **{response.id: response for response in self.fresh}},
-            resumed=len(kept),
+            responses=self.responses,
+            resumed=len(self._kept),
             seconds=self.seconds,
             prompt_tokens=sum(response.prompt_tokens for response in self.fresh),
             cached_tokens=sum(response.cached_tokens for response in self.fresh),
             completion_tokens=sum(r.completion_tokens for r in self.fresh if isinstance(r, Generated)),
             monitor=summary,
+            docs=None if rounds is None else frozenset(rounds.docs),
+            adaptive=None if rounds is None else rounds.record(),
         )
 
     def _progress(self, *, ended: bool) -> Progress:
@@ -237,7 +260,8 @@ async def evaluate(bench: Bench, work: CellWork, label: str) -> quote[CellRun]:
 @task(name="score", task_run_name="score {label}", cache_policy=NO_CACHE)
 async def score(work: CellWork, run: CellRun, label: str) -> quote[Scoring]:
     """Turn responses into samples and scores."""
-    return quote(await asyncio.to_thread(work.benchmark.score, run.responses))
+    scoring = await asyncio.to_thread(work.benchmark.score, run.responses)
+    return quote(scoring if run.docs is None else of_docs(scoring, run.docs))
 
 
 @task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE)
@@ -271,6 +295,7 @@ def cell_metadata(
         "monitor": run.monitor,
         **facts_of(scoring),
         "trust_remote_code": planned.model.trust_remote_code,
+        **({"adaptive": run.adaptive} if run.adaptive else {}),
         **({"faults": faults} if faults else {}),
         **({"estimate": asdict(bench.expected)} if bench.expected else {}),
     }

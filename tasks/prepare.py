@@ -14,7 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from core.benchmark import Askable, Chat, load_benchmark
+from core.benchmark import Askable, Benchmark, Chat, load_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec
 from core.cell import make_cell
 from core.chat import chat_renderer, image_token
@@ -25,6 +25,7 @@ from core.plan import PlannedModel
 from core.request import Generate
 from core.results import open_store
 from core.sample import Cell
+from core.spec.adaptive import AdaptiveSpec
 from tasks.patience import patiently
 from tasks.retry import RETRYING
 
@@ -37,7 +38,7 @@ _IN_TURN = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="steelyard-prepare")
 class CellWork:
     """A cell, the benchmark it answers and how long that may take; ``complete`` where the store holds it already.
 
-    ``cluster`` is the doc field that groups its docs.
+    ``cluster`` is the doc field that groups its docs; with ``adaptive`` fewer docs may do.
     """
 
     cell: Cell
@@ -45,6 +46,7 @@ class CellWork:
     complete: bool
     timeout_seconds: float | None = None
     cluster: str | None = None
+    adaptive: AdaptiveSpec | None = None
 
 
 @task(
@@ -85,15 +87,30 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
     )
     if benchmark.judge and not all(isinstance(request, Generate) for request in loaded.requests()):
         raise UserError(f"benchmark {loaded.label!r} has no generated answers for a judge to score: drop its judge")
+    adaptive = None if benchmark.adaptive is None else _adaptive(benchmark.adaptive, planned, loaded)
+    settings = loaded.settings if adaptive is None else {**loaded.settings, "adaptive": adaptive.model_dump()}
     placed = (planned.model, planned.checkpoint, planned.placement)
-    cell = make_cell(*placed, loaded.label, loaded.settings, loaded.datasets)
+    cell = make_cell(*placed, loaded.label, settings, loaded.datasets)
     return CellWork(
         cell,
         loaded,
         complete=False,
         timeout_seconds=benchmark.timeout_seconds,
         cluster=cluster_field(benchmark.name),
+        adaptive=adaptive,
     )
+
+
+def _adaptive(spec: AdaptiveSpec, planned: PlannedModel, loaded: Benchmark) -> AdaptiveSpec | None:
+    """Those that others are compared with answer all docs."""
+    if planned.model.name in spec.against:
+        return None
+    if len(loaded.settings["tasks"]) > 1:
+        raise UserError(
+            f"benchmark {loaded.label!r} has {len(loaded.settings['tasks'])} tasks, whose scores are not one mean over docs: "
+            "drop its adaptive, or list the tasks as benchmarks of their own"
+        )
+    return spec
 
 
 def _image_token(planned: PlannedModel, weights: Path) -> Callable[[], str] | None:

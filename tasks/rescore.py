@@ -10,6 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
+from core.adaptive import doc_of_sample, of_docs
 from core.results import open_store
 from core.scoring.quality import facts_of
 from tasks.prepare import CellWork
@@ -28,8 +29,8 @@ async def score_again(work: quote[CellWork], donor: quote[Mapping[str, Any]], re
 def rescore_cell(work: CellWork, donor: Mapping[str, Any], results: str) -> bool:
     """See `score_again`."""
     store = open_store(results)
-    responses = work.benchmark.recall(store.cell_samples(donor["fingerprint"]))
-    scoring = work.benchmark.score(responses)
+    samples = store.cell_samples(donor["fingerprint"])
+    scoring = of_docs(work.benchmark.score(work.benchmark.recall(samples)), map(doc_of_sample, samples))
     origin = donor["metadata"].get("rescored_from", donor["fingerprint"])
     metadata = {**donor["metadata"], "repeats": None, **facts_of(scoring), "rescored_from": origin}
     return store.commit(work.cell, scoring, metadata)

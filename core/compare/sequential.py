@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from typing import Literal
 
 import numpy as np
 
@@ -66,72 +66,45 @@ def confidence_sequence(
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a ranking is settled: ``after`` how many docs, None where it is not yet; ``order`` best first, where it is."""
+class Standing:
+    """How a model stands to another: ``verdict``, and bounds of its score less the other's over all docs.
 
-    after: int | None
-    order: tuple[str, ...]
+    ``docs`` were answered by both.
+    """
+
+    against: str
+    verdict: Literal["above", "below", "alike", "open"]
     docs: int
+    low: float
+    high: float
 
-    @property
-    def saved(self) -> float:
-        """Share of the docs that need not be answered."""
-        return 0.0 if self.after is None else 1 - self.after / self.docs
+    def __str__(self) -> str:
+        words = {"alike": "as good as", "open": "not told apart from"}
+        return f"{words.get(self.verdict, self.verdict)} {self.against} ({self.low:+.3f} to {self.high:+.3f})"
 
 
-def ranking(
-    values: Mapping[str, Sequence[float] | np.ndarray],
-    docs: int,
+def standing(
+    against: str,
+    own: Mapping[str, float],
+    other: Mapping[str, float],
+    order: Sequence[str],
     *,
-    top: int | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
-    least: float = 0.0,
-    most: float = 1.0,
-) -> Verdict:
-    """Say after how many docs the order of models is settled, by values on the same docs in the same random order.
+) -> Standing:
+    """Tell a model from another by their values between 0 and 1, by doc; ``order`` has all docs in the random order of asking.
 
-    With ``top`` it is enough to know which models are the best so many; two whose scores over all docs differ by ``margin`` or
-    less may stand either way. Pairs are compared doc by doc, which says more than two scores. With probability 1 - ``alpha``,
-    whenever one looks, the order is that of the scores over all docs: the pairs share ``alpha`` (Bonferroni). Raises
-    `ValueError` for values out of range or models with unlike numbers of them.
+    Docs are compared one by one, which says more than two scores. With probability 1 - ``alpha`` the verdict is that of all docs,
+    however often one looks. Two whose scores differ by ``margin`` or less are alike. Raises `ValueError` for other values.
     """
-    names = list(values)
-    counts = {len(each) for each in values.values()}
-    if len(counts) > 1:
-        raise ValueError(f"models have values of {min(counts)} to {max(counts)} docs: give those of the same docs")
-    answered = counts.pop() if counts else 0
-    pairs = list(combinations(names, 2))
-    spread = most - least
-    wins: dict[tuple[str, str], np.ndarray] = {}
-    near: dict[tuple[str, str], np.ndarray] = {}
-    for one, other in pairs:
-        difference = np.asarray(values[one], float) - np.asarray(values[other], float)
-        known = confidence_sequence(difference, docs, alpha=alpha / len(pairs), least=-spread, most=spread)
-        wins[one, other], wins[other, one] = known.low > 0, known.high < 0
-        near[one, other] = (known.low >= -margin) & (known.high <= margin)
-    for after in range(min(FEWEST, docs), answered + 1):
-        beaten = {name: sum(bool(wins[other, name][after - 1]) for other in names if other != name) for name in names}
-        score = {name: float(np.mean(values[name][:after])) for name in names}
-        order = sorted(names, key=lambda name: (beaten[name], -score[name], name))
-        if _settled(order, wins, near, after - 1, top):
-            return Verdict(after, tuple(order), docs)
-    return Verdict(None, (), docs)
-
-
-def _settled(
-    order: Sequence[str],
-    wins: Mapping[tuple[str, str], np.ndarray],
-    near: Mapping[tuple[str, str], np.ndarray],
-    index: int,
-    top: int | None,
-) -> bool:
-    """Whether every pair whose order was asked for is told apart, or within the margin."""
-    for place, better in enumerate(order):
-        for worse in order[place + 1 :]:
-            if top is not None and (place >= top or order.index(worse) < top):
-                continue  # both in or both out
-            pair = (better, worse) if (better, worse) in near else (worse, better)
-            if not (wins[better, worse][index] or near[pair][index]):
-                return False
-    return True
+    both = [doc for doc in order if doc in own and doc in other]
+    differences = [own[doc] - other[doc] for doc in both]
+    known = confidence_sequence(differences, len(order), alpha=alpha, least=-1.0, most=1.0)
+    low, high = (float(known.low[-1]), float(known.high[-1])) if both else (-1.0, 1.0)
+    verdict: Literal["above", "below", "alike", "open"] = "open"
+    if len(both) >= min(FEWEST, len(order)):
+        if low > 0 or high < 0:
+            verdict = "above" if low > 0 else "below"
+        elif -margin <= low and high <= margin:
+            verdict = "alike"
+    return Standing(against, verdict, len(both), low, high)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from core.request import doc_of
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -46,13 +48,13 @@ class DocCounter:
     """Counts docs whose requests are all answered. Request ids are ``<task>/<doc>/<request of the doc>/<repeat>``."""
 
     def __init__(self, requests: Iterable[str]) -> None:
-        self._missing = Counter(map(_doc_of, requests))
+        self._missing = Counter(map(doc_of, requests))
         self.docs = len(self._missing)
         self.done = 0
 
     def answer(self, request: str) -> None:
         """Count one answered request."""
-        doc = _doc_of(request)
+        doc = doc_of(request)
         self._missing[doc] -= 1
         self.done += not self._missing[doc]
 
@@ -65,7 +67,3 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _doc_of(request: str) -> str:
-    return request.rsplit("/", 2)[0]

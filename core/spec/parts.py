@@ -21,6 +21,7 @@ from pydantic import (
 
 from core.errors import nearest
 from core.scoring.judge_spec import JudgeSpec
+from core.spec.adaptive import AdaptiveSpec
 from core.spec.kuberay import KubeRaySpec
 from core.spec.strict import Strict
 
@@ -204,10 +205,18 @@ class BenchmarkSpec(Strict):
     """Model of the campaign that scores the answers besides the benchmark's own metrics; a string stands for ``{model: …}``."""
     timeout_seconds: PositiveFloat | None = None
     """Longest time of one model on this benchmark, from its first request; what is answered by then stays stored."""
+    adaptive: AdaptiveSpec | None = None
+    """Answer docs in random order, and no more of them than it takes to tell the model from others; all when left out."""
     dataset_revision: Place | None = None
     """Revision of the hub dataset: branch, tag or commit; what the task says, or the newest, when left out."""
     suite: str | None = None
     """Suite and version that the entry comes from; written where a suite's name is replaced by its members."""
+
+    @model_validator(mode="after")
+    def _judged_whole(self) -> BenchmarkSpec:
+        if self.adaptive and self.judge:
+            raise ValueError("give one of adaptive and judge: verdicts are compared once all answers are there")
+        return self
 
 
 class DatasetsSpec(Strict):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from core.compare.sequential import confidence_sequence, ranking
+from core.compare.sequential import Standing, confidence_sequence, standing
 
 
 def answers(dice: np.random.Generator, docs: int, *scores: float) -> list[np.ndarray]:
@@ -37,44 +37,63 @@ def test_few_values_that_vary_little_say_more() -> None:
     assert narrow.high[-1] - narrow.low[-1] < 0.5 * (wide.high[-1] - wide.low[-1])
 
 
-def test_models_that_are_alike_are_ranked_wrongly_no_more_often_than_promised() -> None:
-    """The order that is announced is that of the whole benchmark: errors are counted over every stop."""
-    dice, wrong, runs = np.random.default_rng(2), 0, 200
+def told_after(one: np.ndarray, other: np.ndarray, margin: float = 0.0) -> tuple[int, Standing]:
+    """Look after every docs-th part, as rounds do, until the verdict is there: after how many docs, and which."""
+    order = [str(doc) for doc in range(len(one))]
+    named = [dict(zip(order, map(float, values), strict=True)) for values in (one, other)]
+    found = Standing("other", "open", 0, -1, 1)
+    for seen in range(30, len(order) + 1, 10):
+        known = {doc: named[0][doc] for doc in order[:seen]}
+        found = standing("other", known, named[1], order, margin=margin)
+        if found.verdict != "open":
+            break
+    return found.docs, found
+
+
+def test_models_that_are_nearly_alike_are_told_apart_wrongly_no_more_often_than_promised() -> None:
+    """The verdict is about the whole benchmark: errors are counted over every stop."""
+    dice, wrong, runs = np.random.default_rng(2), 0, 100
     for _ in range(runs):
-        a, b = answers(dice, 500, 0.62, 0.6)
-        verdict = ranking({"a": a, "b": b}, 500)
-        if verdict.after is not None and verdict.after < 500:
-            truth = ("a", "b") if a.mean() > b.mean() else ("b", "a")
-            wrong += verdict.order != truth
+        a, b = answers(dice, 300, 0.62, 0.6)
+        _, found = told_after(a, b)
+        truth = "alike" if a.mean() == b.mean() else "above" if a.mean() > b.mean() else "below"
+        wrong += found.verdict not in (truth, "open")
     assert wrong / runs <= 0.05
 
 
 def test_models_far_apart_are_told_after_a_part_of_the_docs() -> None:
-    dice = np.random.default_rng(3)
-    strong, weak, poor = answers(dice, 2000, 0.8, 0.5, 0.2)
-    verdict = ranking({"poor": poor, "strong": strong, "weak": weak}, 2000)
-    assert verdict.order == ("strong", "weak", "poor")
-    assert verdict.saved > 0.7
-    best = ranking({"poor": poor, "strong": strong, "weak": weak}, 2000, top=1)
-    assert best.order[0] == "strong"
-    assert best.after is not None
-    assert verdict.after is not None
-    assert best.after <= verdict.after
+    strong, weak = answers(np.random.default_rng(3), 1000, 0.8, 0.4)
+    docs, found = told_after(strong, weak)
+    assert found.verdict == "above"
+    assert docs < 300
+    assert found.low <= strong.mean() - weak.mean() <= found.high
+    assert told_after(weak, strong)[1].verdict == "below"
 
 
-def test_equal_models_are_never_told_apart_and_are_within_a_margin_soon() -> None:
+def test_equal_models_are_told_alike_with_the_last_doc_and_within_a_margin_sooner() -> None:
     dice = np.random.default_rng(4)
-    a = answers(dice, 3000, 0.6)[0]
+    a = answers(dice, 1500, 0.6)[0]
     b = a.copy()
-    flips = dice.choice(3000, 60, replace=False)
-    b[flips[:30]], b[flips[30:]] = 1 - a[flips[:30]], 1 - a[flips[30:]]
-    assert ranking({"a": a[:2000], "b": b[:2000]}, 3000).after is None
-    assert (ranking({"a": a, "b": b}, 3000, margin=0.05).after or 3000) < 2500
+    flips = dice.choice(1500, 30, replace=False)
+    b[flips[:15]], b[flips[15:]] = 1 - a[flips[:15]], 1 - a[flips[15:]]
+    if a.mean() == b.mean():
+        assert told_after(a, a.copy())[0] == 1500
+    docs, found = told_after(a, b, margin=0.05)
+    assert (found.verdict, docs < 1300) == ("alike", True)
 
 
-def test_one_model_has_nothing_to_be_ranked_against() -> None:
-    assert ranking({"a": [1.0] * 40}, 100).after == 30
-    assert ranking({"a": [1.0], "b": [0.0]}, 100).after is None
+def test_only_docs_of_both_count_and_few_decide_nothing() -> None:
+    order = [str(doc) for doc in range(100)]
+    own, other = dict.fromkeys(order[:29], 1.0), dict.fromkeys(order, 0.0)
+    assert standing("base", own, other, order).verdict == "open"
+    assert standing("base", {}, other, order) == Standing("base", "open", 0, -1.0, 1.0)
+    own, other = dict.fromkeys(order[:60], 1.0), dict.fromkeys(order[:50], 0.0)
+    assert standing("base", own, other, order).docs == 50
+
+
+def test_a_standing_says_what_it_is() -> None:
+    assert str(Standing("base", "above", 60, 0.1, 0.3)) == "above base (+0.100 to +0.300)"
+    assert str(Standing("base", "open", 60, -0.1, 0.3)) == "not told apart from base (-0.100 to +0.300)"
 
 
 def test_other_ranges() -> None:
@@ -87,5 +106,3 @@ def test_wrong_input_is_refused() -> None:
         confidence_sequence([0.5, 1.5], 10)
     with pytest.raises(ValueError, match="3 values of 2 docs"):
         confidence_sequence([0, 0, 0], 2)
-    with pytest.raises(ValueError, match="same docs"):
-        ranking({"a": [1.0], "b": [1.0, 0.0]}, 10)

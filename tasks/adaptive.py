@@ -1,0 +1,103 @@
+"""Adaptive sampling of one cell: rounds of docs, and after each whether the model is told apart from those it is compared with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from core.adaptive import rounds, same_docs, shuffled, values_of
+from core.compare.sequential import Standing, standing
+from core.request import Request, Response, doc_of
+from core.results import Store
+from core.spec.adaptive import AdaptiveSpec
+from tasks.prepare import CellWork
+
+
+class Rounds:
+    """Requests of a cell, round by round, until its model's standings are settled.
+
+    ``patiently`` calls the store until it answers.
+    """
+
+    def __init__(
+        self,
+        spec: AdaptiveSpec,
+        work: CellWork,
+        requests: Mapping[str, Request],
+        store: Store,
+        patiently: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._spec, self._work, self._store, self._patiently = spec, work, store, patiently
+        self._by_doc: defaultdict[str, dict[str, Request]] = defaultdict(dict)
+        for key, request in requests.items():
+            self._by_doc[doc_of(key)][key] = request
+        self._order = shuffled(self._by_doc)
+        self._others: dict[str, dict[str, float]] = {}  # values by doc of those whose results are there
+        self.standings: list[Standing] = []
+        self.docs: set[str] = set()
+
+    def __iter__(self) -> Iterator[dict[str, Request]]:
+        """Yield the requests of the next round, as long as `look` has not seen that it is enough."""
+        for docs in rounds(self._order):
+            self.docs.update(docs)
+            yield {key: request for doc in docs for key, request in self._by_doc[doc].items()}
+            if self._is_settled:
+                return
+
+    def look(self, responses: Mapping[str, Response]) -> None:
+        """Compare the answers so far with the others'."""
+        for name in self._spec.against:
+            if name not in self._others and (values := self._patiently(partial(self._values, name))):
+                self._others[name] = values
+        if not self._others:
+            return
+        answered = {key: response for key, response in responses.items() if doc_of(key) in self.docs}
+        own = values_of(self._work.benchmark.score(answered).samples)
+        if not all(0 <= value <= 1 for values in (own, *self._others.values()) for value in values.values()):
+            self.standings = []  # the bounds hold for such values only
+            return
+        alpha = self._spec.alpha / len(self._spec.against)  # Bonferroni
+        self.standings = [
+            standing(name, own, values, self._order, margin=self._spec.margin, alpha=alpha)
+            for name, values in self._others.items()
+        ]
+
+    def missing(self) -> list[str]:
+        """Models whose results were never there."""
+        return [name for name in self._spec.against if name not in self._others]
+
+    def __str__(self) -> str:
+        """How it ended, for people."""
+        if missing := self.missing():
+            why = f"there are no results of {', '.join(missing)} to compare with"
+        elif not self.standings:
+            why = "its values are not between 0 and 1, so models cannot be told apart early"
+        else:
+            why = "; ".join(map(str, self.standings))
+        return f"{len(self.docs):,} of {len(self._order):,} docs answered: {why}"
+
+    def record(self) -> dict[str, Any]:
+        """What the cell's record says of it. JSON values."""
+        return {
+            "docs": len(self.docs),
+            "of": len(self._order),
+            "standings": [asdict(each) for each in self.standings],
+            "missing": self.missing(),
+        }
+
+    @property
+    def _is_settled(self) -> bool:
+        return len(self.standings) == len(self._spec.against) and all(each.verdict != "open" for each in self.standings)
+
+    def _values(self, model: str) -> dict[str, float]:
+        """Values by doc of another model's newest complete cell of the same docs; none where there is no such cell."""
+        board = self._store.leaderboard()
+        cell = self._work.cell
+        for fingerprint in board.loc[(board.model == model) & (board.benchmark == cell.benchmark), "fingerprint"]:
+            record = self._store.commit_record(fingerprint)
+            if record is not None and same_docs(cell.settings, record["settings"]):
+                return values_of(self._store.cell_samples(fingerprint))
+        return {}

@@ -1,0 +1,82 @@
+"""A benchmark that ends for a model once it is told apart from one that has answered all of it. Engines are scripted."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.request import Generated, Request, Response
+from core.results import open_store
+from flows.campaign import campaign
+from flows.rescore import rescore
+from tests.flows.scripted import Engines
+from tests.flows.test_rescore import ROWS, TASK
+
+DOCS = 300
+
+
+def wrong(request: Request) -> Response:
+    return Generated(request.id, " 5", "stop", prompt_tokens=5, completion_tokens=1)
+
+
+@pytest.fixture
+def adaptive(spec: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Two models on one benchmark of 300 docs, the second of them compared with the first."""
+    (tmp_path / "own.yaml").write_text(TASK.format(pattern="([0-9]+)"))
+    (tmp_path / "rows.py").write_text(ROWS.format(prefix="").replace("range(6)", f"range({DOCS})"))
+    return {**spec, "benchmarks": [{"name": str(tmp_path / "own.yaml"), "adaptive": {"against": "first"}}]}
+
+
+def test_a_model_that_is_told_apart_answers_a_part_of_the_docs(engines: Engines, adaptive: dict[str, Any]) -> None:
+    engines.scripts["second"] = wrong
+    campaign({**adaptive, "models": adaptive["models"][:1]})
+    assert len(engines.built["first"].seen) == DOCS, "what others are compared with answers all"
+    campaign(adaptive)
+    assert len(engines.built["second"].seen) == 64
+    store = open_store(adaptive["results"])
+    board = store.leaderboard("flows").set_index("model")
+    assert (board.docs["first"], board.docs["second"]) == (DOCS, 64)
+    assert (board.notes["first"], board.notes["second"]) == ("", f"ended after 64 of {DOCS} docs")
+    record = store.commit_record(board.fingerprint["second"])
+    assert record is not None
+    (found,) = record["metadata"]["adaptive"]["standings"]
+    assert (found["against"], found["verdict"]) == ("first", "below")
+    assert record["metadata"]["quality"]["failed"] == 0, "docs that nobody asked have not failed"
+    samples = store.samples("flows")
+    assert samples[samples.model == "second"].error.isna().all()
+
+    engines.built.clear()
+    campaign(adaptive)
+    assert engines.built == {}, "the cell is complete"
+
+
+def test_an_early_end_is_scored_again_as_it_is(engines: Engines, adaptive: dict[str, Any], tmp_path: Path) -> None:
+    engines.scripts["second"] = wrong
+    campaign({**adaptive, "models": adaptive["models"][:1]})
+    campaign(adaptive)
+    (tmp_path / "own.yaml").write_text(TASK.format(pattern="(5)"))
+    assert "second · own" in rescore(adaptive).rescored
+    board = open_store(adaptive["results"]).leaderboard("flows").set_index("model")
+    assert board.docs["second"] == 64
+
+
+def test_without_results_to_compare_with_all_docs_are_answered(
+    engines: Engines, adaptive: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        campaign({**adaptive, "models": adaptive["models"][1:]})
+    assert len(engines.built["second"].seen) == DOCS
+    assert f"{DOCS} of {DOCS} docs answered: there are no results of first" in caplog.text
+
+
+def test_equal_models_answer_all_docs_and_fewer_within_a_margin(engines: Engines, adaptive: dict[str, Any]) -> None:
+    campaign({**adaptive, "models": adaptive["models"][:1]})
+    campaign(adaptive)
+    assert len(engines.built["second"].seen) == DOCS
+    (benchmark,) = adaptive["benchmarks"]
+    benchmark["adaptive"]["margin"] = 0.1
+    campaign(adaptive)
+    assert len(engines.built["second"].seen) < DOCS
