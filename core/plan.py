@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.benchmark import check_benchmark
-from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec
+from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec, benchmark_label
 from core.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from core.datasets.manager import faults
-from core.errors import UserError
+from core.errors import UserError, nearest
 from core.fleet import resolve_fleet
 from core.images import benchmark_asks_images
 from core.placement import Placement, place
 from core.replicas import with_replicas
-from core.results import open_store
+from core.results import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,25 @@ def make_plan(spec: CampaignSpec) -> Plan:
 
 
 def check_campaign(spec: CampaignSpec) -> Plan:
-    """Do everything that can fail before a GPU is held: `make_plan`, and a write to the results store."""
+    """Do everything that can fail before a GPU is held: `make_plan`, a write to the results store, and what is to be there."""
     plan = make_plan(spec)
-    open_store(spec.results).check()
+    store = open_store(spec.results)
+    store.check()
+    _check_compared_with(spec, store)
     return plan
+
+
+def _check_compared_with(spec: CampaignSpec, store: Store) -> None:
+    """Raise `core.errors.UserError` where a model is to be compared with one that is neither in the campaign nor in the store."""
+    names = {model.name for model in spec.models}
+    for index, benchmark in enumerate(spec.benchmarks):
+        others = set(benchmark.adaptive.against) - names if benchmark.adaptive else set()
+        if not others:
+            continue
+        label, board = benchmark_label(benchmark), store.leaderboard()
+        known = {*names, *board.loc[board.benchmark == label, "model"]}
+        for other in sorted(others - known):
+            raise UserError(
+                f"benchmarks[{index}].adaptive.against = {other!r}: no model of the campaign, and {store.uri} has no results of "
+                f"it on {label!r}{nearest(other, known)}"
+            )

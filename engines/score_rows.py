@@ -1,4 +1,4 @@
-"""Prompt log-probabilities of the scored positions only, as an extension of vLLM's workers.
+"""Prompt log-probabilities of the scored positions only, computed in vLLM's workers.
 
 vLLM computes logits of prompt positions that nobody asked for: its first model runner those of whole prompts, request by
 request, its second those of a whole step. Here one product serves all requests of a step, and of each only the positions from
@@ -13,16 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from vllm import SamplingParams
 from vllm.v1.outputs import LogprobsTensors
 
-if TYPE_CHECKING:
-    from vllm.v1.worker.gpu_worker import Worker
-
-EXTENSION = f"{__name__}.ScoreRows"
 # Key of SamplingParams.extra_args: the first prompt position whose row is wanted.
 FIRST_SCORED = "steelyard_first_scored"
 ROWS_AT_ONCE = 1024  # of logits in memory
@@ -30,16 +25,6 @@ CACHED_ROWS = 16  # of which as many pass through a processor's cache together: 
 DEVICE_ROWS = 256  # and as many through float32 on a GPU, whose memory vLLM has measured without them
 
 Logits = Callable[[torch.Tensor], torch.Tensor]
-
-
-class ScoreRows:
-    """Mixed into vLLM's worker class by ``worker_extension_cls``."""
-
-    def steelyard_score_rows(self: Worker, on: bool) -> bool:
-        """Switch to scored rows only, or back. Returns whether this worker now does as told."""
-        from engines import score_rows_v1, score_rows_v2
-
-        return any(version.switch(self.model_runner, on) for version in (score_rows_v2, score_rows_v1))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from vllm.sampling_params import RequestOutputKind
 from core.errors import UserError
 from core.request import Sampling
 from engines.engine import EngineConfig
-from engines.score_rows import EXTENSION, FIRST_SCORED
+from engines.score_rows import FIRST_SCORED
 from engines.tokens import Prefill, Span
 
 LARGEST_LOGPROB = 1e-3  # rounding may lift a log-probability of 0 a little; memory that was never written exceeds this
@@ -35,7 +35,7 @@ def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, An
         "trust_remote_code": config.trust_remote_code,
         "seed": config.seed,
         "disable_log_stats": True,  # vLLM's own loggers; `engines.vllm_stats` gets its figures all the same
-        "worker_extension_cls": EXTENSION,
+        "worker_extension_cls": "engines.worker.WorkerExtension",
     }
     if executor is not None:
         arguments["distributed_executor_backend"] = executor

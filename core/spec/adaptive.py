@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from core.spec.strict import Strict
-
-
-def _names(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class AdaptiveSpec(Strict):
     """Ends a benchmark for a model once it is told apart from models that have answered it."""
 
-    against: Annotated[list[str], BeforeValidator(_names), Field(min_length=1)]
+    against: Annotated[list[str], Field(min_length=1)]
     """Names of those models, from this campaign or in the results store; they answer all docs themselves."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Scores that differ by no more than this may stand either way."""

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,22 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
+def maps_of(process: psutil.Process) -> list[str]:
+    with suppress(OSError):
+        return Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    return []
+
+
 @pytest.mark.vllm
 class TestContract:
     def test_is_an_engine(self, distributed_engine: DistributedEngine) -> None:
         assert isinstance(distributed_engine, Engine)
+
+    def test_what_its_ranks_share_has_no_name_any_more(self, distributed_engine: DistributedEngine) -> None:
+        """So it goes with them, however they end."""
+        shared = [line for process in running().values() for line in maps_of(process) if "cpushm_" in line]
+        assert len(shared) >= 2
+        assert all(line.endswith("(deleted)") for line in shared)
 
     def test_generates_what_the_model_knows(self, distributed_engine: DistributedEngine) -> None:
         contract.generates_what_the_model_knows(distributed_engine)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import SteelyardError, UserError
 from core.request import Generated, Request, Response
 from core.results import open_store
 from flows.campaign import campaign
@@ -27,7 +28,7 @@ def adaptive(spec: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """Two models on one benchmark of 300 docs, the second of them compared with the first."""
     (tmp_path / "own.yaml").write_text(TASK.format(pattern="([0-9]+)"))
     (tmp_path / "rows.py").write_text(ROWS.format(prefix="").replace("range(6)", f"range({DOCS})"))
-    return {**spec, "benchmarks": [{"name": str(tmp_path / "own.yaml"), "adaptive": {"against": "first"}}]}
+    return {**spec, "benchmarks": [{"name": str(tmp_path / "own.yaml"), "adaptive": {"against": ["first"]}}]}
 
 
 def test_a_model_that_is_told_apart_answers_a_part_of_the_docs(engines: Engines, adaptive: dict[str, Any]) -> None:
@@ -67,7 +68,7 @@ def test_without_results_to_compare_with_all_docs_are_answered(
     engines: Engines, adaptive: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        campaign({**adaptive, "models": adaptive["models"][1:]})
+        campaign(adaptive, only=["second"])
     assert len(engines.built["second"].seen) == DOCS
     assert f"{DOCS} of {DOCS} docs answered: there are no results of first" in caplog.text
 
@@ -80,3 +81,25 @@ def test_equal_models_answer_all_docs_and_fewer_within_a_margin(engines: Engines
     benchmark["adaptive"]["margin"] = 0.1
     campaign(adaptive)
     assert len(engines.built["second"].seen) < DOCS
+
+
+def test_several_tasks_are_refused_before_anything_starts(
+    engines: Engines, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(TASK.format(pattern="([0-9]+)").replace("task: own", f"task: {name}"))
+    (tmp_path / "rows.py").write_text(ROWS.format(prefix=""))
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [one, two]\n")
+    benchmarks = [{"name": str(tmp_path / "both.yaml"), "adaptive": {"against": ["first"]}}]
+    with pytest.raises(SteelyardError, match="'both' has 2 tasks"):
+        campaign({**spec, "benchmarks": benchmarks})
+
+
+def test_models_that_nobody_knows_are_refused_before_anything_starts(
+    engines: Engines, adaptive: dict[str, Any]
+) -> None:
+    (benchmark,) = adaptive["benchmarks"]
+    benchmark["adaptive"]["against"] = ["fist"]
+    with pytest.raises(UserError, match=r"against = 'fist'.*did you mean 'first'"):
+        campaign(adaptive)
+    assert engines.built == {}

@@ -1,0 +1,33 @@
+"""What vLLM's workers do for us besides, called by ``collective_rpc``. Imported in vLLM's worker processes only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines import score_rows_v1, score_rows_v2
+
+if TYPE_CHECKING:
+    from vllm.v1.worker.gpu_worker import Worker
+
+CPU_RANKS = "cpushm_"  # in the names of what vLLM's ranks on a CPU share
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker class by ``worker_extension_cls``."""
+
+    def steelyard_score_rows(self: Worker, on: bool) -> bool:
+        """Switch to scored rows only (`engines.score_rows`), or back. Returns whether this worker now does as told."""
+        return any(version.switch(self.model_runner, on) for version in (score_rows_v2, score_rows_v1))
+
+    def steelyard_unlink_shared_memory(self) -> int:
+        """Remove the names of shared memory that all ranks on a CPU have joined, so that it goes with the last of them.
+
+        vLLM leaves it behind, named by a port, and a later engine on that port does not start. Returns how many this rank removed.
+        """
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+        files = {Path(line[line.index("/") :]) for line in maps if CPU_RANKS in line}
+        removed = [path for path in files if path.exists()]
+        for path in removed:
+            path.unlink(missing_ok=True)  # another rank is at it too
+        return len(removed)
