@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from core.adaptive import early
 from core.cost.model import Measured, Tokens, setup_of
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def history_of(records: Iterable[Mapping[str, Any]], kind: str) -> History:
         placement, loaded = metadata["placement"], metadata.get("load_seconds") or 0.0
         degrees = tuple(placement.get(name, 1) for name in ("tensor_parallel", "pipeline_parallel", "replicas"))
         groups[record["settings"].get("checkpoint"), metadata.get("engine"), degrees, loaded].append(record)
-        if not metadata.get("resumed"):
+        if not _is_part(record):
             cells.append(_cell(record))
     jobs = [job for key, group in groups.items() for job in _jobs(group, key[-1], kind)]
     return History(tuple(sorted(jobs, key=lambda each: each.ended)), tuple(sorted(cells, key=lambda each: each.ended)))
@@ -109,7 +110,7 @@ def _job(records: Sequence[Mapping[str, Any]], seconds: float, loaded: float | N
     tokens = Tokens(computed, totals["cached_tokens"], totals["completion_tokens"])
     estimate = metadata.get("estimate") or {}
     # What was foretold is of all benchmarks in one go, and says nothing of a run that had less to do.
-    whole = estimate.get("benchmarks") == len(records) and not any(each["metadata"].get("resumed") for each in records)
+    whole = estimate.get("benchmarks") == len(records) and not any(map(_is_part, records))
     foretold = estimate.get("seconds") if whole and loaded is not None else None
     utilisation = [(record["metadata"].get("monitor") or {}).get("gpu_utilisation_mean") for record in records]
     read = [value / 100 for value in utilisation if value is not None]
@@ -131,6 +132,11 @@ def _cell(record: Mapping[str, Any]) -> PastCell:
         completion=metadata.get("completion_tokens", 0),
         ended=_ended(record),
     )
+
+
+def _is_part(record: Mapping[str, Any]) -> bool:
+    """Whether not all docs of a cell were answered in the run that completed it."""
+    return bool(record["metadata"].get("resumed") or early(record["metadata"].get("adaptive")))
 
 
 def _ended(record: Mapping[str, Any]) -> float:

@@ -67,6 +67,12 @@ def test_cells_tell_docs_tokens_and_shots() -> None:
     assert (cell.prompt, cell.cached, cell.completion) == (1000, 400, 50)
 
 
+def test_a_cell_that_ended_early_tells_its_time_and_not_how_many_docs_there_are() -> None:
+    history = history_of([record("a", 1000, 60, adaptive={"docs": 100, "of": 1319})], "H100")
+    assert (len(history.jobs), history.cells) == (1, ())
+    assert history_of([record("a", 1000, 60, adaptive={"docs": 100, "of": 100})], "H100").cells
+
+
 def test_a_resumed_cell_tells_its_time_and_not_its_tokens_per_doc() -> None:
     history = history_of([record("a", 1000, 60, resumed=7)], "H100")
     assert (len(history.jobs), history.cells) == (1, ())
