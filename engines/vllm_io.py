@@ -91,7 +91,7 @@ class Session:
         except Exception as error:
             raise EngineDiedError(f"{config.model}: vLLM did not start: {error}") from error
         try:
-            if config.device == "cpu" and config.tensor_parallel > 1:
+            if executor == "ray":  # those of a process are cleared up after it: engines.leftovers
                 await session._engine.collective_rpc("steelyard_unlink_shared_memory")
             session.scored_rows_only = await score_rows_only(session._engine)
             await session.check_numbers(config.model)

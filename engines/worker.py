@@ -10,7 +10,8 @@ from engines import score_rows_v1, score_rows_v2
 if TYPE_CHECKING:
     from vllm.v1.worker.gpu_worker import Worker
 
-CPU_RANKS = "cpushm_"  # in the names of what vLLM's ranks on a CPU share
+# In the names of what vLLM's ranks on a CPU compute in, and of the queues of all ranks.
+SHARED = ("cpushm_", "/psm_")
 
 
 class WorkerExtension:
@@ -21,12 +22,13 @@ class WorkerExtension:
         return any(version.switch(self.model_runner, on) for version in (score_rows_v2, score_rows_v1))
 
     def steelyard_unlink_shared_memory(self) -> int:
-        """Remove the names of shared memory that all ranks on a CPU have joined, so that it goes with the last of them.
+        """Remove the names of the shared memory that all ranks have joined, so that it goes with the last of them.
 
-        vLLM leaves it behind, named by a port, and a later engine on that port does not start. Returns how many this rank removed.
+        vLLM leaves it behind where it is killed, and on a CPU always, named by a port: a later engine on that port does not start.
+        Returns how many names this rank removed.
         """
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
-        files = {Path(line[line.index("/") :]) for line in maps if CPU_RANKS in line}
+        files = {Path(line[line.index("/") :]) for line in maps if any(name in line for name in SHARED)}
         removed = [path for path in files if path.exists()]
         for path in removed:
             path.unlink(missing_ok=True)  # another rank is at it too
