@@ -45,9 +45,7 @@ class EngineInfo:
     dtype: str
     load_seconds: float
     reused: bool = False
-    detail: dict[str, Any] = field(
-        default_factory=dict
-    )  # e.g. Ray address, actor name, pid, which of vLLM's model runners
+    detail: dict[str, Any] = field(default_factory=dict)  # e.g. Ray address, pid, which of vLLM's model runners
 
 
 @runtime_checkable

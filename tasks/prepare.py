@@ -14,7 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from core.benchmark import Askable, Benchmark, Chat, load_benchmark
+from core.benchmark import Askable, Chat, load_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec
 from core.cell import make_cell
 from core.chat import chat_renderer, image_token
@@ -87,7 +87,9 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
     )
     if benchmark.judge and not all(isinstance(request, Generate) for request in loaded.requests()):
         raise UserError(f"benchmark {loaded.label!r} has no generated answers for a judge to score: drop its judge")
-    adaptive = None if benchmark.adaptive is None else _adaptive(benchmark.adaptive, planned, loaded)
+    adaptive = benchmark.adaptive
+    if adaptive and planned.model.name in adaptive.against:  # what others are compared with answers all docs
+        adaptive = None
     settings = loaded.settings if adaptive is None else {**loaded.settings, "adaptive": adaptive.model_dump()}
     placed = (planned.model, planned.checkpoint, planned.placement)
     cell = make_cell(*placed, loaded.label, settings, loaded.datasets)
@@ -99,18 +101,6 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
         cluster=cluster_field(benchmark.name),
         adaptive=adaptive,
     )
-
-
-def _adaptive(spec: AdaptiveSpec, planned: PlannedModel, loaded: Benchmark) -> AdaptiveSpec | None:
-    """Those that others are compared with answer all docs."""
-    if planned.model.name in spec.against:
-        return None
-    if len(loaded.settings["tasks"]) > 1:
-        raise UserError(
-            f"benchmark {loaded.label!r} has {len(loaded.settings['tasks'])} tasks, whose scores are not one mean over docs: "
-            "drop its adaptive, or list the tasks as benchmarks of their own"
-        )
-    return spec
 
 
 def _image_token(planned: PlannedModel, weights: Path) -> Callable[[], str] | None:
