@@ -33,6 +33,7 @@ from core.scoring.sampling import sampling_of
 from core.scoring.scoring import primary_key, read_scores, recall, request_id, score_docs, whole_answer
 
 BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
+MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
 # Where rows come from; which rows they were is in the digest.
 PLACE_FIELDS = (
     "custom_dataset",
@@ -125,6 +126,9 @@ def load_benchmark(
     with unsafe_code_allowed(allow_unsafe_code):  # code_eval tries itself when it is loaded
         route = Route(datasets, spec.dataset_revision)
         tasks, groups = catalogue.load_tasks(spec.name, route)
+    if spec.fewshot_sampler is not None:
+        for name, task in tasks.items():
+            _show_first(spec, name, task)
     shots = {name: drawn_shots(task) for name, task in tasks.items()}
     for name, task in tasks.items():
         if task.get_config("unsafe_code") and not (allow_unsafe_code or runs_in_sandbox(task)):
@@ -159,6 +163,17 @@ def load_benchmark(
     return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded))
 
 
+def _show_first(spec: BenchmarkSpec, name: str, task: Any) -> None:
+    """Have a task show the first few-shot examples of their split to every doc."""
+    from lm_eval.api.samplers import get_sampler
+
+    if getattr(task, "sampler", None) is None:
+        raise UserError(
+            f"benchmark {spec.name!r}: {name!r} chooses its few-shot examples by itself: leave its fewshot_sampler out"
+        )
+    task.sampler = get_sampler("first_n")(task.sampler.fewshot_docs()[:MOST_FIRST], rnd=None)
+
+
 class Benchmark:
     """A loaded benchmark: one or more lm-eval tasks with their prompts."""
 
@@ -187,6 +202,8 @@ class Benchmark:
             "seed": seed,
             "sampling": spec.sampling.model_dump(exclude_none=True),
             "system_prompt": chat.system_prompt if chat else None,
+            # Named where it is set, so that no other fingerprint changes.
+            **({"fewshot_sampler": spec.fewshot_sampler} if spec.fewshot_sampler else {}),
         }
 
     def requests(self) -> list[Request]:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -361,6 +361,14 @@ def _leaderboard_row(campaign: str | None, model: str, benchmark: str, record: M
         "mean": repeats.get("value"),
         "mean_stderr": repeats.get("stderr"),
         **{name: repeats.get(name) for name in ("within", "between")},
-        "notes": "; ".join(filter(None, (early(metadata.get("adaptive")), notes(metadata.get("quality", {}))))),
+        "notes": "; ".join(filter(None, _notes(record))),
         "fingerprint": record["fingerprint"],
     }
+
+
+def _notes(record: Mapping[str, Any]) -> Iterator[str]:
+    """What makes a cell's score another than its benchmark's name says, or worth less."""
+    if record["settings"].get("benchmark", {}).get("fewshot_sampler"):
+        yield "the same few-shot examples for every doc (first_n)"
+    yield early(record["metadata"].get("adaptive"))
+    yield notes(record["metadata"].get("quality", {}))

@@ -195,6 +195,9 @@ class BenchmarkSpec(Strict):
     """Task, group or tag of the catalogue, a bundled benchmark, a suite, or the path of a task YAML or of a folder of them."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Few-shot examples per prompt; the benchmark's own number when left out."""
+    fewshot_sampler: Literal["first_n"] | None = None
+    """``first_n`` shows every doc the same examples, the first of their split: read once, not for each doc, and another score than
+    with the benchmark's own choice of examples, which is made when left out."""
     limit: PositiveInt | None = None
     """Docs per task, from the first; all when left out."""
     repeats: PositiveInt | None = None

@@ -155,7 +155,14 @@ def test_few_shot_examples_become_turns() -> None:
 
 @real_data
 @pytest.mark.parametrize(
-    ("field", "value"), [("num_fewshot", 2), ("limit", 7), ("sampling", SamplingSpec(max_tokens=9)), ("repeats", 2)]
+    ("field", "value"),
+    [
+        ("num_fewshot", 2),
+        ("fewshot_sampler", "first_n"),
+        ("limit", 7),
+        ("sampling", SamplingSpec(max_tokens=9)),
+        ("repeats", 2),
+    ],
 )
 def test_whatever_changes_outputs_changes_the_settings(field: str, value: Any) -> None:
     def settings(**fields: Any) -> dict[str, Any]:
@@ -170,6 +177,22 @@ def test_another_seed_draws_other_examples() -> None:
     one, other = (load_benchmark(local("gsm8k_local"), chat=None, seed=seed) for seed in (1, 2))
     assert one.requests() != other.requests()
     assert one.settings != other.settings
+
+
+@real_data
+def test_the_first_examples_are_those_of_a_task_that_asks_for_them(tmp_path: Path) -> None:
+    """And every doc has the same."""
+    asking = tmp_path / "gsm8k_local.yaml"
+    asking.write_text((TASKS / asking.name).read_text() + "fewshot_config: {sampler: first_n}\n")
+    (tmp_path / "rows.py").write_text("from tests.core.tasks.rows import gsm8k\n")
+    theirs = load_benchmark(BenchmarkSpec(name=str(asking), limit=LIMIT), chat=None, seed=SEED)
+    ours = load_benchmark(local("gsm8k_local", fewshot_sampler="first_n"), chat=None, seed=SEED)
+    prompts = [request.prompt for request in ours.requests() if isinstance(request, Generate)]
+    assert prompts == [request.prompt for request in theirs.requests() if isinstance(request, Generate)]
+    (header,) = {prompt.rpartition("Question:")[0] for prompt in prompts}
+    assert header.count("Question:") == 3
+    assert ours.settings["fewshot_sampler"] == "first_n"
+    assert "fewshot_sampler" not in theirs.settings
 
 
 def test_sampling_follows_the_task_and_then_the_campaign() -> None:

@@ -267,3 +267,12 @@ def test_more_cells_than_are_read_at_once_are_all_read(store: Store) -> None:
         store.commit(cell, make_scoring(docs=1, value=float(number)), METADATA)
     frame = store.samples(columns=["value"])
     assert dict(zip(frame["model"], frame["value"], strict=True)) == {f"m{n}": n for n in range(FILES_AT_ONCE + 1)}
+
+
+def test_a_score_with_other_few_shot_examples_or_fewer_docs_says_so(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    cell = make_cell()
+    cell = replace(cell, settings={**cell.settings, "benchmark": {"fewshot_sampler": "first_n"}})
+    store.commit(cell, make_scoring(), {"adaptive": {"docs": 3, "of": 9}})
+    (notes,) = store.leaderboard().notes
+    assert notes == "the same few-shot examples for every doc (first_n); ended after 3 of 9 docs"
