@@ -85,12 +85,13 @@ class Chat:
 def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> None:
     """Find the benchmark without loading its dataset. Raises `core.errors.UserError` where it is not there or cannot run here."""
     catalogue.find(spec.name)
-    if spec.adaptive and (tasks := len(catalogue.leaves_of(spec.name))) > 1:
+    leaves = catalogue.leaves_of(spec.name) if spec.adaptive or not allow_unsafe_code else []
+    if spec.adaptive and len(leaves) > 1:
         raise UserError(
-            f"benchmark {spec.name!r} has {tasks} tasks, whose scores are not one mean over docs: drop its adaptive, or list the "
-            "tasks as benchmarks of their own"
+            f"benchmark {spec.name!r} has {len(leaves)} tasks, whose scores are not one mean over docs: drop its adaptive, or "
+            "list the tasks as benchmarks of their own"
         )
-    for leaf in [] if allow_unsafe_code else catalogue.leaves_of(spec.name):
+    for leaf in [] if allow_unsafe_code else leaves:
         config = leaf.config or {}
         if (config.get("metadata") or {}).get("runs_code") or loads_code_eval(config):
             check_sandbox()

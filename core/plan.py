@@ -109,11 +109,16 @@ def check_campaign(spec: CampaignSpec) -> Plan:
 def _check_compared_with(spec: CampaignSpec, store: Store) -> None:
     """Raise `core.errors.UserError` where a model is to be compared with one that is neither in the campaign nor in the store."""
     names = {model.name for model in spec.models}
-    for index, benchmark in enumerate(spec.benchmarks):
-        others = set(benchmark.adaptive.against) - names if benchmark.adaptive else set()
-        if not others:
-            continue
-        label, board = benchmark_label(benchmark), store.leaderboard()
+    others_of = {
+        index: others
+        for index, benchmark in enumerate(spec.benchmarks)
+        if benchmark.adaptive and (others := set(benchmark.adaptive.against) - names)
+    }
+    if not others_of:
+        return
+    board = store.leaderboard()
+    for index, others in others_of.items():
+        label = benchmark_label(spec.benchmarks[index])
         known = {*names, *board.loc[board.benchmark == label, "model"]}
         for other in sorted(others - known):
             raise UserError(

@@ -36,9 +36,14 @@ def shared_memory_of(group: int, since: float) -> set[Path]:
             if os.getpgid(int(entry.name)) != group:
                 continue
             found |= {SHARED_MEMORY / name for name in names if re.search(rf"(?<!\d){entry.name}(?!\d)", name)}
-            maps = (entry / "maps").read_text(encoding="utf-8", errors="replace")
-            found |= {Path(line[line.index("/") :]) for line in maps.splitlines() if f" {SHARED_MEMORY}/" in line}
+            found |= mapped(entry.name)
     return {path for path in found if _made_since(path, since)}
+
+
+def mapped(process: str) -> set[Path]:
+    """Files in shared memory that a process, by its name in ``/proc``, has mapped; a deleted one is called so."""
+    maps = Path("/proc", process, "maps").read_text(encoding="utf-8", errors="replace")
+    return {Path(line[line.index("/") :]) for line in maps.splitlines() if f" {SHARED_MEMORY}/" in line}
 
 
 def _made_since(path: Path, since: float) -> bool:

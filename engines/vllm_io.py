@@ -193,11 +193,11 @@ class Session:
         owners = [tallies[span.owner] for span in prefill.spans]
         try:
             # Where less than a block precedes the first scored token, no cached block is of use.
-            rows, output = await self._rows(prefill, skip_cache=prefill.first_scored <= self._block_size)
-            scores = None if rows is None else add_up(prefill, rows, output)
-            if scores is None:
-                rows, output = await self._rows(prefill, skip_cache=True)
+            for skip_cache in (prefill.first_scored <= self._block_size, True):
+                rows, output = await self._rows(prefill, skip_cache=skip_cache)
                 scores = None if rows is None else add_up(prefill, rows, output)
+                if scores is not None:
+                    break
         except _RefusedError as error:
             return [r for owner in owners if (r := owner.fail(str(error)))]
         if scores is None:
@@ -231,7 +231,7 @@ class Session:
         if len(head.prompt) >= head.first_scored + self._block_size:  # blocks one by one would take as many requests
             return None, output
         before, there = await self._rows(head, skip_cache=False)
-        last = read_step(there, head.spans[0].tokens[-1])
+        last = read_step(there).get(head.spans[0].tokens[-1])
         return None if before is None or last is None else [*before, last, *rows], output
 
     async def _complete(self, prompt: EngineInput, params: SamplingParams) -> RequestOutput:

@@ -159,19 +159,19 @@ def read_rows(prefill: Prefill, output: RequestOutput) -> list[Row] | None:
     return rows
 
 
-def read_step(output: RequestOutput, token: int) -> Row | None:
-    """Return the row of ``token`` at the step behind the prompt; None where it is not a number."""
+def read_step(output: RequestOutput) -> dict[int, Row]:
+    """Rows by token at the step behind the prompt, but for those that are not numbers."""
     step = output.outputs[0].logprobs
-    logprob = dict(zip(step.token_ids, step.logprobs, strict=True))[token]
-    # Greedy: the sampled token, which comes first, is the most likely one.
-    return None if math.isnan(logprob) else (logprob, logprob >= step.logprobs[0])
+    best = step.logprobs[0]  # greedy: the sampled token, which comes first, is the most likely one
+    tokens = zip(step.token_ids, step.logprobs, strict=True)
+    return {token: (logprob, logprob >= best) for token, logprob in tokens if not math.isnan(logprob)}
 
 
 def add_up(prefill: Prefill, rows: Sequence[Row], output: RequestOutput) -> list[Row] | None:
     """(log-probability, is greedy) of each span from ``rows`` of all positions that are read, and the step behind them."""
-    scores = []
+    scores, step = [], read_step(output)
     for span in prefill.spans:
-        final = read_step(output, span.tokens[-1])
+        final = step.get(span.tokens[-1])
         if final is None:
             return None
         own = [*rows[span.start - prefill.first_scored :], final]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines import score_rows_v1, score_rows_v2
+from engines.leftovers import mapped
 
 if TYPE_CHECKING:
     from vllm.v1.worker.gpu_worker import Worker
 
 # In the names of what vLLM's ranks on a CPU compute in, and of the queues of all ranks.
-SHARED = ("cpushm_", "/psm_")
+SHARED = ("cpushm_", "psm_")
 
 
 class WorkerExtension:
@@ -27,9 +27,8 @@ class WorkerExtension:
         vLLM leaves it behind where it is killed, and on a CPU always, named by a port: a later engine on that port does not start.
         Returns how many names this rank removed.
         """
-        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
-        files = {Path(line[line.index("/") :]) for line in maps if any(name in line for name in SHARED)}
-        removed = [path for path in files if path.exists()]
+        shared = [path for path in mapped("self") if any(name in path.name for name in SHARED)]
+        removed = [path for path in shared if path.exists()]
         for path in removed:
             path.unlink(missing_ok=True)  # another rank is at it too
         return len(removed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -49,13 +49,11 @@ class Rounds:
 
     def look(self, responses: Mapping[str, Response]) -> None:
         """Compare the answers so far with the others'."""
-        for name in self._spec.against:
-            if name not in self._others and (values := self._patiently(partial(self._values, name))):
-                self._others[name] = values
+        if missing := self.missing():
+            self._others |= self._patiently(partial(self._values, missing))
         if not self._others:
             return
-        answered = {key: response for key, response in responses.items() if doc_of(key) in self.docs}
-        own = values_of(self._work.benchmark.score(answered).samples)
+        own = values_of(self._work.benchmark.score(self.asked(responses)).samples)
         if not all(0 <= value <= 1 for values in (own, *self._others.values()) for value in values.values()):
             self.standings = []  # the bounds hold for such values only
             return
@@ -64,6 +62,10 @@ class Rounds:
             standing(name, own, values, self._order, margin=self._spec.margin, alpha=alpha)
             for name, values in self._others.items()
         ]
+
+    def asked(self, responses: Mapping[str, Response]) -> dict[str, Response]:
+        """Responses of the docs asked so far: an earlier run may have gone on for longer."""
+        return {key: response for key, response in responses.items() if doc_of(key) in self.docs}
 
     def missing(self) -> list[str]:
         """Models whose results were never there."""
@@ -92,12 +94,13 @@ class Rounds:
     def _is_settled(self) -> bool:
         return len(self.standings) == len(self._spec.against) and all(each.verdict != "open" for each in self.standings)
 
-    def _values(self, model: str) -> dict[str, float]:
-        """Values by doc of another model's newest complete cell of the same docs; none where there is no such cell."""
-        board = self._store.leaderboard()
-        cell = self._work.cell
-        for fingerprint in board.loc[(board.model == model) & (board.benchmark == cell.benchmark), "fingerprint"]:
-            record = self._store.commit_record(fingerprint)
+    def _values(self, models: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Values by doc of other models' newest complete cells of the same docs, by model; those without one are left out."""
+        board, cell = self._store.leaderboard(), self._work.cell
+        found: dict[str, dict[str, float]] = {}
+        known = board[board.model.isin(models) & (board.benchmark == cell.benchmark)]
+        for model, fingerprint in zip(known.model, known.fingerprint, strict=True):
+            record = None if model in found else self._store.commit_record(fingerprint)
             if record is not None and same_docs(cell.settings, record["settings"]):
-                return values_of(self._store.cell_samples(fingerprint))
-        return {}
+                found[model] = values_of(self._store.cell_samples(fingerprint))
+        return {model: values for model, values in found.items() if values}

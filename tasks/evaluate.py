@@ -22,7 +22,7 @@ from core.monitor.progress import DocCounter, Progress
 from core.monitor.readings import Monitor
 from core.plan import PlannedModel
 from core.redact import redact
-from core.request import Generated, Request, Response
+from core.request import Generated, Request, Response, doc_of
 from core.results import open_store
 from core.sample import Cell, Scoring
 from core.scoring.quality import facts_of
@@ -48,7 +48,7 @@ TELL_SECONDS = 0.2
 class CellRun:
     """Responses of a cell by request id, and what getting them took in this run (``resumed`` came from shards).
 
-    ``docs`` are those that were asked, where not all were, and ``adaptive`` what the record says of that.
+    ``adaptive`` is what the record says of docs that did not have to be asked; the responses are then of those that were.
     """
 
     responses: dict[str, Response]
@@ -58,7 +58,6 @@ class CellRun:
     cached_tokens: int
     completion_tokens: int
     monitor: dict[str, float]
-    docs: frozenset[str] | None = None
     adaptive: dict[str, Any] | None = None
 
 
@@ -209,14 +208,13 @@ class _Meter:
     def run(self, summary: dict[str, float], rounds: Rounds | None) -> CellRun:
         """Sum up."""
         return CellRun(
-            responses=self.responses,
+            responses=self.responses if rounds is None else rounds.asked(self.responses),
             resumed=len(self._kept),
             seconds=self.seconds,
             prompt_tokens=sum(response.prompt_tokens for response in self.fresh),
             cached_tokens=sum(response.cached_tokens for response in self.fresh),
             completion_tokens=sum(r.completion_tokens for r in self.fresh if isinstance(r, Generated)),
             monitor=summary,
-            docs=None if rounds is None else frozenset(rounds.docs),
             adaptive=None if rounds is None else rounds.record(),
         )
 
@@ -261,7 +259,7 @@ async def evaluate(bench: Bench, work: CellWork, label: str) -> quote[CellRun]:
 async def score(work: CellWork, run: CellRun, label: str) -> quote[Scoring]:
     """Turn responses into samples and scores."""
     scoring = await asyncio.to_thread(work.benchmark.score, run.responses)
-    return quote(scoring if run.docs is None else of_docs(scoring, run.docs))
+    return quote(of_docs(scoring, map(doc_of, run.responses)) if run.adaptive else scoring)
 
 
 @task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE)

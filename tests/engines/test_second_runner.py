@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engines.engine import Engine
 from engines.lightweight import LightweightEngine, start_process
 from engines.process_child import Child
 from tests.engines import contract
@@ -43,32 +44,23 @@ def engine(smollm2: Path) -> Iterator[LightweightEngine]:
     engine.close()
 
 
-def test_scores_single_letters(engine: LightweightEngine, harness: Any) -> None:
-    contract.scores_single_letters(engine, harness)
-
-
-def test_scores_texts_behind_a_cached_context(engine: LightweightEngine, harness: Any) -> None:
-    contract.scores_texts_behind_a_cached_context(engine, harness)
-
-
-def test_scores_again_what_the_cache_covers(engine: LightweightEngine, harness: Any) -> None:
-    contract.scores_again_what_the_cache_covers(engine, harness)
-
-
-def test_scores_more_choices_than_one_request_takes(engine: LightweightEngine, harness: Any) -> None:
-    contract.scores_more_choices_than_one_request_takes(engine, harness)
-
-
-def test_scores_without_context(engine: LightweightEngine, harness: Any) -> None:
-    contract.scores_without_context(engine, harness)
-
-
-def test_drops_what_does_not_fit(engine: LightweightEngine, harness: Any) -> None:
-    contract.drops_what_does_not_fit(engine, harness)
-
-
-def test_scores_a_text_in_windows(engine: LightweightEngine, harness: Any) -> None:
-    contract.scores_a_text_in_windows(engine, harness)
+@pytest.mark.parametrize(
+    "owed",
+    [
+        contract.scores_single_letters,
+        contract.scores_texts_behind_a_cached_context,
+        contract.scores_again_what_the_cache_covers,
+        contract.scores_more_choices_than_one_request_takes,
+        contract.scores_without_context,
+        contract.drops_what_does_not_fit,
+        contract.scores_a_text_in_windows,
+    ],
+    ids=lambda owed: owed.__name__,
+)
+def test_scores_as_the_harness_does(
+    owed: Callable[[Engine, Any], None], engine: LightweightEngine, harness: Any
+) -> None:
+    owed(engine, harness)
 
 
 def test_generates_what_the_model_knows(engine: LightweightEngine) -> None:
