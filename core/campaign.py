@@ -133,6 +133,11 @@ class CampaignSpec(Strict):
                 )
         return self
 
+    @property
+    def compared_with(self) -> frozenset[str]:
+        """Names of the models that adaptive benchmarks compare others with."""
+        return frozenset(name for each in self.benchmarks if each.adaptive for name in each.adaptive.against)
+
 
 def load_spec(source: CampaignSpec | Mapping[str, Any] | str | Path) -> CampaignSpec:
     """Read a spec from a YAML or JSON file, a mapping, or return one that is already a spec.

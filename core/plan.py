@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from core.benchmark import check_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec, benchmark_label
 from core.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from core.checkpoint.streaming import check_streamable
 from core.datasets.manager import faults
 from core.errors import UserError, nearest
 from core.fleet import resolve_fleet
@@ -43,6 +44,8 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
             raise UserError(
                 f"{model.model!r} has no tokenizer (tokenizer.json, tokenizer.model): fetch the checkpoint again"
             )
+        if model.stream_weights:
+            check_streamable(checkpoint)
         placement = place(checkpoint, model, fleet, spec.policy)
         with_replicas(
             placement, model, fleet, spec.policy

@@ -6,18 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from core.checkpoint.checkpoint import Checkpoint
 from core.request import Request, Response
 from engines.stop import Stop
+
+FETCHING = "steelyard_fetching"  # the load format of `engines.node_loader`
 
 
 @dataclass(frozen=True)
 class EngineConfig:
     """Everything an engine needs to load one checkpoint. Plain JSON values, so it crosses processes as is.
 
-    ``model`` is a local directory or a hub id. ``device`` is ``"cuda"`` or ``"cpu"``; ``devices`` are the GPU indices given to a
-    lightweight engine (on a CPU, logical ones), ``cores`` the CPU cores that it keeps to, any where empty. ``gpu_memory_gb`` is the
-    memory of one device in GB (on a CPU, the part of RAM one logical device may use). ``extra`` goes to vLLM's engine arguments
-    untouched and wins over every other field.
+    ``model`` is a local directory or a hub id. ``checkpoint`` says what it holds where that has to be known: with ``stream`` the
+    weights come from its source on S3, and nodes of a Ray cluster that lack the directory fetch it. ``device`` is ``"cuda"`` or
+    ``"cpu"``; ``devices`` are the GPU indices given to a lightweight engine (on a CPU, logical ones), ``cores`` the CPU cores that
+    it keeps to, any where empty. ``gpu_memory_gb`` is the memory of one device in GB (on a CPU, the part of RAM one logical device
+    may use). ``extra`` goes to vLLM's engine arguments untouched and wins over every other field.
     """
 
     model: str
@@ -32,6 +36,8 @@ class EngineConfig:
     cores: tuple[int, ...] = ()
     gpu_memory_gb: float | None = None
     seed: int = 0
+    checkpoint: Checkpoint | None = None
+    stream: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 

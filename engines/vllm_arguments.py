@@ -13,11 +13,15 @@ from core.catalogue.python_source import parse
 from core.errors import UserError, nearest
 
 SOURCE = "engine/arg_utils.py"
+STREAMER = ("runai_model_streamer", "runai_model_streamer_s3")
 CLASSES = ("EngineArgs", "AsyncEngineArgs")
 
 
 def check_arguments(models: Iterable[ModelSpec]) -> None:
-    """Raise `core.errors.UserError` with a line for each ``vllm`` argument of a model that the installed vLLM does not know."""
+    """Raise `core.errors.UserError` with a line for each thing asked of a model that the installed vLLM cannot do.
+
+    An argument that it does not know, or streaming without its streamer.
+    """
     known = known_arguments()
     wrong = [
         f"model {model.name!r}: vllm.{name} = {value!r}: vLLM has no such engine argument{nearest(name, known)}; leave it out"
@@ -25,6 +29,12 @@ def check_arguments(models: Iterable[ModelSpec]) -> None:
         for name, value in model.vllm.items()
         if known and name not in known
     ]
+    if known and not all(map(find_spec, STREAMER)):
+        wrong += [
+            f"model {model.name!r}: stream_weights needs vLLM's streamer: pip install 'steelyard[stream]', or leave it out"
+            for model in models
+            if model.stream_weights
+        ]
     if wrong:
         raise UserError("\n".join(wrong))
 

@@ -21,6 +21,7 @@ from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from core.checkpoint.streaming import check_unchanged, streaming_environment
 from core.errors import EngineDiedError, UserError
 from core.request import Generated, Request, Response
 from engines.engine import EngineConfig
@@ -83,6 +84,8 @@ class Session:
         """
         arguments = engine_arguments(config, executor)
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        if config.stream:
+            os.environ.update(streaming_environment(os.environ))
         if config.device == "cpu" and arguments["enforce_eager"]:
             # vLLM compiles one small function even so: 20 s at the first score, for nothing on a CPU.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
@@ -95,6 +98,8 @@ class Session:
                 await session._engine.collective_rpc("steelyard_unlink_shared_memory")
             session.scored_rows_only = await score_rows_only(session._engine)
             await session.check_numbers(config.model)
+            if config.checkpoint is not None and config.stream:
+                await asyncio.to_thread(check_unchanged, config.checkpoint)
         except BaseException:
             await session.close()
             raise

@@ -37,6 +37,8 @@ def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, An
         "disable_log_stats": True,  # vLLM's own loggers; `engines.vllm_stats` gets its figures all the same
         "worker_extension_cls": "engines.worker.WorkerExtension",
     }
+    if config.checkpoint is not None and config.stream:
+        arguments["model_weights"] = config.checkpoint.source
     if executor is not None:
         arguments["distributed_executor_backend"] = executor
     if config.device == "cpu":

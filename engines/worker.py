@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engines import score_rows_v1, score_rows_v2
+from engines import node_loader, score_rows_v1, score_rows_v2  # noqa: F401 # the loader registers itself
 from engines.leftovers import mapped
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from tasks.evaluate import Bench, CellRun, cell_metadata, score, store
 from tasks.evaluate import evaluate as evaluate_benchmark
 from tasks.leases import leasing
 from tasks.monitor import monitored
-from tasks.prepare import CellWork, fetch
+from tasks.prepare import CellWork, fetch, loads_from_here
 from tasks.provision import build_engine, compiled_or_not, engine_config, open_engine, provisioned
 from tasks.recover import Recovery, recovering, show_faults, standing
 from tasks.replicas import as_used, replicated, spread
@@ -91,7 +91,7 @@ async def evaluate(
         AsyncExitStack() as stack,
     ):
         with timeline.span("prepare"):
-            weights = await fetch(planned)
+            weights = await fetch(planned, weights=loads_from_here(planned, fleet))
         recovery = Recovery(spec, planned, fleet)
         place = stack.enter_context(queued(spec, planned, fleet, None if expected is None else expected.seconds))
         ours = ModelRun(spec, fleet, weights, run, control, timeline, claim, recovery, place, expected)

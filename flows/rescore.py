@@ -97,4 +97,4 @@ async def _rescore_cells(spec: CampaignSpec, works: list[CellWork]) -> list[tupl
 
 async def _weights(planned: PlannedModel) -> Path:
     # Without a chat template nothing of the checkpoint's files is needed.
-    return await fetch(planned) if planned.model.chat_template else Path(planned.checkpoint.source)
+    return await fetch(planned, weights=False) if planned.model.chat_template else Path(planned.checkpoint.source)

@@ -25,6 +25,7 @@ MEASUREMENTS = {
     "generation": (2.0, ("--docs", "8")),
     "campaign": (5.0, ("--docs", "4", "--generated", "2")),
     "startup": (1.0, ("--runs", "1")),
+    "streaming": (1.0, ("--runs", "1")),
     "service": (6.0, ()),
     "results": (1.0, ("--rows", "200000")),
     "memory": (1.0, ()),

@@ -15,10 +15,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from core.benchmark import Askable, Chat, load_benchmark
-from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec
+from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec
 from core.cell import make_cell
 from core.chat import chat_renderer, image_token
-from core.checkpoint.weights import fetch_weights
+from core.checkpoint.weights import fetch_checkpoint
 from core.compare.clusters import cluster_field
 from core.errors import UserError
 from core.plan import PlannedModel
@@ -55,9 +55,19 @@ class CellWork:
     cache_policy=NO_CACHE,
     **RETRYING,
 )
-async def fetch(planned: PlannedModel) -> Path:
-    """Put the checkpoint on local disk."""
-    return await asyncio.to_thread(fetch_weights, planned.checkpoint)
+async def fetch(planned: PlannedModel, *, weights: bool) -> Path:
+    """Put the checkpoint on local disk, with or without its weights."""
+    return await asyncio.to_thread(fetch_checkpoint, planned.checkpoint, weights=weights)
+
+
+def loads_from_here(planned: PlannedModel, fleet: FleetSpec) -> bool:
+    """Whether the model's engine reads weights from this machine's disk."""
+    return not (planned.model.stream_weights or loads_elsewhere(planned, fleet))
+
+
+def loads_elsewhere(planned: PlannedModel, fleet: FleetSpec) -> bool:
+    """Whether the model is loaded by nodes of a Ray cluster that may be other machines, and fetch its weights themselves."""
+    return planned.placement.engine == "distributed" and bool(fleet.ray_address or fleet.kuberay)
 
 
 @task(name="prepare", task_run_name="prepare {benchmark.name}", cache_policy=NO_CACHE)

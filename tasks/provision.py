@@ -28,7 +28,7 @@ from engines.distributed.replica import ServiceReplica
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.lightweight import LightweightEngine
 from engines.slots import Held
-from tasks.prepare import CellWork
+from tasks.prepare import CellWork, loads_elsewhere
 from tasks.say import say
 
 
@@ -158,6 +158,8 @@ def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, w
         device=fleet.device,
         gpu_memory_gb=fleet.gpu_memory_gb,
         seed=spec.seed,
+        checkpoint=planned.checkpoint if model.stream_weights or loads_elsewhere(planned, fleet) else None,
+        stream=model.stream_weights,
         extra=_extra(spec, fleet, model.vllm),
     )
 

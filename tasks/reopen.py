@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.campaign import CampaignSpec, benchmark_label
-from core.checkpoint.weights import fetch_weights
+from core.checkpoint.weights import fetch_checkpoint
 from core.errors import UserError
 from core.plan import Plan, PlannedModel
 from core.results import open_store
@@ -64,4 +64,6 @@ def reopen(spec: CampaignSpec, plan: Plan, failed: Failed) -> None:
 
 def _weights(planned: PlannedModel) -> Path:
     # Without a chat template nothing of the checkpoint's files is needed.
-    return fetch_weights(planned.checkpoint) if planned.model.chat_template else Path(planned.checkpoint.source)
+    if not planned.model.chat_template:
+        return Path(planned.checkpoint.source)
+    return fetch_checkpoint(planned.checkpoint, weights=False)

@@ -52,12 +52,14 @@ class Place:
             self._drawn.drop()
 
     def _ticket(self, planned: PlannedModel, *, ready: bool) -> Ticket:
+        name = planned.model.name
         demand = Demand(
-            label=planned.model.name,
+            label=name,
             gpus=planned.placement.replica_gpus,
             seconds=self._seconds,
             campaign=self._spec.name,
             priority=self._spec.policy.priority,
+            leads=name in self._spec.compared_with,
         )
         return Ticket(self._pool(planned), demand, ready=ready)
 

@@ -65,6 +65,11 @@ class Checkpoint:
     has_chat_template: bool
     has_tokenizer: bool = True
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies on S3 or on the hub, so that any machine can fetch it."""
+        return self.source.startswith("s3://") or not self.revision.startswith("sha256:")
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -12,23 +12,25 @@ import psutil
 from core.checkpoint.checkpoint import Checkpoint
 from core.errors import HubUnreachableError, UserError
 
+WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+
 
 def cache_dir() -> Path:
     """Directory for fetched checkpoints: ``STEELYARD_CACHE``, else ``~/.cache/steelyard``."""
     return Path(os.environ.get("STEELYARD_CACHE", "~/.cache/steelyard")).expanduser()
 
 
-def fetch_weights(checkpoint: Checkpoint) -> Path:
-    """Return a local directory that holds the checkpoint.
+def fetch_checkpoint(checkpoint: Checkpoint, *, weights: bool = True) -> Path:
+    """Return a local directory that holds the checkpoint, with or without its weights. Of those who ask at once, one fetches.
 
     Raises `core.errors.UserError` where the hub has no such revision, `core.errors.HubUnreachableError` where it does not answer.
     """
     source = checkpoint.source
     if source.startswith("s3://"):
-        return _from_s3(source, cache_dir() / "checkpoints" / checkpoint.identity)
+        return _from_s3(source, cache_dir() / "checkpoints" / checkpoint.identity, weights=weights)
     if Path(source).is_dir():
         return Path(source).resolve()
-    return _from_hub(checkpoint)
+    return _from_hub(checkpoint, weights=weights)
 
 
 def read_ahead(folder: Path) -> int:
@@ -46,15 +48,13 @@ def read_ahead(folder: Path) -> int:
     return size
 
 
-def _from_hub(checkpoint: Checkpoint) -> Path:
+def _from_hub(checkpoint: Checkpoint, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     # Of a repository that offers both, vLLM loads safetensors alone.
-    weights = (
-        ["pytorch_model*.bin"] if checkpoint.parameters is None and not checkpoint.quantization else ["*.safetensors"]
-    )
-    patterns = [*weights, "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
+    kept = "pytorch_model*.bin" if checkpoint.parameters is None and not checkpoint.quantization else "*.safetensors"
+    patterns = [*([kept] if weights else []), "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
     repo, revision = checkpoint.source, checkpoint.revision
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
@@ -70,25 +70,30 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _from_s3(uri: str, target: Path) -> Path:
-    """Download next to ``target`` and rename: a directory of that name is always whole."""
+def _from_s3(uri: str, whole: Path, *, weights: bool) -> Path:
+    """Download next to the target and rename: a directory of that name is always as it should be."""
+    target = whole if weights or whole.is_dir() else whole.with_name(f"{whole.name}-without-weights")
     if target.is_dir():
         return target
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f"{target.name}.lock")):
+        if not target.is_dir():
+            partial = Path(tempfile.mkdtemp(prefix=f"{target.name[:16]}-", dir=target.parent))
+            try:
+                _download(uri.rstrip("/") + "/", partial, weights=weights)
+                partial.rename(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _download(uri: str, folder: Path, *, weights: bool) -> None:
     from core.store.s3 import s3_filesystem
     from core.store.storage import within
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{target.name[:16]}-", dir=target.parent))
-    try:
-        filesystem, root = s3_filesystem(attempts=3), uri.removeprefix("s3://").rstrip("/") + "/"
-        for key in filesystem.find(root):
-            within(key.removeprefix(root))
-        filesystem.get(root, f"{partial}/", recursive=True)
-        partial.rename(target)
-    except OSError:
-        # Another process may have put the same content there first.
-        if not target.is_dir():
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
+    filesystem, root = s3_filesystem(attempts=3), uri.removeprefix("s3://")
+    names = [within(key.removeprefix(root)) for key in filesystem.find(root)]
+    wanted = [name for name in names if weights or not name.endswith(WEIGHT_ENDINGS)]
+    filesystem.get([root + name for name in wanted], [str(folder / name) for name in wanted])

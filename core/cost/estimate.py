@@ -62,10 +62,12 @@ class ModelEstimate:
     campaign: str
     workloads: tuple[Workload, ...]
     timed: tuple[Timed, ...]
+    leads: bool = False
 
     def job(self, which: int = 1) -> Job:
         """The model for the scheduler."""
-        return Job(f"{self.campaign}/{self.name}", tuple(each.option(which) for each in self.timed), self.campaign)
+        options = tuple(each.option(which) for each in self.timed)
+        return Job(f"{self.campaign}/{self.name}", options, self.campaign, leads=self.leads)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Estimator:
             self.timed(checkpoint, placement, group, spec.policy, tokens, spread, model.name)
             for group, placement in placements
         )
-        return ModelEstimate(model.name, spec.name, loads, timed)
+        return ModelEstimate(model.name, spec.name, loads, timed, leads=model.name in spec.compared_with)
 
     def timed(
         self,

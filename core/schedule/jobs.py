@@ -56,6 +56,7 @@ class Job:
     campaign: str = ""
     priority: int = 0  # higher goes first
     deadline: float | None = None
+    leads: bool = False  # goes before the others of its campaign
 
     def shortest(self, share: float = 1.0) -> float:
         """Seconds of the quickest option."""

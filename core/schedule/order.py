@@ -26,7 +26,7 @@ def ordered(state: State, policy: SchedulingPolicy) -> list[Waiting]:
     """Sort the queue: who waited too long; then by priority, and within one priority
 
     those whose deadline is near, by their latest start; then campaigns in turn, the least served by its weight first, and within
-    a campaign the longest job first. Equals keep the order of their arrival.
+    a campaign those that lead it, then the longest job first. Equals keep the order of their arrival.
     """
     overdue: list[Waiting] = []
     urgent: list[tuple[int, float, Waiting]] = []
@@ -60,7 +60,7 @@ def size(waiting: Waiting, policy: SchedulingPolicy) -> float:
 def _in_turn(state: State, campaigns: Mapping[str, list[Waiting]], sizes: Mapping[str, float]) -> Iterable[Waiting]:
     """Merge campaigns so that each gets GPU-seconds by its weight."""
     queues = {
-        name: sorted(each, key=lambda waiting: (sizes[waiting.job.key], waiting.order))
+        name: sorted(each, key=lambda waiting: (not waiting.job.leads, sizes[waiting.job.key], waiting.order))
         for name, each in campaigns.items()
     }
     if len(queues) == 1:

@@ -25,6 +25,7 @@ class Demand:
     seconds: float = UNKNOWN_SECONDS
     campaign: str = ""
     priority: int = 0
+    leads: bool = False  # others of its campaign are compared with it, and may end early for that
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _starts(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def _job(key: str, demand: Demand) -> Job:
-    return Job(key, (_option(demand),), demand.campaign, demand.priority)
+    return Job(key, (_option(demand),), demand.campaign, demand.priority, leads=demand.leads)
 
 
 def _option(demand: Demand) -> Option:

@@ -34,6 +34,7 @@ OWNED = {
     "hf_token": "HF_TOKEN in the environment",
     "max_model_len": "the model's max_model_len",
     "model": "the model's model",
+    "model_weights": "the model's stream_weights",
     "pipeline_parallel_size": "the model's pipeline_parallel",
     "revision": "the model's revision",
     "seed": "the campaign's seed",
@@ -93,6 +94,8 @@ class ModelSpec(Strict):
     """Name in results; the last part of ``model`` when left out."""
     revision: Place | None = None
     """Hub revision: branch, tag or commit."""
+    stream_weights: bool = False
+    """Of an s3:// checkpoint: read the weights from S3 into the engine, with no copy on local disk."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type the weights are computed in; ``auto`` takes the checkpoint's."""
     max_model_len: PositiveInt | None = None
@@ -158,6 +161,10 @@ class ModelSpec(Strict):
         for field in ("system_prompt", "chat_template_args"):
             if getattr(self, field) and not self.chat_template:
                 raise ValueError(f"{field} needs chat_template: true")
+        if self.stream_weights and not self.model.startswith("s3://"):
+            raise ValueError(
+                f"stream_weights is for checkpoints on S3, and model = {self.model!r} is none: leave it out"
+            )
         if self.engine == "lightweight" and (self.tensor_parallel or 1) * (self.pipeline_parallel or 1) > 1:
             raise ValueError(
                 "engine 'lightweight' uses one GPU: drop tensor_parallel/pipeline_parallel or use 'distributed'"

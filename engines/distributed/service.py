@@ -20,6 +20,7 @@ import ray
 from core.errors import EngineDiedError, UserError
 from core.request import Request, Response
 from engines.distributed.lease import LEASE_SECONDS, Leases
+from engines.distributed.nodes import on_every_node
 from engines.engine import EngineConfig
 from engines.process_log import quote_log
 
@@ -151,7 +152,8 @@ class ModelService:
         from engines.vllm_io import Session
 
         try:
-            self._session = await Session.open(self._config, executor="ray")
+            config = await asyncio.to_thread(on_every_node, self._config)
+            self._session = await Session.open(config, executor="ray")
         except UserError as error:
             self._die(str(error))
             raise

@@ -100,6 +100,7 @@ REFERENCES: list[tuple[tuple[str | int, ...], Any, str]] = [
         "trust_remote_code is set by the model's trust_remote_code: leave it out",
     ),
     (("models", 0, "vllm"), {"load_format": "dummy"}, "makes random weights"),
+    (("models", 0, "stream_weights"), True, "stream_weights is for checkpoints on S3, and model = '"),
     (("models", 1), "b/m", "models: two entries are named 'm'; give each its own name"),
     (("benchmarks", 0, "name"), "steelyard_fact", "did you mean 'steelyard_facts'?"),
     (("benchmarks", 0, "name"), "no/such/folder", "no such folder"),

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import fsspec
 import pytest
 
 from core.campaign import load_spec
 from core.plan import plan_model
 from core.request import Generate, Request, Sampling
-from tasks.prepare import CellWork
+from tasks.prepare import CellWork, loads_from_here
 from tasks.provision import Entered, compiled_or_not, engine_config
 from tests.checkpoints import write_checkpoint
 from tests.core.store_parts import make_cell
@@ -111,3 +112,36 @@ def test_what_is_left_to_answer_decides_whether_a_model_is_compiled(
     assert config.extra.get("enforce_eager", False) is eager
     assert ("starts eagerly: at most 300 tokens" in found.placement.reason) is eager
     assert found.placement.reason.startswith(planned.placement.reason)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "model", "here", "known"),
+    [
+        ({}, {"tensor_parallel": 2}, True, False),
+        ({"ray_address": "head:6379"}, {"tensor_parallel": 2}, False, True),
+        ({"kuberay": {"image": "i"}}, {"tensor_parallel": 2}, False, True),
+        ({"ray_address": "head:6379"}, {}, True, False),
+        ({}, {"stream_weights": True}, False, True),
+    ],
+)
+@pytest.mark.s3
+def test_what_loads_weights_itself_is_told_which(
+    fleet: dict[str, Any], model: dict[str, Any], here: bool, known: bool, s3_root: str, tmp_path: Path
+) -> None:
+    fsspec.filesystem("s3", skip_instance_cache=True).put(
+        f"{write_checkpoint(tmp_path / 'm')}/", f"{s3_root}/m/", recursive=True
+    )
+    spec = load_spec(
+        {
+            "name": "n",
+            "models": [{"model": f"{s3_root}/m", **model}],
+            "benchmarks": ["steelyard_facts"],
+            "fleet": {"gpus": 2, "gpu_memory_gb": 8, "device": "cuda", **fleet},
+        }
+    )
+    assert spec.fleet is not None
+    planned = plan_model(spec, spec.models[0], spec.fleet)
+    assert loads_from_here(planned, spec.fleet) is here
+    config = engine_config(spec, planned, spec.fleet, tmp_path)
+    assert config.checkpoint == (planned.checkpoint if known else None)
+    assert config.stream is bool(model.get("stream_weights"))

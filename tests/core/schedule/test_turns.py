@@ -24,6 +24,15 @@ def test_the_longest_goes_first_and_devices_are_given_out_once() -> None:
     assert turns(queue(2, wishes)) == {"b": (0,), "c": (1,)}
 
 
+def test_a_model_that_others_are_compared_with_goes_before_its_campaign_and_no_other() -> None:
+    wishes = {
+        "long": wish(seconds=300, campaign="x"),
+        "base": wish(seconds=10, campaign="x", leads=True),
+        "other": wish(seconds=20, campaign="y", priority=1),
+    }
+    assert turns(queue(2, wishes)) == {"other": (0,), "base": (1,)}
+
+
 def test_equals_go_in_the_order_of_their_tickets() -> None:
     assert turns(queue(1, {"1": wish(), "2": wish()})) == {"1": (0,)}
 
