@@ -27,9 +27,11 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, weights: bool = True) -> Path:
     """
     source = checkpoint.source
     if source.startswith("s3://"):
-        return _from_s3(source, cache_dir() / "checkpoints" / checkpoint.identity, weights=weights)
-    if Path(source).is_dir():
-        return Path(source).resolve()
+        # Two places, so that the one without weights is the same on machines that hold both.
+        name = checkpoint.identity if weights else f"{checkpoint.identity}-without-weights"
+        return _from_s3(source, cache_dir() / "checkpoints" / name, weights=weights)
+    if (folder := Path(source).expanduser()).is_dir():
+        return folder.resolve()
     return _from_hub(checkpoint, weights=weights)
 
 
@@ -70,9 +72,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _from_s3(uri: str, whole: Path, *, weights: bool) -> Path:
-    """Download next to the target and rename: a directory of that name is always as it should be."""
-    target = whole if weights or whole.is_dir() else whole.with_name(f"{whole.name}-without-weights")
+def _from_s3(uri: str, target: Path, *, weights: bool) -> Path:
+    """Download next to ``target`` and rename: a directory of that name is always as it should be."""
     if target.is_dir():
         return target
     from filelock import FileLock

@@ -92,9 +92,8 @@ class Keeper:
         return await start_node([*common, *arguments], self._temporary / f"{name}.log", self._node_environment(devices))
 
     def _node_environment(self, devices: Sequence[str]) -> dict[str, str]:
-        if self._spec.device == "cpu":
-            return {ASKED_BY: "1"}
-        return {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+        devices_of = {ASKED_BY: "1"} if self._spec.device == "cpu" else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+        return {**devices_of, "VLLM_RPC_BASE_PATH": str(self._temporary)}  # of its sockets, which it never removes
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         greeting = asyncio.create_task(self._greet(writer))

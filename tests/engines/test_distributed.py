@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from tests.processes import gone, nothing_left, running, started_since
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ClusterSpec((0, 1), 2, "cpu")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def config(model: Path) -> EngineConfig:
@@ -72,6 +74,14 @@ class TestContract:
         shared = [line for line in maps if "cpushm_" in line or "/psm_" in line]
         assert len(shared) >= 8
         assert all(line.endswith("(deleted)") for line in shared)
+
+    def test_its_sockets_lie_in_a_folder_that_goes_with_the_cluster(
+        self, distributed_engine: DistributedEngine
+    ) -> None:
+        names = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "/" in line]
+        sockets = [Path(name) for name in names if UUID.fullmatch(Path(name).name) and Path(name).exists()]
+        ours = [path for path in sockets if path.parent.name.startswith("sy-ray-")]
+        assert len(ours) >= 8
 
     def test_generates_what_the_model_knows(self, distributed_engine: DistributedEngine) -> None:
         contract.generates_what_the_model_knows(distributed_engine)

@@ -67,9 +67,10 @@ def node(arguments: list[str], environment: dict[str, str], around: list[str]) -
 @pytest.fixture(scope="module")
 def disks(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disks]:
     ours, theirs = tmp_path_factory.mktemp("ours"), tmp_path_factory.mktemp("theirs")
-    environment = {**os.environ, **s3_server.env, ASKED_BY: "1", "STEELYARD_CACHE": str(ours)}
     address = f"127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory(prefix="sy-ray-", dir="/tmp") as temporary, ExitStack() as nodes:
+        own = {ASKED_BY: "1", "STEELYARD_CACHE": str(ours), "VLLM_RPC_BASE_PATH": temporary}
+        environment = {**os.environ, **s3_server.env, **own}
         head = ["--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
         nodes.enter_context(node([*head, f"--temp-dir={temporary}"], environment, []))
         nodes.enter_context(node([f"--address={address}"], environment, [*ELSEWHERE, str(theirs), str(ours)]))
@@ -135,6 +136,7 @@ def test_weights_are_streamed_to_each_node(uri: str, disks: Disks) -> None:
 
 
 def test_each_node_fetches_what_it_lacks(uri: str, disks: Disks) -> None:
+    fetch_checkpoint(read_checkpoint(uri))  # the first node has it from elsewhere
     asked(config(uri), disks)
     for disk in (disks.ours, disks.theirs):
         assert list(disk.rglob("checkpoints/**/model.safetensors"))

@@ -11,9 +11,11 @@ from core.checkpoint.weights import fetch_checkpoint, read_ahead
 from tests.checkpoints import write_checkpoint
 
 
-def test_a_directory_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_directory_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_checkpoint(tmp_path / "a")
     assert fetch_checkpoint(read_checkpoint(str(folder))) == folder.resolve()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch_checkpoint(read_checkpoint("~/a")) == folder.resolve()
 
 
 @pytest.mark.s3
@@ -54,7 +56,7 @@ def test_of_an_s3_checkpoint_one_fetches_and_without_weights_little_is(
         (whole,) = set(pool.map(lambda _: fetch_checkpoint(checkpoint), range(4)))
     assert len(made) == 1
     assert (whole / "model.safetensors").is_file()
-    assert fetch_checkpoint(checkpoint, weights=False) == whole
+    assert fetch_checkpoint(checkpoint, weights=False) == bare
 
 
 def test_weights_are_read_ahead_where_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
