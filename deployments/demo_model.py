@@ -32,11 +32,6 @@ def pad_heads(source: Path, target: Path) -> Path:
     return _once(target, lambda folder: _write_padded(source, folder))
 
 
-def tiny_llama(directory: Path, tokenizer: Path) -> Path:
-    """Write a Llama with random weights (4 heads, 2 key/value heads) and the tokenizer of another checkpoint."""
-    return _once(directory / "tiny-llama", lambda folder: _write_tiny(tokenizer, folder))
-
-
 def _once(target: Path, write: Callable[[Path], None]) -> Path:
     """``target`` as it is, or written beside it and moved into place: it exists only complete."""
     if target.is_dir():
@@ -112,11 +107,6 @@ def _write_padded(source: Path, folder: Path) -> None:
     padded.generation_config = model.generation_config
     padded.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-
-
-def _write_tiny(tokenizer: Path, folder: Path) -> None:
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "max_position_embeddings": 512}
-    write_llama(tokenizer, folder, "bfloat16", **sizes)
 
 
 def write_llama(tokenizer: Path, folder: Path, dtype: str, **config: Any) -> None:

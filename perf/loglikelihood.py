@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,10 @@ async def our_way(session: Any, requests: Sequence[Loglikelihood]) -> Answers:
     return Answers(time.monotonic() - begun, answers)
 
 
-async def compare(session: Any, label: str, requests: list[Loglikelihood], runs: int) -> Ratio:
-    """Run both ways in turns."""
+async def compare(
+    session: Any, label: str, requests: list[Loglikelihood], runs: int, exact: dict[str, int] | None
+) -> Ratio:
+    """Run both ways in turns. ``exact`` are the choices in float32, where known."""
     theirs, ours = [], []
     for _ in range(runs):
         theirs.append(await harness_way(session, requests))
@@ -118,6 +120,10 @@ async def compare(session: Any, label: str, requests: list[Loglikelihood], runs:
         f"max |Δ logprob| {apart:.1e}; answers that differ: {differing(best, ours[0].choices())}, of the harness's way against "
         f"itself in another order {differing(best, again.choices())}; is_greedy differs: {greedy}"
     )
+    if exact is not None:
+        ways = ("ours", ours[0]), ("theirs", theirs[0]), ("theirs in another order", again)
+        counts = ", ".join(f"{name} {differing(exact, way.choices())}" for name, way in ways)
+        note += f"; other answers than in float32: {counts}"
     seconds = [[each.seconds for each in way] for way in (ours, theirs)]
     return ratio(f"{label}, {len(best)} questions", "s", *seconds, target=TARGETS.get(label, ""), note=note)
 
@@ -127,10 +133,22 @@ def differing(one: dict[str, int], other: dict[str, int]) -> int:
     return sum(other[question] != choice for question, choice in one.items())
 
 
-async def measure(opened: EngineConfig, kinds: dict[str, int], runs: int) -> list[Ratio]:
-    """Open one engine and compare every kind of work on it."""
+async def in_float32(opened: EngineConfig, kinds: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Return the choices of every kind of work in float32, in which both ways agree."""
     from engines.vllm_io import Session
 
+    session = await Session.open(replace(opened, dtype="float32"))
+    try:
+        return {label: (await our_way(session, KINDS[label][0](count))).choices() for label, count in kinds.items()}
+    finally:
+        await session.close()
+
+
+async def measure(opened: EngineConfig, kinds: dict[str, int], runs: int, *, exact: bool) -> list[Ratio]:
+    """Open one engine and compare every kind of work on it; with ``exact``, first another for the choices in float32."""
+    from engines.vllm_io import Session
+
+    right = await in_float32(opened, kinds) if exact else {}
     session = await Session.open(opened)
     try:
         warm = questions.texts(4, shots=1)
@@ -139,7 +157,7 @@ async def measure(opened: EngineConfig, kinds: dict[str, int], runs: int) -> lis
         found = []
         for label, count in kinds.items():
             make, _ = KINDS[label]
-            found.append(await compare(session, label, make(count), runs))
+            found.append(await compare(session, label, make(count), runs, right.get(label)))
             say(f"{label}: {found[-1].value:.2f}×")
         return found
     finally:
@@ -153,6 +171,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--only", nargs="*", default=[], help="kinds of work: " + "; ".join(KINDS))
+    parser.add_argument("--exact", action="store_true", help="also count answers that float32 would not give")
     parser.add_argument("--model", type=Path, help="a checkpoint; SmolLM2-135M where left out")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     asked = parser.parse_args()
@@ -172,7 +191,7 @@ def main() -> int:
         for label, (_, count) in KINDS.items()
         if not asked.only or label in asked.only
     }
-    rows = asyncio.run(measure(opened, kinds, asked.runs))
+    rows = asyncio.run(measure(opened, kinds, asked.runs, exact=asked.exact))
     report(f"Log-likelihoods, ours against the harness's way, {asked.dtype}", rows, begun, before)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from deployments.demo_model import _once, make_smollm2, pad_heads, tiny_llama
+from deployments.demo_model import _once, make_smollm2, pad_heads
 
 # As those of real vision-language models: a message is a string or a list of parts.
 CHAT_TEMPLATE = """{% for turn in messages %}<|im_start|>{{ turn.role }}
@@ -72,8 +72,3 @@ def _write_tiny_vlm(tokenizer: Path, folder: Path) -> None:
     Idefics3ForConditionalGeneration(config).to(torch.float32).save_pretrained(folder)
     images = Idefics3ImageProcessorPil(size={"longest_edge": 128}, max_image_size={"longest_edge": 64})
     Idefics3Processor(images, words, image_seq_len=4, chat_template=CHAT_TEMPLATE).save_pretrained(folder)
-
-
-def tiny(cache: Path) -> Path:
-    """Two layers of random weights behind the same tokenizer."""
-    return tiny_llama(cache, smollm2(cache))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from core.errors import UserError, nearest
 
@@ -66,9 +66,11 @@ class Checkpoint:
     has_tokenizer: bool = True
 
     @property
-    def is_remote(self) -> bool:
-        """Whether it lies on S3 or on the hub, so that any machine can fetch it."""
-        return self.source.startswith("s3://") or not self.revision.startswith("sha256:")
+    def place(self) -> Literal["s3", "hub", "directory"]:
+        """What ``source`` names."""
+        if self.source.startswith("s3://"):
+            return "s3"
+        return "directory" if self.revision.startswith("sha256:") else "hub"
 
 
 @dataclass(frozen=True)

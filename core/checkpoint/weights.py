@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 
 from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.files import open_files, read_weights
+from core.checkpoint.headers import read_header
 from core.errors import HubUnreachableError, UserError
 
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -23,6 +25,8 @@ def cache_dir() -> Path:
 def fetch_checkpoint(checkpoint: Checkpoint, *, weights: bool = True) -> Path:
     """Return a local directory that holds the checkpoint, with or without its weights. Of those who ask at once, one fetches.
 
+    Without weights, safetensors files of S3 have their headers only: vLLM goes by them too, and nobody can load such a file.
+
     Raises `core.errors.UserError` where the hub has no such revision, `core.errors.HubUnreachableError` where it does not answer.
     """
     source = checkpoint.source
@@ -33,6 +37,14 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, weights: bool = True) -> Path:
     if (folder := Path(source).expanduser()).is_dir():
         return folder.resolve()
     return _from_hub(checkpoint, weights=weights)
+
+
+def has_weights(folder: str) -> bool:
+    """Whether a directory holds a checkpoint with all its weights."""
+    try:
+        return Path(folder).is_dir() and read_weights(open_files(folder, None)).bytes > 0
+    except UserError:
+        return False
 
 
 def read_ahead(folder: Path) -> int:
@@ -98,3 +110,7 @@ def _download(uri: str, folder: Path, *, weights: bool) -> None:
     names = [within(key.removeprefix(root)) for key in filesystem.find(root)]
     wanted = [name for name in names if weights or not name.endswith(WEIGHT_ENDINGS)]
     filesystem.get([root + name for name in wanted], [str(folder / name) for name in wanted])
+    if not weights:
+        files = open_files(uri, None)
+        for name in filter(lambda name: name.endswith(".safetensors"), files.names):
+            (folder / name).write_bytes(files.read(name, 0, read_header(files, name).data_start))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,17 +11,16 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.checkpoint.checkpoint import Checkpoint
-from core.checkpoint.files import open_files, weight_files
-from core.checkpoint.weights import fetch_checkpoint
+from core.checkpoint.weights import fetch_checkpoint, has_weights
 from core.errors import UserError
 from engines.engine import FETCHING, EngineConfig
 
 
 def on_every_node(config: EngineConfig) -> EngineConfig:
-    """Return ``config`` as all nodes with GPUs can load it.
+    """Return ``config`` as all nodes with GPUs can load it, whatever of it they have.
 
-    Tokenizer, config and the like are fetched by each that lacks them. Weights that are not everywhere, nor streamed, are left to
-    vLLM's workers (`engines.node_loader`): only they know which nodes the model is on.
+    vLLM fetches from the hub by itself. From S3 each node gets all but the weights, and where these are not streamed vLLM's workers
+    get them (`engines.node_loader`): only they know which nodes the model is on.
 
     Raises `core.errors.UserError` for a directory that is not on all nodes, and where nodes would keep what they fetch in
     different places.
@@ -31,55 +28,46 @@ def on_every_node(config: EngineConfig) -> EngineConfig:
     checkpoint = config.checkpoint
     if checkpoint is None:
         return config
-    found = _ask_nodes(look, config.model, checkpoint)
-    if len(places := {place for place, _ in found.values()}) > 1:
+    if checkpoint.place != "s3":
+        lacking = [host for host, found in _ask_nodes(has_weights, config.model) if not found]
+        if lacking and checkpoint.place == "directory":
+            raise UserError(
+                f"{config.model!r} is not whole on {lacking[0]}, a node of the Ray cluster: put it there, or name a checkpoint "
+                "on the hub or on S3, which nodes fetch themselves"
+            )
+        return replace(config, model=checkpoint.source, revision=checkpoint.revision) if lacking else config
+    places = {place for _, place in _ask_nodes(fetch_rest, checkpoint)}
+    if len(places) > 1:
         raise UserError(
             f"{checkpoint.source!r} would be in different places on the nodes of the Ray cluster "
-            f"({', '.join(sorted(places))}): set HF_HOME and STEELYARD_CACHE to the same on all of them"
+            f"({', '.join(sorted(places))}): set STEELYARD_CACHE to the same on all of them"
         )
     placed = replace(config, model=places.pop())
-    if config.stream or all(whole for _, whole in found.values()):
+    if config.stream:
         return placed
     inner = {name: config.extra[name] for name in ("load_format", "model_loader_extra_config") if name in config.extra}
     fetching = {"checkpoint": asdict(checkpoint), "inner": inner}
     return replace(placed, extra={**config.extra, "load_format": FETCHING, "model_loader_extra_config": fetching})
 
 
-def look(model: str, checkpoint: Checkpoint) -> tuple[str, bool]:
-    """Return the directory of this node that holds the checkpoint, and whether its weights are there too.
-
-    Without it, it is fetched but for the weights. Raises `core.errors.UserError` for a user's own directory that is not here.
-    """
-    if has_weights(model):
-        return model, True
-    if not checkpoint.is_remote:
-        raise UserError(
-            f"{model!r} is not on the Ray cluster's node {socket.gethostname()}: put it there, or name a checkpoint on "
-            "the hub or on S3, which nodes fetch themselves"
-        )
-    folder = str(fetch_checkpoint(checkpoint, weights=False))
-    return folder, has_weights(folder)
+def fetch_rest(checkpoint: Checkpoint) -> str:
+    """Have all of a checkpoint but its weights on this node. Returns the directory."""
+    return str(fetch_checkpoint(checkpoint, weights=False))
 
 
-def has_weights(folder: str) -> bool:
-    """Whether a directory of this node holds all weight files of a checkpoint."""
-    try:
-        return bool(weight_files(open_files(folder, None))) if Path(folder).is_dir() else False
-    except UserError:
-        return False
-
-
-def _ask_nodes(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Return node id → what ``function`` says there, of the nodes with GPUs and this one."""
+def _ask_nodes(function: Callable[..., Any], *arguments: Any) -> list[tuple[str, Any]]:
+    """Return (host, what ``function`` says there) of the nodes with GPUs and of this one."""
     here = ray.get_runtime_context().get_node_id()
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    chosen = [node["NodeID"] for node in alive if node["Resources"].get("GPU") or node["NodeID"] == here]
+    chosen = [
+        node for node in ray.nodes() if node["Alive"] and (node["Resources"].get("GPU") or node["NodeID"] == here)
+    ]
     asked = ray.remote(num_cpus=0)(function)
     answers = [
-        asked.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(*arguments)
+        asked.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(*arguments)
         for node in chosen
     ]
     try:
-        return dict(zip(chosen, ray.get(answers), strict=True))
+        found = ray.get(answers)
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, UserError) else error from None
+    return [(str(node["NodeManagerHostname"]), answer) for node, answer in zip(chosen, found, strict=True)]

@@ -31,11 +31,6 @@ def padded_smollm2(model_cache: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(model_cache: Path) -> Path:
-    return models.tiny(model_cache)
-
-
-@pytest.fixture(scope="session")
 def tiny_vlm(model_cache: Path) -> Path:
     return models.tiny_vlm(model_cache)
 

@@ -1,13 +1,16 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
 import psutil
 import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from core.checkpoint import weights
 from core.checkpoint.checkpoint import read_checkpoint
-from core.checkpoint.weights import fetch_checkpoint, read_ahead
+from core.checkpoint.weights import fetch_checkpoint, has_weights, read_ahead
 from tests.checkpoints import write_checkpoint
 
 
@@ -43,7 +46,13 @@ def test_of_an_s3_checkpoint_one_fetches_and_without_weights_little_is(
     monkeypatch.setenv("STEELYARD_CACHE", str(tmp_path / "cache"))
     checkpoint = read_checkpoint(f"{s3_root}/a")
     bare = fetch_checkpoint(checkpoint, weights=False)
-    assert {path.name for path in bare.iterdir()} == {"config.json", "tokenizer.json"}
+    assert {path.name for path in bare.iterdir()} == {"config.json", "tokenizer.json", "model.safetensors"}
+    header = (bare / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes().startswith(header)
+    assert set(json.loads(header[8:])) == {"model.embed_tokens.weight"}
+    with pytest.raises(SafetensorError):
+        load_file(bare / "model.safetensors")
+    assert (has_weights(str(bare)), has_weights(str(folder)), has_weights("/none")) == (False, True, False)
     made: list[str] = []
     download = weights._download
 
