@@ -61,13 +61,12 @@ async def fetch(planned: PlannedModel, *, weights: bool) -> Path:
 
 
 def loads_from_here(planned: PlannedModel, fleet: FleetSpec) -> bool:
-    """Whether the model's engine reads weights from this machine's disk."""
-    return not (planned.model.stream_weights or loads_elsewhere(planned, fleet))
+    """Whether the model's engine reads weights from this machine's disk.
 
-
-def loads_elsewhere(planned: PlannedModel, fleet: FleetSpec) -> bool:
-    """Whether the model is loaded by nodes of a Ray cluster that may be other machines, and fetch its weights themselves."""
-    return planned.placement.engine == "distributed" and bool(fleet.ray_address or fleet.kuberay)
+    It does not where they are streamed, nor on nodes of a Ray cluster that may be other machines and fetch them themselves.
+    """
+    elsewhere = planned.placement.engine == "distributed" and bool(fleet.ray_address or fleet.kuberay)
+    return not (planned.model.stream_weights or elsewhere)
 
 
 @task(name="prepare", task_run_name="prepare {benchmark.name}", cache_policy=NO_CACHE)

@@ -28,7 +28,7 @@ from engines.distributed.replica import ServiceReplica
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.lightweight import LightweightEngine
 from engines.slots import Held
-from tasks.prepare import CellWork, loads_elsewhere
+from tasks.prepare import CellWork, loads_from_here
 from tasks.say import say
 
 
@@ -158,7 +158,7 @@ def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, w
         device=fleet.device,
         gpu_memory_gb=fleet.gpu_memory_gb,
         seed=spec.seed,
-        checkpoint=planned.checkpoint if model.stream_weights or loads_elsewhere(planned, fleet) else None,
+        checkpoint=None if loads_from_here(planned, fleet) else planned.checkpoint,
         stream=model.stream_weights,
         extra=_extra(spec, fleet, model.vllm),
     )

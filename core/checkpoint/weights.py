@@ -30,7 +30,7 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, weights: bool = True) -> Path:
     Raises `core.errors.UserError` where the hub has no such revision, `core.errors.HubUnreachableError` where it does not answer.
     """
     source = checkpoint.source
-    if source.startswith("s3://"):
+    if checkpoint.place == "s3":
         # Two places, so that the one without weights is the same on machines that hold both.
         name = checkpoint.identity if weights else f"{checkpoint.identity}-without-weights"
         return _from_s3(source, cache_dir() / "checkpoints" / name, weights=weights)
