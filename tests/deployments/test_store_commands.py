@@ -162,7 +162,7 @@ def test_garbage_goes_past_its_grace_time_and_what_is_in_use_or_foreign_stays(
     storage.put("responses/cell=x/notes.txt", b"mine")
     storage.put("cells/notes.txt", b"mine")
     storage.put(".scratch/half", b"half")
-    made_old(store, "c" * 64, "a" * 64, "f" * 64, f"responses/cell={'d' * 64}", "holders/0", "half", "notes")
+    made_old(store, "c" * 64, "a" * 64, "f" * 64, f"responses/cell={'d' * 64}", f"holders/{'0' * 32}", "half", "notes")
     before = files(store)
     _, out, _ = steelyard("gc", store.uri)
     assert files(store) == before
