@@ -16,12 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from core.campaign import FleetSpec
 from core.errors import EngineDiedError
 from core.schedule.turns import Demand
 from engines.devices import INHERITED, visible_names
 from engines.distributed import runtime
+
+LARGEST = 1 << 16  # bytes that a holder writes down at most
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Holder:
     key: str
     started: float
     gives_way: bool = False
+    ends_soon: bool = False  # and leaves another room to load in
 
     @property
     def label(self) -> str:
@@ -62,6 +66,14 @@ class Held:
         descriptors, self.descriptors = self.descriptors, ()
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def end_soon(self) -> None:
+        """Say that another may load on our one device meanwhile (`engines.berth`)."""
+        if not self.descriptors:  # it has ended
+            return
+        with ledger():
+            told = json.loads(os.pread(self.descriptors[0], LARGEST, 0))
+            _write(self.descriptors[0], {**told, "ends_soon": True})
 
 
 def device_pool(fleet: FleetSpec, engine: str, environment: Mapping[str, str]) -> DevicePool:
@@ -92,7 +104,7 @@ def read_holders(pool: DevicePool, free: Mapping[str, int]) -> list[Holder]:
     for name in pool.names:
         if name not in free:
             with suppress(ValueError, KeyError, TypeError):
-                told = json.loads(_slot_path(pool.kind, name).read_text(encoding="utf-8"))
+                told = json.loads(slot_path(pool.kind, name).read_text(encoding="utf-8"))
                 found.append(Holder(**{**told, "device": name, "demand": Demand(**told["demand"])}))
     return found
 
@@ -118,16 +130,21 @@ def keep(kind: str, names: Sequence[str], label: str, environment: Mapping[str, 
 
 
 def lock_free(pool: DevicePool) -> dict[str, int]:
-    """Lock every device of ``pool`` that nobody holds; returns their descriptors by name. Within the ledger."""
-    return {name: slot for name in pool.names if (slot := lock(_slot_path(pool.kind, name))) is not None}
+    """Lock every device of ``pool`` that nobody holds or is promised; returns their descriptors by name. Within the ledger."""
+    open_to_all = [name for name in pool.names if not _is_locked(berth_path(pool.kind, name))]
+    return {name: slot for name in open_to_all if (slot := lock(slot_path(pool.kind, name))) is not None}
 
 
 def write_holder(slots: Mapping[str, int], demand: Demand, key: str, *, gives_way: bool = False) -> None:
     """Write into slots that are locked who holds them from now."""
     for name, descriptor in slots.items():
         holder = Holder(name, demand, os.getpid(), key, time.time(), gives_way)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
+        _write(descriptor, asdict(holder))
+
+
+def _write(descriptor: int, told: Mapping[str, Any]) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(told).encode(), 0)
 
 
 def folder() -> Path:
@@ -156,5 +173,20 @@ def lock(path: Path) -> int | None:
     return descriptor
 
 
-def _slot_path(kind: str, name: str) -> Path:
+def _is_locked(path: Path) -> bool:
+    if not path.exists():
+        return False
+    descriptor = lock(path)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
+def slot_path(kind: str, name: str) -> Path:
+    """Whoever holds the device keeps this file locked."""
     return folder() / f"{kind}-{name}.slot"
+
+
+def berth_path(kind: str, name: str) -> Path:
+    """Whoever is promised the device keeps this file locked."""
+    return folder() / f"{kind}-{name}.berth"

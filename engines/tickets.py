@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from core.schedule.turns import UNKNOWN_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free, waits
+from engines.berth import Berth, promised
 from engines.slots import DevicePool, Held, Holder, folder, ledger, lock_free, read_holders, write_holder
 
 
@@ -67,6 +68,20 @@ class Ticket:
                 write_holder(_slots(held), self.demand, self._key)
                 self.drop()
             return held
+
+    def take_berth(self) -> Berth | None:
+        """Have a device promised whose engine ends soon and leaves room, if it is our turn next; the ticket is used up then.
+
+        Where somebody waits for several devices at once nothing is promised: that would keep them waiting.
+        """
+        with ledger():
+            queue = _seen(self.pool)
+            if any(wish.demand.gpus > 1 for wish in queue.wishes.values()) or not turn_if_free(queue, self._key):
+                return None
+            berth = promised(self.pool, self.demand, self._key)
+            if berth is not None:
+                self.drop()
+            return berth
 
     def is_first(self) -> bool:
         """Whether it would be served if nothing held any device."""

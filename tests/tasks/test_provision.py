@@ -114,6 +114,29 @@ def test_what_is_left_to_answer_decides_whether_a_model_is_compiled(
     assert found.placement.reason.startswith(planned.placement.reason)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_model_that_leaves_room_is_told_to_take_half(device: str, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "m")
+    spec = load_spec(
+        {
+            "name": "n",
+            "models": [str(checkpoint)],
+            "benchmarks": ["steelyard_facts"],
+            "fleet": {"gpus": 1, "gpu_memory_gb": 8, "device": device},
+            "policy": {"load_ahead": True},
+        }
+    )
+    assert spec.fleet is not None
+    planned = plan_model(spec, spec.models[0], spec.fleet)
+    config = engine_config(spec, planned, spec.fleet, checkpoint)
+    assert config.gpu_memory_gb == 4
+    if device == "cpu":
+        assert config.extra == {}
+    else:
+        assert config.extra["gpu_memory_utilization"] == 0.45
+        assert 1.5e9 < config.extra["kv_cache_memory_bytes"] < 1.6e9
+
+
 @pytest.mark.parametrize(
     ("fleet", "model", "here", "known"),
     [
