@@ -156,20 +156,20 @@ async def bench(ours: ModelRun, planned: PlannedModel, *, keep: bool = True) -> 
     spec, fleet, timeline = ours.spec, ours.fleet, ours.timeline
     config = engine_config(spec, planned, fleet, ours.weights)
 
-    def engine_on(held: Held) -> Engine:
+    def engine_on(some: Held) -> Engine:
         def build(config: EngineConfig, again: bool) -> Engine:
-            if again and cluster is not None and held.devices == cluster.devices:  # a replica has a cluster of its own
+            if again and cluster is not None and some.devices == cluster.devices:  # a replica has a cluster of its own
                 stand(config)
-            if ahead is not None and held is first and not again:
+            if ahead is not None and some is held and not again:
                 return ahead
-            return build_engine(spec, planned, config, held, cluster)
+            return build_engine(spec, planned, config, some, cluster)
 
         return recovering(spec, ours.recovery, config, build)
 
     async with AsyncExitStack() as stack:
         until_free = stack.enter_context(ExitStack())
         with timeline.span("wait"):
-            first = held = await stack.enter_async_context(hold_devices(spec, planned, fleet, config, ours.place))
+            held = await stack.enter_async_context(hold_devices(spec, planned, fleet, config, ours.place))
             ahead = await stack.enter_async_context(
                 loaded_ahead(held, lambda: build_engine(spec, planned, config, held, None), planned.model.name)
             )
