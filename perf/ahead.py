@@ -64,7 +64,7 @@ def seconds_between(spans: list[Span]) -> tuple[float, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m perf.ahead", description=__doc__)
-    parser.add_argument("--docs", type=int, default=100, help="docs of each benchmark")
+    parser.add_argument("--docs", type=int, default=250, help="docs of each benchmark")
     parser.add_argument("--runs", type=int, default=3, help="turns")
     asked = parser.parse_args()
     begun, before = time.monotonic(), load()
