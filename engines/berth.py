@@ -15,6 +15,7 @@ from engines.slots import (
     DevicePool,
     Held,
     berth_path,
+    is_locked,
     ledger,
     lock,
     lock_free,
@@ -25,9 +26,12 @@ from engines.slots import (
 
 
 class Berth(Held):
-    """One device, promised. To be released once, whether it was taken or not."""
+    """One of the devices that are `ending`, promised. To be made within the ledger, and released once, taken or not."""
 
-    def __init__(self, pool: DevicePool, name: str, berth: int, demand: Demand, key: str) -> None:
+    def __init__(self, pool: DevicePool, name: str, demand: Demand, key: str) -> None:
+        berth = lock(berth_path(pool.kind, name))
+        if berth is None:
+            raise ValueError(f"device {name} is promised already")
         self._slot = os.open(slot_path(pool.kind, name), os.O_RDWR)
         self._berth, self._demand, self._key = berth, demand, key
         super().__init__(pool, [name], [self._slot, berth])
@@ -44,12 +48,13 @@ class Berth(Held):
             return True
 
 
-def promised(pool: DevicePool, demand: Demand, key: str) -> Berth | None:
-    """Have one device promised whose engine ends soon; None where there is none, or it is promised already. Within the ledger."""
+def ending(pool: DevicePool) -> list[str]:
+    """Names of the devices whose engines end soon and leave room, and that are promised to nobody. Within the ledger."""
     free = lock_free(pool)
     for slot in free.values():
         os.close(slot)
-    for holder in read_holders(pool, free):
-        if holder.ends_soon and (berth := lock(berth_path(pool.kind, holder.device))) is not None:
-            return Berth(pool, holder.device, berth, demand, key)
-    return None
+    return [
+        holder.device
+        for holder in read_holders(pool, free)
+        if holder.ends_soon and not is_locked(berth_path(pool.kind, holder.device))
+    ]

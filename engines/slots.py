@@ -131,7 +131,7 @@ def keep(kind: str, names: Sequence[str], label: str, environment: Mapping[str, 
 
 def lock_free(pool: DevicePool) -> dict[str, int]:
     """Lock every device of ``pool`` that nobody holds or is promised; returns their descriptors by name. Within the ledger."""
-    open_to_all = [name for name in pool.names if not _is_locked(berth_path(pool.kind, name))]
+    open_to_all = [name for name in pool.names if not is_locked(berth_path(pool.kind, name))]
     return {name: slot for name in open_to_all if (slot := lock(slot_path(pool.kind, name))) is not None}
 
 
@@ -173,7 +173,8 @@ def lock(path: Path) -> int | None:
     return descriptor
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
+    """Whether somebody keeps ``path`` locked."""
     if not path.exists():
         return False
     descriptor = lock(path)

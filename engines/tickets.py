@@ -15,8 +15,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from core.schedule.turns import UNKNOWN_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free, waits
-from engines.berth import Berth, promised
+from core.schedule.turns import (
+    UNKNOWN_SECONDS,
+    Demand,
+    Holding,
+    Queue,
+    Wish,
+    lacking,
+    next_on,
+    turn,
+    turn_if_free,
+    waits,
+)
+from engines.berth import Berth, ending
 from engines.slots import DevicePool, Held, Holder, folder, ledger, lock_free, read_holders, write_holder
 
 
@@ -70,18 +81,19 @@ class Ticket:
             return held
 
     def take_berth(self) -> Berth | None:
-        """Have a device promised whose engine ends soon and leaves room, if it is our turn next; the ticket is used up then.
+        """Have a device promised whose engine ends soon, if it will be our turn there; the ticket is used up then.
 
         Where somebody waits for several devices at once nothing is promised: that would keep them waiting.
         """
         with ledger():
             queue = _seen(self.pool)
-            if any(wish.demand.gpus > 1 for wish in queue.wishes.values()) or not turn_if_free(queue, self._key):
+            if any(wish.demand.gpus > 1 for wish in queue.wishes.values()):
                 return None
-            berth = promised(self.pool, self.demand, self._key)
-            if berth is not None:
-                self.drop()
-            return berth
+            for name in ending(self.pool):
+                if next_on(queue, self.pool.names.index(name), self._key):
+                    self.drop()
+                    return Berth(self.pool, name, self.demand, self._key)
+            return None
 
     def is_first(self) -> bool:
         """Whether it would be served if nothing held any device."""

@@ -67,6 +67,12 @@ def turn_if_free(queue: Queue, key: str) -> bool:
     return key in _starts(replace(state_of(queue), running={}))
 
 
+def next_on(queue: Queue, device: int, key: str) -> bool:
+    """Say whether the wish ``key`` would start on ``device`` if what holds that had ended."""
+    others = {name: held for name, held in queue.holdings.items() if device not in held.devices}
+    return device in turn(replace(queue, holdings=others), key)
+
+
 def waits(queue: Queue) -> bool:
     """Say whether anybody waits who could start, or who will be ready in a moment."""
     return bool(state_of(queue).waiting)

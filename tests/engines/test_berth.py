@@ -86,7 +86,15 @@ def test_an_engine_that_was_started_before_holds_the_device_too(pool: DevicePool
 
 
 @pytest.mark.usefixtures("running")
-def test_nobody_overtakes(pool: DevicePool) -> None:
+def test_whoever_comes_first_is_promised_the_device_whoever_asks_first(pool: DevicePool) -> None:
+    first, second = Ticket(pool, Demand("c", 1)), Ticket(pool, Demand("d", 1))
+    assert second.take_berth() is None
+    berth_of(first).release()
+    second.drop()
+
+
+@pytest.mark.usefixtures("running")
+def test_nobody_overtakes_a_gang(pool: DevicePool) -> None:
     gang = Ticket(pool, Demand("gang", 2))
     small = Ticket(pool, Demand("small", 1))
     assert small.take_berth() is None
