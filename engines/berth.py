@@ -11,22 +11,11 @@ import fcntl
 import os
 
 from core.schedule.turns import Demand
-from engines.slots import (
-    DevicePool,
-    Held,
-    berth_path,
-    is_locked,
-    ledger,
-    lock,
-    lock_free,
-    read_holders,
-    slot_path,
-    write_holder,
-)
+from engines.slots import DevicePool, Held, berth_path, ledger, lock, slot_path, write_holder
 
 
 class Berth(Held):
-    """One of the devices that are `ending`, promised. To be made within the ledger, and released once, taken or not."""
+    """One device, promised. To be made within the ledger, and released once, taken or not."""
 
     def __init__(self, pool: DevicePool, name: str, demand: Demand, key: str) -> None:
         berth = lock(berth_path(pool.kind, name))
@@ -46,15 +35,3 @@ class Berth(Held):
             write_holder({self.pool.names[self.devices[0]]: self._slot}, self._demand, self._key)
             fcntl.flock(self._berth, fcntl.LOCK_UN)
             return True
-
-
-def ending(pool: DevicePool) -> list[str]:
-    """Names of the devices whose engines end soon and leave room, and that are promised to nobody. Within the ledger."""
-    free = lock_free(pool)
-    for slot in free.values():
-        os.close(slot)
-    return [
-        holder.device
-        for holder in read_holders(pool, free)
-        if holder.ends_soon and not is_locked(berth_path(pool.kind, holder.device))
-    ]

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +23,6 @@ from core.errors import EngineDiedError
 from core.schedule.turns import Demand
 from engines.devices import INHERITED, visible_names
 from engines.distributed import runtime
-
-LARGEST = 1 << 16  # bytes that a holder writes down at most
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ class Held:
         if not self.descriptors:  # it has ended
             return
         with ledger():
-            told = json.loads(os.pread(self.descriptors[0], LARGEST, 0))
-            _write(self.descriptors[0], {**told, "ends_soon": True})
+            told = json.loads(slot_path(self.pool.kind, self.pool.names[self.devices[0]]).read_text(encoding="utf-8"))
+            rewrite(self.descriptors[0], {**told, "ends_soon": True})
 
 
 def device_pool(fleet: FleetSpec, engine: str, environment: Mapping[str, str]) -> DevicePool:
@@ -92,13 +90,10 @@ def device_pool(fleet: FleetSpec, engine: str, environment: Mapping[str, str]) -
 def holders(pool: DevicePool) -> list[Holder]:
     """Who holds devices of ``pool`` now."""
     with ledger():
-        free = lock_free(pool)
-        for slot in free.values():
-            os.close(slot)
-        return read_holders(pool, free)
+        return read_holders(pool, free_names(pool))
 
 
-def read_holders(pool: DevicePool, free: Mapping[str, int]) -> list[Holder]:
+def read_holders(pool: DevicePool, free: Container[str]) -> list[Holder]:
     """Who holds the devices of ``pool`` that are not ``free``, but for those that have not written yet. Within the ledger."""
     found = []
     for name in pool.names:
@@ -135,14 +130,23 @@ def lock_free(pool: DevicePool) -> dict[str, int]:
     return {name: slot for name in open_to_all if (slot := lock(slot_path(pool.kind, name))) is not None}
 
 
+def free_names(pool: DevicePool) -> set[str]:
+    """Names of the devices that `lock_free` would lock. Within the ledger."""
+    free = lock_free(pool)
+    for slot in free.values():
+        os.close(slot)
+    return set(free)
+
+
 def write_holder(slots: Mapping[str, int], demand: Demand, key: str, *, gives_way: bool = False) -> None:
     """Write into slots that are locked who holds them from now."""
     for name, descriptor in slots.items():
         holder = Holder(name, demand, os.getpid(), key, time.time(), gives_way)
-        _write(descriptor, asdict(holder))
+        rewrite(descriptor, asdict(holder))
 
 
-def _write(descriptor: int, told: Mapping[str, Any]) -> None:
+def rewrite(descriptor: int, told: Mapping[str, Any]) -> None:
+    """Put ``told``, JSON values, in place of all that a file says."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(told).encode(), 0)
 

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -22,13 +22,26 @@ from core.schedule.turns import (
     Queue,
     Wish,
     lacking,
-    next_on,
     turn,
+    turn_beside,
     turn_if_free,
     waits,
 )
-from engines.berth import Berth, ending
-from engines.slots import DevicePool, Held, Holder, folder, ledger, lock_free, read_holders, write_holder
+from engines.berth import Berth
+from engines.slots import (
+    DevicePool,
+    Held,
+    Holder,
+    berth_path,
+    folder,
+    free_names,
+    is_locked,
+    ledger,
+    lock_free,
+    read_holders,
+    rewrite,
+    write_holder,
+)
 
 
 @dataclass(frozen=True)
@@ -81,19 +94,14 @@ class Ticket:
             return held
 
     def take_berth(self) -> Berth | None:
-        """Have a device promised whose engine ends soon, if it will be our turn there; the ticket is used up then.
-
-        Where somebody waits for several devices at once nothing is promised: that would keep them waiting.
-        """
+        """Have a device promised whose engine ends soon, if it will be our turn there; the ticket is used up then."""
         with ledger():
-            queue = _seen(self.pool)
-            if any(wish.demand.gpus > 1 for wish in queue.wishes.values()):
+            device = turn_beside(_seen(self.pool), self._key)
+            if device is None:
                 return None
-            for name in ending(self.pool):
-                if next_on(queue, self.pool.names.index(name), self._key):
-                    self.drop()
-                    return Berth(self.pool, name, self.demand, self._key)
-            return None
+            berth = Berth(self.pool, self.pool.names[device], self.demand, self._key)
+            self.drop()
+            return berth
 
     def is_first(self) -> bool:
         """Whether it would be served if nothing held any device."""
@@ -109,8 +117,7 @@ class Ticket:
 
     def _write(self, ready: bool) -> None:
         asked = _Asked(self.pool.kind, self.pool.names, Wish(self.demand, self._since, ready))
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(asdict(asked)).encode(), 0)
+        rewrite(self._descriptor, asdict(asked))
 
 
 def take_idle(pool: DevicePool, gpus: int, label: str) -> Held | None:
@@ -143,13 +150,10 @@ def _slots(held: Held) -> dict[str, int]:
 
 
 def _seen(pool: DevicePool) -> Queue:
-    free = lock_free(pool)
-    for slot in free.values():
-        os.close(slot)
-    return _queue(pool, free)
+    return _queue(pool, free_names(pool))
 
 
-def _queue(pool: DevicePool, free: Mapping[str, int]) -> Queue:
+def _queue(pool: DevicePool, free: Container[str]) -> Queue:
     """Gather what everybody wrote down. Within the ledger."""
     now = time.time()
     holdings: dict[str, Holding] = {}
@@ -158,7 +162,10 @@ def _queue(pool: DevicePool, free: Mapping[str, int]) -> Queue:
         if name not in free:
             holder = told.get(name) or Holder(name, Demand("?", 1, UNKNOWN_SECONDS), 0, name, now)
             before = holdings[holder.key].devices if holder.key in holdings else ()
-            holdings[holder.key] = Holding(holder.demand, (*before, index), holder.started, holder.gives_way)
+            has_room = holder.ends_soon and not is_locked(berth_path(pool.kind, name))
+            holdings[holder.key] = Holding(
+                holder.demand, (*before, index), holder.started, holder.gives_way, ends_soon=has_room
+            )
     return Queue(len(pool.names), _wishes(pool), holdings, now)
 
 

@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from core.errors import SteelyardError
 from core.monitor.tail import Tail
 from core.plan import PlannedModel
-from core.request import Request, Response
 from engines.berth import Berth
-from engines.engine import Engine, EngineInfo
+from engines.engine import Engine
+from engines.loaded import Loaded
 from engines.slots import Held
-from engines.stop import Stop
 from tasks.say import say, warn
 
 POLL_SECONDS = 0.1  # a lock that comes free tells nobody
 LEAST_SECONDS = 5.0  # from when on an engine's end is near
 LOADS = 1.5  # or so many times what its own load took
-
-
-class Loaded:
-    """An `engines.engine.Engine` that was opened before."""
-
-    def __init__(self, engine: Engine, info: EngineInfo) -> None:
-        self._engine, self._info = engine, info
-
-    def open(self) -> EngineInfo:
-        """Say what came up."""
-        return self._info
-
-    def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
-        """See `engines.engine.Engine.run`."""
-        return self._engine.run(requests, stop)
-
-    def stats(self) -> dict[str, float]:
-        """See `engines.engine.Engine.stats`."""
-        return self._engine.stats()
-
-    def close(self, *, keep: bool = True) -> None:
-        """See `engines.engine.Engine.close`."""
-        self._engine.close(keep=keep)
 
 
 @asynccontextmanager

@@ -10,8 +10,8 @@ from typing import Any, cast
 import fsspec
 import pytest
 
-from core.campaign import load_spec
-from core.plan import plan_model
+from core.campaign import CampaignSpec, FleetSpec, load_spec
+from core.plan import PlannedModel, plan_model
 from core.request import Generate, Request, Sampling
 from tasks.prepare import CellWork, loads_from_here
 from tasks.provision import Entered, compiled_or_not, engine_config
@@ -79,6 +79,21 @@ class Asked:
         return [Generate(str(number), "", Sampling(max_tokens=100)) for number in range(self._count)]
 
 
+def one_planned(folder: Path, device: str, **policy: Any) -> tuple[CampaignSpec, FleetSpec, PlannedModel]:
+    """A campaign of one small model, made in ``folder``, on one device."""
+    spec = load_spec(
+        {
+            "name": "n",
+            "models": [str(write_checkpoint(folder / "m"))],
+            "benchmarks": ["steelyard_facts"],
+            "fleet": {"gpus": 1, "gpu_memory_gb": 8, "device": device},
+            "policy": policy,
+        }
+    )
+    assert spec.fleet is not None
+    return spec, spec.fleet, plan_model(spec, spec.models[0], spec.fleet)
+
+
 @pytest.mark.parametrize(
     ("works", "device", "eager"),
     [
@@ -91,24 +106,13 @@ class Asked:
 def test_what_is_left_to_answer_decides_whether_a_model_is_compiled(
     works: list[tuple[int, bool]] | None, device: str, eager: bool, tmp_path: Path
 ) -> None:
-    checkpoint = write_checkpoint(tmp_path / "m")
-    spec = load_spec(
-        {
-            "name": "n",
-            "models": [str(checkpoint)],
-            "benchmarks": ["steelyard_facts"],
-            "fleet": {"gpus": 1, "gpu_memory_gb": 8, "device": device},
-            "policy": {"compile_tokens": 1000},
-        }
-    )
-    assert spec.fleet is not None
-    planned = plan_model(spec, spec.models[0], spec.fleet)
+    spec, fleet, planned = one_planned(tmp_path, device, compile_tokens=1000)
     cell = make_cell()
     given = None
     if works is not None:
         given = [CellWork(cell, cast("Any", Asked(count)), complete) for count, complete in works]
-    found = asyncio.run(compiled_or_not(spec, planned, spec.fleet, given))
-    config = engine_config(spec, found, spec.fleet, checkpoint)
+    found = asyncio.run(compiled_or_not(spec, planned, fleet, given))
+    config = engine_config(spec, found, fleet, tmp_path)
     assert config.extra.get("enforce_eager", False) is eager
     assert ("starts eagerly: at most 300 tokens" in found.placement.reason) is eager
     assert found.placement.reason.startswith(planned.placement.reason)
@@ -116,19 +120,8 @@ def test_what_is_left_to_answer_decides_whether_a_model_is_compiled(
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_a_model_that_leaves_room_is_told_to_take_half(device: str, tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path / "m")
-    spec = load_spec(
-        {
-            "name": "n",
-            "models": [str(checkpoint)],
-            "benchmarks": ["steelyard_facts"],
-            "fleet": {"gpus": 1, "gpu_memory_gb": 8, "device": device},
-            "policy": {"load_ahead": True},
-        }
-    )
-    assert spec.fleet is not None
-    planned = plan_model(spec, spec.models[0], spec.fleet)
-    config = engine_config(spec, planned, spec.fleet, checkpoint)
+    spec, fleet, planned = one_planned(tmp_path, device, load_ahead=True)
+    config = engine_config(spec, planned, fleet, tmp_path)
     assert config.gpu_memory_gb == 4
     if device == "cpu":
         assert config.extra == {}

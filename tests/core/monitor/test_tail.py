@@ -12,6 +12,13 @@ class Clock:
         return self.now
 
 
+def ten_seconds() -> tuple[Tail, Clock, list[float]]:
+    """A tail of ten seconds, its clock, and when it was told."""
+    told: list[float] = []
+    clock = Clock()
+    return Tail(10.0, lambda: told.append(clock.now), clock), clock, told
+
+
 def run(tail: Tail, clock: Clock, answers: int, seconds: float = 1.0) -> None:
     for _ in range(answers):
         clock.now += seconds
@@ -19,9 +26,7 @@ def run(tail: Tail, clock: Clock, answers: int, seconds: float = 1.0) -> None:
 
 
 def test_it_is_near_when_the_rest_takes_no_longer_and_is_told_once() -> None:
-    told: list[float] = []
-    clock = Clock()
-    tail = Tail(10.0, lambda: told.append(clock.now), clock)
+    tail, clock, told = ten_seconds()
     tail.awaited(1)
     tail.begun(100)
     run(tail, clock, 89)
@@ -31,9 +36,7 @@ def test_it_is_near_when_the_rest_takes_no_longer_and_is_told_once() -> None:
 
 
 def test_nothing_is_foretold_while_a_benchmark_may_yet_bring_more() -> None:
-    told: list[float] = []
-    clock = Clock()
-    tail = Tail(10.0, lambda: told.append(clock.now), clock)
+    tail, clock, told = ten_seconds()
     tail.awaited(2)
     tail.begun(20)
     run(tail, clock, 15)
@@ -46,9 +49,7 @@ def test_nothing_is_foretold_while_a_benchmark_may_yet_bring_more() -> None:
 
 
 def test_a_benchmark_that_does_not_come_is_waited_for_no_more() -> None:
-    told: list[float] = []
-    clock = Clock()
-    tail = Tail(10.0, lambda: told.append(clock.now), clock)
+    tail, clock, told = ten_seconds()
     tail.awaited(2)
     tail.begun(20)
     tail.awaited(-1)
