@@ -7,19 +7,29 @@ IMMEDIATE they queue. A campaign of 20 cells with nothing to compute took 9 to 7
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import subprocess
 import sys
 import threading
+import time
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import httpx
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import get_current_settings
 
+from core.errors import UserError
+from tasks.say import say
+
 OWNER = "STEELYARD_PREFECT_OWNER"  # process that a temporary server ends with, in its environment
+LEAST_SECONDS = 120  # Prefect's own 20 s are over before a busy machine, or a slow disk, has the server up
+USUAL_SECONDS = 15
+POLL_SECONDS = 0.1  # a port that opens tells nobody
+PORT_TAKEN = 3  # uvicorn's exit code
 
 
 def begin_immediate() -> None:
@@ -62,7 +72,61 @@ def end_with(owner: int) -> None:
 
 
 class TemporaryServer(SubprocessASGIServer):
-    """Prefect's own temporary server, from the factory above."""
+    """Prefect's own temporary server, from the factory above, waited for as long as a busy machine may take."""
+
+    def start(self, timeout: int | None = None) -> None:
+        """Start the server, once, and wait until it answers, for ``timeout`` seconds or as `startup_seconds` says.
+
+        Raises `core.errors.UserError` where it does not answer.
+        """
+        if self.running:
+            return
+        self.port = self.port or self.find_available_port()
+        self.server_process = self._run_uvicorn_command()
+        self.running = True
+        atexit.register(self.stop)
+        try:
+            self._wait(timeout or startup_seconds())
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self, limit: float) -> None:
+        began, said = time.monotonic(), False
+        with httpx.Client(timeout=limit) as client:
+            while not self._answers(client):
+                waited = time.monotonic() - began
+                if waited >= limit or self._ended():
+                    raise UserError(self._why_not(limit))
+                if waited >= USUAL_SECONDS and not said:
+                    say(f"Prefect's temporary server takes longer than usual to start; waiting up to {limit:g} s")
+                    said = True
+                time.sleep(POLL_SECONDS)
+
+    def _answers(self, client: httpx.Client) -> bool:
+        try:
+            return client.get(f"{self.api_url}/health").status_code == httpx.codes.OK
+        except httpx.TransportError:  # not listening yet, or too busy to answer
+            return False
+
+    def _ended(self) -> bool:
+        """Whether the server's process is gone; one that found its port taken is started again on another."""
+        code = None if self.server_process is None else self.server_process.poll()
+        if code == PORT_TAKEN:
+            self.port = self.find_available_port()
+            self.server_process = self._run_uvicorn_command()
+            return False
+        return code is not None
+
+    def _why_not(self, limit: float) -> str:
+        code = None if self.server_process is None else self.server_process.poll()
+        how = (
+            f"did not answer within {limit:g} s" if code is None else f"ended with exit code {code} before it answered"
+        )
+        return (
+            f"Prefect's temporary server {how}: set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to allow it more, or "
+            "PREFECT_API_URL to a server of your own (steelyard server)"
+        )
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         server = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
@@ -71,6 +135,13 @@ class TemporaryServer(SubprocessASGIServer):
         command = [sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:create_app", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
         return subprocess.Popen(command, env={**os.environ, **server, **settings})
+
+
+def startup_seconds() -> float:
+    """Return how long a temporary server is waited for: Prefect's setting where somebody set it, else 120 s at least."""
+    ephemeral = get_current_settings().server.ephemeral
+    set_by_hand = "startup_timeout_seconds" in ephemeral.model_fields_set
+    return ephemeral.startup_timeout_seconds if set_by_hand else max(ephemeral.startup_timeout_seconds, LEAST_SECONDS)
 
 
 def use_temporary_server() -> None:
