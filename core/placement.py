@@ -27,7 +27,6 @@ class Placement:
     dtype: str
     weight_bytes: int  # as loaded, all ranks together
     reason: str
-    leaves_room: bool = False  # half of the device's memory, for the next model to load in
 
     @property
     def stages(self) -> int:

@@ -296,9 +296,6 @@ class PolicySpec(Strict):
     """Most engines that one lightweight model gets on devices nobody waits for; 1 turns replicas off."""
     docs_per_replica: PositiveInt = 500
     """Each further replica takes this many docs more to be answered; fewer are done before it is loaded."""
-    load_ahead: bool = False
-    """While a lightweight model answers its last requests, the next one loads on the same GPU. Each then has half of the memory,
-    and so less KV cache; a model that needs more than half runs as without this."""
     compile_tokens: Annotated[int, Field(ge=0)] = 500_000
     """A lightweight model on a GPU is compiled where at least this many tokens may have to be generated (one for each request that
     is only scored); with fewer it starts eagerly, which is faster. ``vllm: {enforce_eager: …}`` of a model wins."""
