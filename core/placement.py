@@ -27,7 +27,6 @@ class Placement:
     dtype: str
     weight_bytes: int  # as loaded, all ranks together
     reason: str
-    leaves_room: bool = False  # half of the device's memory, for the next model to load in
 
     @property
     def stages(self) -> int:
@@ -99,21 +98,16 @@ class _Load:
         return window >= (min(self.window, SMALLEST_CUT_WINDOW) if self.may_cut else self.window)
 
 
-def place(
-    checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: PolicySpec, free_gpus: int | None = None
-) -> Placement:
+def place(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: PolicySpec) -> Placement:
     """Decide engine, degrees and window of one model. Pure.
 
-    ``free_gpus`` counts GPUs that nobody holds now (all of the fleet where left out); it matters to long-context models only.
     Raises `core.errors.CannotPlaceError` with the arithmetic where nothing fits, `core.errors.UserError` for an override that
     cannot work.
     """
-    total = fleet.nodes * fleet.gpus
-    free = total if free_gpus is None else free_gpus
     _check_overrides(checkpoint, model, fleet)
     load = _load(checkpoint, model, fleet, policy)
     small = load.weights <= policy.lightweight_max_weight_gb * GB
-    long = model.long_context and load.window > policy.long_context_tokens and free > 1
+    long = model.long_context and load.window > policy.long_context_tokens and fleet.nodes * fleet.gpus > 1
     asked = model.engine == "distributed" or (model.tensor_parallel or 1) * (model.pipeline_parallel or 1) > 1
     size = f"{load.weights / GB:.2f} GB of weights"
     limit = f"{policy.lightweight_max_weight_gb:g} GB"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.ahead import with_room
 from core.benchmark import check_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec, benchmark_label
 from core.checkpoint.checkpoint import Checkpoint, read_checkpoint
@@ -48,7 +47,6 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
         if model.stream_weights:
             check_streamable(checkpoint)
         placement = place(checkpoint, model, fleet, spec.policy)
-        placement = with_room(placement, checkpoint, model, fleet, spec.policy)
         with_replicas(
             placement, model, fleet, spec.policy
         )  # refuses those it cannot have; how many is decided with the work known

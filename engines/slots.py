@@ -43,7 +43,6 @@ class Holder:
     key: str
     started: float
     gives_way: bool = False
-    ends_soon: bool = False  # and leaves another room to load in
 
     @property
     def label(self) -> str:
@@ -64,14 +63,6 @@ class Held:
         descriptors, self.descriptors = self.descriptors, ()
         for descriptor in descriptors:
             os.close(descriptor)
-
-    def end_soon(self) -> None:
-        """Say that another may load on our one device meanwhile (`engines.berth`)."""
-        if not self.descriptors:  # it has ended
-            return
-        with ledger():
-            told = json.loads(slot_path(self.pool.kind, self.pool.names[self.devices[0]]).read_text(encoding="utf-8"))
-            rewrite(self.descriptors[0], {**told, "ends_soon": True})
 
 
 def device_pool(fleet: FleetSpec, engine: str, environment: Mapping[str, str]) -> DevicePool:
@@ -99,7 +90,7 @@ def read_holders(pool: DevicePool, free: Container[str]) -> list[Holder]:
     for name in pool.names:
         if name not in free:
             with suppress(ValueError, KeyError, TypeError):
-                told = json.loads(slot_path(pool.kind, name).read_text(encoding="utf-8"))
+                told = json.loads(_slot_path(pool.kind, name).read_text(encoding="utf-8"))
                 found.append(Holder(**{**told, "device": name, "demand": Demand(**told["demand"])}))
     return found
 
@@ -125,9 +116,8 @@ def keep(kind: str, names: Sequence[str], label: str, environment: Mapping[str, 
 
 
 def lock_free(pool: DevicePool) -> dict[str, int]:
-    """Lock every device of ``pool`` that nobody holds or is promised; returns their descriptors by name. Within the ledger."""
-    open_to_all = [name for name in pool.names if not is_locked(berth_path(pool.kind, name))]
-    return {name: slot for name in open_to_all if (slot := lock(slot_path(pool.kind, name))) is not None}
+    """Lock every device of ``pool`` that nobody holds; returns their descriptors by name. Within the ledger."""
+    return {name: slot for name in pool.names if (slot := lock(_slot_path(pool.kind, name))) is not None}
 
 
 def free_names(pool: DevicePool) -> set[str]:
@@ -177,21 +167,5 @@ def lock(path: Path) -> int | None:
     return descriptor
 
 
-def is_locked(path: Path) -> bool:
-    """Whether somebody keeps ``path`` locked."""
-    if not path.exists():
-        return False
-    descriptor = lock(path)
-    if descriptor is not None:
-        os.close(descriptor)
-    return descriptor is None
-
-
-def slot_path(kind: str, name: str) -> Path:
-    """Whoever holds the device keeps this file locked."""
+def _slot_path(kind: str, name: str) -> Path:
     return folder() / f"{kind}-{name}.slot"
-
-
-def berth_path(kind: str, name: str) -> Path:
-    """Whoever is promised the device keeps this file locked."""
-    return folder() / f"{kind}-{name}.berth"

@@ -15,27 +15,13 @@ from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from core.schedule.turns import (
-    UNKNOWN_SECONDS,
-    Demand,
-    Holding,
-    Queue,
-    Wish,
-    lacking,
-    turn,
-    turn_beside,
-    turn_if_free,
-    waits,
-)
-from engines.berth import Berth
+from core.schedule.turns import UNKNOWN_SECONDS, Demand, Holding, Queue, Wish, lacking, turn, turn_if_free, waits
 from engines.slots import (
     DevicePool,
     Held,
     Holder,
-    berth_path,
     folder,
     free_names,
-    is_locked,
     ledger,
     lock_free,
     read_holders,
@@ -92,16 +78,6 @@ class Ticket:
                 write_holder(_slots(held), self.demand, self._key)
                 self.drop()
             return held
-
-    def take_berth(self) -> Berth | None:
-        """Have a device promised whose engine ends soon, if it will be our turn there; the ticket is used up then."""
-        with ledger():
-            device = turn_beside(_seen(self.pool), self._key)
-            if device is None:
-                return None
-            berth = Berth(self.pool, self.pool.names[device], self.demand, self._key)
-            self.drop()
-            return berth
 
     def is_first(self) -> bool:
         """Whether it would be served if nothing held any device."""
@@ -162,10 +138,7 @@ def _queue(pool: DevicePool, free: Container[str]) -> Queue:
         if name not in free:
             holder = told.get(name) or Holder(name, Demand("?", 1, UNKNOWN_SECONDS), 0, name, now)
             before = holdings[holder.key].devices if holder.key in holdings else ()
-            has_room = holder.ends_soon and not is_locked(berth_path(pool.kind, name))
-            holdings[holder.key] = Holding(
-                holder.demand, (*before, index), holder.started, holder.gives_way, ends_soon=has_room
-            )
+            holdings[holder.key] = Holding(holder.demand, (*before, index), holder.started, holder.gives_way)
     return Queue(len(pool.names), _wishes(pool), holdings, now)
 
 

@@ -30,7 +30,6 @@ from engines.slots import Held
 from flows.cells import Cells
 from flows.heed import run_heeding
 from flows.preparing import Part, Preparation, failure_of, known, preparing, record, work_is_known
-from tasks.ahead import foretell_end, loaded_ahead
 from tasks.canary import answer_canary
 from tasks.control import Control
 from tasks.evaluate import Bench, CellRun, cell_metadata, score, store
@@ -156,13 +155,11 @@ async def bench(ours: ModelRun, planned: PlannedModel, *, keep: bool = True) -> 
     spec, fleet, timeline = ours.spec, ours.fleet, ours.timeline
     config = engine_config(spec, planned, fleet, ours.weights)
 
-    def engine_on(some: Held) -> Engine:
+    def engine_on(held: Held) -> Engine:
         def build(config: EngineConfig, again: bool) -> Engine:
-            if again and cluster is not None and some.devices == cluster.devices:  # a replica has a cluster of its own
+            if again and cluster is not None and held.devices == cluster.devices:  # a replica has a cluster of its own
                 stand(config)
-            if ahead is not None and some is held and not again:
-                return ahead
-            return build_engine(spec, planned, config, some, cluster)
+            return build_engine(spec, planned, config, held, cluster)
 
         return recovering(spec, ours.recovery, config, build)
 
@@ -170,9 +167,6 @@ async def bench(ours: ModelRun, planned: PlannedModel, *, keep: bool = True) -> 
         until_free = stack.enter_context(ExitStack())
         with timeline.span("wait"):
             held = await stack.enter_async_context(hold_devices(spec, planned, fleet, config, ours.place))
-            ahead = await stack.enter_async_context(
-                loaded_ahead(held, lambda: build_engine(spec, planned, config, held, None), planned.model.name)
-            )
         began = time.monotonic()
         with timeline.span("load"):
             cluster = await stack.enter_async_context(provisioned(spec, planned, fleet, config, held, ours.run))
@@ -185,7 +179,7 @@ async def bench(ours: ModelRun, planned: PlannedModel, *, keep: bool = True) -> 
         try:
             with timeline.span("load"):
                 info = await open_engine(quote(engine), planned.model.name)
-            if info.load_seconds and ahead is None:  # devices were held for the Ray cluster's start too
+            if info.load_seconds:  # devices were held for the Ray cluster's start too
                 info = replace(info, load_seconds=time.monotonic() - began)
             await asyncio.to_thread(ours.claim.end)
             yield (
@@ -197,7 +191,6 @@ async def bench(ours: ModelRun, planned: PlannedModel, *, keep: bool = True) -> 
                     timeline=timeline,
                     recovery=ours.recovery,
                     expected=ours.expected,
-                    tail=foretell_end(planned, held, info.load_seconds),
                 ),
                 info,
             )
@@ -241,7 +234,6 @@ async def answer_cells(
             await answer(work)
         while cells.is_left(work) and await cells.engine_is_busy():  # others compute it, and may give up
             if await cells.take(work):
-                on.tail.awaited(1)
                 await answer(work)
 
     async def when_prepared(preparation: Preparation) -> None:
@@ -249,10 +241,8 @@ async def answer_cells(
             await asyncio.wait([preparation])
             works = known([preparation])
             taken = await asyncio.gather(*(cells.take(work) for work in works), return_exceptions=True)
-            on.tail.awaited(taken.count(True) - 1)
         await in_full(map(answer_in_turn, works, taken))
 
-    on.tail.awaited(len(preparations))
     await in_full(when_prepared(each) for each in preparations)
 
 

@@ -18,12 +18,12 @@ from itertools import count
 from pathlib import Path
 
 from core.replicas import docs_of
-from core.request import Generate, Loglikelihood, Request
+from core.request import Generate, Loglikelihood, Request, Response
 from engines.devices import cores_of
 from engines.engine import Engine, EngineInfo
 from engines.lightweight import LightweightEngine
-from engines.loaded import Loaded
 from engines.replicas import ReplicatedEngine
+from engines.stop import Stop
 from perf.measure import Ratio, in_turns, load, ratio, report, seconds_of
 from perf.workload import checkpoint, config, requests_of, run_at_once
 from tasks.replicas import CPU_IN_FLIGHT
@@ -31,14 +31,29 @@ from tasks.replicas import CPU_IN_FLIGHT
 DEVICES = 2
 
 
-class KeptLoaded(Loaded):
+class Loaded:
     """An engine that is loaded already and stays so, for one way of several."""
+
+    def __init__(self, engine: LightweightEngine, info: EngineInfo) -> None:
+        self._engine, self._info = engine, info
+
+    def open(self) -> EngineInfo:
+        """Give what its own ``open`` told."""
+        return self._info
+
+    def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
+        """Run."""
+        return self._engine.run(requests, stop)
+
+    def stats(self) -> dict[str, float]:
+        """Figures."""
+        return self._engine.stats()
 
     def close(self, *, keep: bool = True) -> None:
         """Keep it loaded."""
 
 
-def replicas_of(engines: Sequence[KeptLoaded]) -> ReplicatedEngine:
+def replicas_of(engines: Sequence[Loaded]) -> ReplicatedEngine:
     """All of them as one engine, each taking part."""
     engine = ReplicatedEngine(engines, in_flight=CPU_IN_FLIGHT)
     engine.open()
@@ -47,7 +62,7 @@ def replicas_of(engines: Sequence[KeptLoaded]) -> ReplicatedEngine:
     return engine
 
 
-def loaded(model: Path) -> tuple[list[KeptLoaded], KeptLoaded, list[LightweightEngine]]:
+def loaded(model: Path) -> tuple[list[Loaded], Loaded, list[LightweightEngine]]:
     """Load all engines at once: those of one device each, the one on all cores, and all of them to be closed."""
     here = os.sched_getaffinity(0)
     opened = config(model, "auto", gpu_memory_gb=3)
@@ -63,7 +78,7 @@ def loaded(model: Path) -> tuple[list[KeptLoaded], KeptLoaded, list[LightweightE
         thread.start()
     for thread in threads:
         thread.join()
-    found = [KeptLoaded(engine, infos[index]) for index, engine in enumerate(engines)]
+    found = [Loaded(engine, infos[index]) for index, engine in enumerate(engines)]
     return found[:DEVICES], found[DEVICES], engines
 
 

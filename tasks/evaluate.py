@@ -20,7 +20,6 @@ from core.cost.expected import Expected
 from core.errors import EngineDiedError, SteelyardError
 from core.monitor.progress import DocCounter, Progress
 from core.monitor.readings import Monitor
-from core.monitor.tail import Tail
 from core.plan import PlannedModel
 from core.redact import redact
 from core.request import Generated, Request, Response, doc_of
@@ -78,7 +77,6 @@ class Bench:
     patience: float = 0.0
     recovery: Recovery | None = None
     expected: Expected | None = None
-    tail: Tail = field(default_factory=Tail)
 
 
 def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
@@ -97,7 +95,6 @@ def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> 
         say(f"{label}: {len(kept)} of {len(requests)} responses were stored by an earlier run")
     rounds = Rounds(work.adaptive, work, requests, store, asked) if work.adaptive else None
     meter = _Meter(cell, requests, kept, tell)
-    bench.tail.begun(len(requests) - len(kept))
     try:
         with store.writer(cell.fingerprint, sink=bench.spool) as writer, summed_up(bench.monitor) as summary:
             for part in [requests] if rounds is None else rounds:
@@ -131,7 +128,6 @@ def _answers(bench: Bench, todo: dict[str, Request], meter: _Meter, work: CellWo
                     response = replace(response, error=redact(response.error))
                 del todo[response.id]
                 meter.count(response)
-                bench.tail.answered()
                 yield response
         if todo and not stop.is_set:
             raise EngineDiedError(f"{label}: {len(todo)} of {total} requests were not answered")

@@ -15,7 +15,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from core.ahead import half_kv_cache_bytes, halved
 from core.campaign import CampaignSpec, FleetSpec
 from core.compiling import OPTION as EAGER_OPTION
 from core.compiling import starts_eagerly, tokens_ahead
@@ -157,25 +156,18 @@ def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, w
         pipeline_parallel=placement.pipeline_parallel,
         trust_remote_code=model.trust_remote_code,
         device=fleet.device,
-        gpu_memory_gb=fleet.gpu_memory_gb / (2 if placement.leaves_room else 1),
+        gpu_memory_gb=fleet.gpu_memory_gb,
         seed=spec.seed,
         checkpoint=None if loads_from_here(planned, fleet) else planned.checkpoint,
         stream=model.stream_weights,
-        extra=_extra(spec, planned, fleet),
+        extra=_extra(spec, fleet, model.vllm),
     )
 
 
-def _extra(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec) -> dict[str, object]:
-    model, placement, policy = planned.model, planned.placement, spec.policy
+def _extra(spec: CampaignSpec, fleet: FleetSpec, vllm: dict[str, object]) -> dict[str, object]:
     if fleet.device == "cpu":
-        return dict(model.vllm)
-    if not placement.leaves_room:
-        return {"gpu_memory_utilization": policy.gpu_memory_utilization, **model.vllm}
-    return {
-        "gpu_memory_utilization": halved(policy).gpu_memory_utilization,
-        "kv_cache_memory_bytes": half_kv_cache_bytes(placement, planned.checkpoint, model, fleet, policy),
-        **model.vllm,
-    }
+        return dict(vllm)
+    return {"gpu_memory_utilization": spec.policy.gpu_memory_utilization, **vllm}
 
 
 @task(name="open engine", task_run_name="open engine of {model}", cache_policy=NO_CACHE)

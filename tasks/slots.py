@@ -90,7 +90,6 @@ def hold_devices(
         service=service_name(config) if local else None,
         idle_seconds=spec.policy.service_idle_seconds,
         weights=Path(config.model),
-        ahead=planned.placement.leaves_room,
     )
 
 
@@ -100,18 +99,12 @@ def _is_on_kubernetes(planned: PlannedModel, fleet: FleetSpec) -> bool:
 
 @asynccontextmanager
 async def hold(
-    ticket: Ticket,
-    *,
-    service: str | None = None,
-    idle_seconds: float = 0.0,
-    weights: Path | None = None,
-    ahead: bool = False,
+    ticket: Ticket, *, service: str | None = None, idle_seconds: float = 0.0, weights: Path | None = None
 ) -> AsyncIterator[Held]:
     """Wait for the devices of ``ticket``, which is used up, and give them back at the end.
 
     Where a local cluster has ``service`` loaded, that is waited for instead: its own devices, which it keeps. Clusters that
-    are kept loaded for nobody make room when their devices are what is missing. Whoever is next has its ``weights`` read ahead. Who
-    may load ``ahead`` is given, as a `engines.berth.Berth`, a device whose engine ends soon and leaves room, too.
+    are kept loaded for nobody make room when their devices are what is missing. Whoever is next has its ``weights`` read ahead.
     """
     pool, label = ticket.pool, ticket.demand.label
     try:
@@ -122,7 +115,7 @@ async def hold(
                 with claimed(cluster.key, idle_seconds):
                     yield Held(pool, cluster.devices, ())
                 return
-            if (held := ticket.take() or (ticket.take_berth() if ahead else None)) is not None:
+            if (held := ticket.take()) is not None:
                 break
             if ticket.is_first():
                 await asyncio.to_thread(end_unused, pool.kind, pool.names)

@@ -46,7 +46,6 @@ class Checkpoint:
     revision: str  # commit hash of a hub repository, else "sha256:" and the start of ``identity``
     identity: str  # hex digest of everything in the files that changes outputs; part of every cell's fingerprint
     architecture: str  # config.json's architectures[0]
-    model_type: str
     dtype: str  # type most weights are stored in: "bfloat16", "float16", "float32", "float8_e4m3fn", …
     quantization: str | None  # quant_method, e.g. "awq"; None where weights are plain
     parameters: int | None  # None where packing or a file format hides them
@@ -59,7 +58,6 @@ class Checkpoint:
     kv_bytes_per_token: int  # at the KV cache's type (16-bit unless the weights are float32), all layers, one copy
     kv_replicated: bool  # latent attention (MLA): every tensor-parallel rank holds the whole KV cache
     context_window: int
-    vocab_size: int
     experts: int  # 0 where dense
     multimodal: bool  # takes images or sound, too
     has_chat_template: bool
@@ -153,7 +151,6 @@ def describe(
         revision=revision,
         identity=identity,
         architecture=architectures[0],
-        model_type=str(config.get("model_type", "unknown")),
         dtype=dtype,
         quantization=quantization,
         parameters=weights.parameters if quantization in (None, "fp8") else None,
@@ -166,7 +163,6 @@ def describe(
         kv_bytes_per_token=_attention_layers(text, layers) * per_layer * (4 if dtype == "float32" else 2),
         kv_replicated=bool(latent),
         context_window=_context_window(text),
-        vocab_size=_optional(text, "vocab_size") or 0,
         experts=_optional(text, "num_local_experts", "n_routed_experts", "num_experts") or 0,
         multimodal=has_processor or "vision_config" in whole or "audio_config" in whole,
         has_chat_template=has_chat_template,

@@ -153,18 +153,6 @@ class CostModel:
         """Seconds until the engine answers."""
         return Estimate(*self.load.predict(_load(setup)))
 
-    def rates(self, setup: Setup) -> dict[str, Estimate]:
-        """Seconds per 1,000 tokens of prefill and of decode, and per GB loaded."""
-        ones = {"prefill": Tokens(1000, 0, 0), "decode": Tokens(0, 0, 1000)}
-        found = {}
-        for name, tokens in ones.items():
-            point = _work(setup, tokens)
-            found[name] = Estimate(*self.work.predict(Point({name: point.parts[name]}, point.features)))
-        load = _load(setup)
-        each = load.parts["bytes"] / max(setup.weight_gb, 1e-9)
-        found["load"] = Estimate(*self.load.predict(Point({"bytes": each}, load.features)))
-        return found
-
 
 def learn(measured: Sequence[Measured]) -> CostModel:
     """Learn from past jobs; from none, the priors speak."""

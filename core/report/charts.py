@@ -7,14 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.monitor.timeline import PLAN, Lane, timeline_rows
-
-if TYPE_CHECKING:
-    pass
-
-Figure = dict[str, Any]
 
 # Okabe and Ito's colours, told apart by everybody, on light and on dark
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#b3a500")

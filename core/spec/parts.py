@@ -113,7 +113,7 @@ class ModelSpec(Strict):
     think_end_token: str | None = Field(default=None, min_length=1)
     """Text that ends a reasoning model's reasoning, say ``</think>``: what comes after it is the answer."""
     long_context: bool = False
-    """Marks a long-context model: above the policy's window it runs distributed where more than one GPU is free."""
+    """Marks a long-context model: above the policy's window it runs distributed where the fleet has more than one GPU."""
     engine: Literal["auto", "lightweight", "distributed"] = "auto"
     """Engine override; ``auto`` lets the policy decide."""
     tensor_parallel: PositiveInt | None = None
@@ -283,7 +283,7 @@ class PolicySpec(Strict):
     lightweight_max_weight_gb: PositiveFloat = 30
     """Weights up to this many GB (10⁹ bytes) run lightweight."""
     long_context_tokens: PositiveInt = 64_000
-    """A model marked ``long_context`` with a larger window runs distributed where more than one GPU is free."""
+    """A model marked ``long_context`` with a larger window runs distributed where the fleet has more than one GPU."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of a GPU's memory that an engine may use."""
     activation_headroom_gb: Annotated[float, Field(ge=0)] = 2.0
@@ -296,9 +296,6 @@ class PolicySpec(Strict):
     """Most engines that one lightweight model gets on devices nobody waits for; 1 turns replicas off."""
     docs_per_replica: PositiveInt = 500
     """Each further replica takes this many docs more to be answered; fewer are done before it is loaded."""
-    load_ahead: bool = False
-    """While a lightweight model answers its last requests, the next one loads on the same GPU. Each then has half of the memory,
-    and so less KV cache; a model that needs more than half runs as without this."""
     compile_tokens: Annotated[int, Field(ge=0)] = 500_000
     """A lightweight model on a GPU is compiled where at least this many tokens may have to be generated (one for each request that
     is only scored); with fewer it starts eagerly, which is faster. ``vllm: {enforce_eager: …}`` of a model wins."""

@@ -167,13 +167,11 @@ def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table.select(ordered).replace_schema_metadata({**(table.schema.metadata or {}), **(schema.metadata or {})})
 
 
-def samples_table(cell: Cell, samples: Iterable[Sample], metadata: Mapping[bytes, bytes]) -> pa.Table:
-    """Return one row per sample, with ``metadata`` added to the schema's."""
-    return pa.concat_tables(samples_tables(cell, samples, metadata))
-
-
 def samples_tables(cell: Cell, samples: Iterable[Sample], metadata: Mapping[bytes, bytes]) -> Iterator[pa.Table]:
-    """Yield the table of all samples in parts of `ROWS_IN_GROUP` rows; one part where there are none."""
+    """Yield one row per sample, in parts of `ROWS_IN_GROUP` rows; one part where there are none.
+
+    ``metadata`` is added to the schema's.
+    """
     schema, identity = SAMPLES.with_metadata({**SAMPLES.metadata, **metadata}), _identity(cell)
 
     def column(field: pa.Field, rows: Sequence[Sample]) -> pa.Array:

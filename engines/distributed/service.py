@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -96,21 +95,6 @@ class ModelService:
     async def abort(self, client: str, run: str) -> None:
         """Stop a run; its stream ends early."""
         self._abort([(client, run)])
-
-    @ray.method(concurrency_group="control")
-    async def health(self) -> dict[str, Any]:
-        """What goes on here: loaded or not, clients, runs under way, why the engine died."""
-        with self._lock:
-            clients = len(self._leases.heard)
-        return {
-            "loaded": self._session is not None,
-            "clients": clients,
-            "runs": len(self._runs),
-            "death": self._death,
-            "pid": os.getpid(),
-            "log": str(self._log),
-            "stats": await self.stats(),
-        }
 
     @ray.method(concurrency_group="control")
     async def stats(self) -> dict[str, float]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import pyarrow as pa
 
 from core.request import Generated, Response, Scored
 from core.sample import Cell, Sample, Score, Scoring
+from core.store.schema import samples_tables
 
 PLACEMENT = {"tensor_parallel": 2, "pipeline_parallel": 1, "replicas": 1, "reason": "weights of 35 GB exceed 30 GB"}
 METADATA: dict[str, Any] = {
@@ -47,3 +51,7 @@ def make_responses(count: int = 3) -> list[Response]:
     generated = [Generated(f"g{i}", f"text {i}", "stop", 7, 3) for i in range(count)]
     scored = [Scored(f"s{i}", -0.25 * i, True, 2, 9, truncated=i) for i in range(count)]
     return [*generated, *scored]
+
+
+def samples_table(cell: Cell, samples: Iterable[Sample], metadata: Mapping[bytes, bytes]) -> pa.Table:
+    return pa.concat_tables(samples_tables(cell, samples, metadata))

@@ -17,9 +17,9 @@ from core.errors import UserError
 from core.images import benchmark_asks_images, encode_image, in_parts, in_words
 from core.plan import make_plan
 from core.request import Generate, Generated
-from core.store.schema import samples_of, samples_table
+from core.store.schema import samples_of
 from tests.checkpoints import write_checkpoint
-from tests.core.store_parts import make_cell
+from tests.core.store_parts import make_cell, samples_table
 
 GRADIENT = ImageOps.colorize(Image.linear_gradient("L"), "navy", "gold").resize((40, 30))
 

@@ -18,8 +18,8 @@ FOUR_NODES = FleetSpec(nodes=4, gpus=8, gpu_memory_gb=80, device="cuda")
 POLICY = PolicySpec()
 
 
-def routed(name: str, fleet: FleetSpec, free: int | None = None, **model: Any) -> Placement:
-    return place(real(name), ModelSpec(model=name, **model), fleet, POLICY, free)
+def routed(name: str, fleet: FleetSpec, **model: Any) -> Placement:
+    return place(real(name), ModelSpec(model=name, **model), fleet, POLICY)
 
 
 @pytest.mark.parametrize(
@@ -48,23 +48,22 @@ def test_real_models_go_where_the_arithmetic_says(
     assert found.gpus == tensor * pipeline
 
 
-def test_a_long_context_model_runs_distributed_where_more_than_one_gpu_is_free() -> None:
+def test_a_long_context_model_runs_distributed_where_the_fleet_has_more_than_one_gpu() -> None:
     found = routed("long-7B", NODE, long_context=True)
     assert (found.engine, found.tensor_parallel, found.max_model_len) == ("distributed", 2, 131_072)
     assert "marked long-context" in found.reason
 
 
 @pytest.mark.parametrize(
-    ("fleet", "free", "model"),
+    ("fleet", "model"),
     [
-        (ONE, None, {"long_context": True}),  # one GPU in all
-        (NODE, 1, {"long_context": True}),  # one GPU free
-        (NODE, None, {"long_context": False}),  # not marked
-        (NODE, None, {"long_context": True, "max_model_len": 64_000}),  # the window that is used counts
+        (ONE, {"long_context": True}),  # one GPU in all
+        (NODE, {"long_context": False}),  # not marked
+        (NODE, {"long_context": True, "max_model_len": 64_000}),  # the window that is used counts
     ],
 )
-def test_it_runs_lightweight_otherwise(fleet: FleetSpec, free: int | None, model: dict[str, Any]) -> None:
-    assert routed("long-7B", fleet, free, **model).engine == "lightweight"
+def test_it_runs_lightweight_otherwise(fleet: FleetSpec, model: dict[str, Any]) -> None:
+    assert routed("long-7B", fleet, **model).engine == "lightweight"
 
 
 def test_a_window_that_nobody_asked_for_is_cut_to_what_fits_and_said() -> None:

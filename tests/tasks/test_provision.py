@@ -118,18 +118,6 @@ def test_what_is_left_to_answer_decides_whether_a_model_is_compiled(
     assert found.placement.reason.startswith(planned.placement.reason)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
-def test_a_model_that_leaves_room_is_told_to_take_half(device: str, tmp_path: Path) -> None:
-    spec, fleet, planned = one_planned(tmp_path, device, load_ahead=True)
-    config = engine_config(spec, planned, fleet, tmp_path)
-    assert config.gpu_memory_gb == 4
-    if device == "cpu":
-        assert config.extra == {}
-    else:
-        assert config.extra["gpu_memory_utilization"] == 0.45
-        assert 1.5e9 < config.extra["kv_cache_memory_bytes"] < 1.6e9
-
-
 @pytest.mark.parametrize(
     ("fleet", "model", "here", "known"),
     [

@@ -30,12 +30,13 @@ def world(runs: int, models: int = 8, noise: float = 0.1, seed: int = 0) -> list
 
 def test_priors_are_sane() -> None:
     model = learn([])
-    rates = model.rates(EIGHT)
-    assert 10_000 < 1000 / rates["prefill"].value < 60_000  # tokens/s of an 8B model on an H100
-    assert 2_000 < 1000 / rates["decode"].value < 20_000
-    assert 0.1 < rates["load"].value < 2
-    assert rates["prefill"].low < rates["prefill"].value < rates["prefill"].high
-    assert rates["prefill"].high / rates["prefill"].low > 5  # and know that they know little
+    prefill, decode = (model.work_seconds(EIGHT, tokens) for tokens in (Tokens(1e9, 0, 0), Tokens(0, 0, 1e9)))
+    assert 10_000 < 1e9 / prefill.value < 60_000  # tokens/s of an 8B model on an H100
+    assert 2_000 < 1e9 / decode.value < 20_000
+    larger = replace(EIGHT, weight_gb=EIGHT.weight_gb + 100)
+    assert 0.1 < (model.load_seconds(larger).value - model.load_seconds(EIGHT).value) / 100 < 2  # seconds per GB
+    assert prefill.low < prefill.value < prefill.high
+    assert prefill.high / prefill.low > 5  # and know that they know little
 
 
 def test_larger_models_slower_gpus_and_more_tokens_cost_more() -> None:

@@ -19,10 +19,9 @@ from core.store.schema import (
     responses_of,
     responses_table,
     samples_of,
-    samples_table,
     samples_tables,
 )
-from tests.core.store_parts import make_cell, make_scoring
+from tests.core.store_parts import make_cell, make_scoring, samples_table
 
 
 def as_version(table: pa.Table, version: bytes) -> pa.Table:
