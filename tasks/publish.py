@@ -18,7 +18,7 @@ from prefect.events import emit_event
 from core.board.text import leaderboard_rows
 from core.campaign import CampaignSpec
 from core.compare.compare import compare_store
-from core.compare.drops import Drop, drops
+from core.compare.history import Drop, drops
 from core.errors import TransientError, UserError, nearest
 from core.monitor.timeline import lanes
 from core.monitor.timeline_chart import timeline_markdown
@@ -178,7 +178,10 @@ def publish_report(spec: CampaignSpec, run: str) -> str | None:
 
 @task(name="watch scores", task_run_name="watch scores", cache_policy=NO_CACHE)
 def watch_scores(spec: CampaignSpec, run: str) -> list[str]:
-    """Emit an event for each score that dropped since the campaign's run before, for automations. Returns them as text."""
+    """Emit an event for each score that is worse than in the campaign's run before, for automations. Returns them as text.
+
+    Worse is what ``steelyard compare`` of the two runs calls so (`core.compare.history.drops`).
+    """
     found = patiently(lambda: _drops(spec, run), spec.policy.store_patience_seconds, Event().wait)
     for drop in found:
         warn(f"score dropped: {drop}")
@@ -198,11 +201,7 @@ def _drops(spec: CampaignSpec, run: str) -> list[Drop]:
     runs = [each for each in store.campaigns(spec.name) if each["run"] <= run]
     if len(runs) < 2:
         return []
-    before, after = runs[-2:]
-    asked = {
-        fingerprint for each in (before, after) for model in each["models"] for fingerprint in model["cells"].values()
-    }
-    return list(drops(before, after, store.commit_records(asked)))
+    return list(drops(store, *runs[-2:]))
 
 
 def _table(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from core.board.text import is_significant
 from core.compare.compare import SAMPLE_COLUMNS, compare
 from core.compare.flips import FLIP_COLUMNS, flipped_docs
-from core.compare.paired import holm
 from core.compare.sides import Side, model_pairs, runs_and_records, side
-from core.compare.statistics import LEVEL
 from core.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from core.results import Store
 
 A, B = "a", "b"
+BETTER, WORSE = "better", "worse"
 ROW_COLUMNS = (
     "model_a",
     "model_b",
@@ -31,7 +32,8 @@ ROW_COLUMNS = (
     "low",
     "high",
     "p",
-    "p_holm",  # over all rows
+    "p_holm",  # over the benchmarks of the two models
+    "change",  # "better" or "worse" where the difference is significant after Holm's correction, else ""
     "method",  # empty where docs have no values to test
     "docs",
     "left_out",
@@ -43,6 +45,7 @@ ROW_COLUMNS = (
     "fingerprint_a",
     "fingerprint_b",
 )
+SampleReader = Callable[[str, tuple[str, ...]], "pd.DataFrame"]  # a cell's samples, by fingerprint and columns
 DESCRIBED = ("source", "revision", "datasets", "checkpoint")  # what the two sides are, not how they were asked
 
 
@@ -66,7 +69,6 @@ def compare_sides(
     campaign: str | None = None,
     benchmarks: Sequence[str] = (),
     flips: int | None = None,
-    level: float = LEVEL,
 ) -> SidesComparison:
     """Compare what two names stand for (`core.compare.sides.side`): ``b`` less ``a``.
 
@@ -86,14 +88,13 @@ def compare_sides(
         shared = [name for name in cells[0] if name in cells[1]]
         only_a += [f"{other} (B) has no {name}, which {one} (A) has" for name in cells[0] if name not in shared]
         only_b += [f"{one} (A) has no {name}, which {other} (B) has" for name in cells[1] if name not in shared]
-        found = _rows(store, one, other, {name: (cells[0][name], cells[1][name]) for name in shared}, records, level)
+        pairs = {name: (cells[0][name], cells[1][name]) for name in shared}
+        found = compare_cells(one, other, pairs, records, sample_reader(store))
         rows += found
         if flips != 0:
             flipped += [flipped_docs(store, row, records[row["fingerprint_a"]]["headline"], flips) for row in found]
     if not rows:
         raise UserError(_nothing(sides, benchmarks))
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = float(p)
     return SidesComparison(
         sides[0],
         sides[1],
@@ -102,6 +103,56 @@ def compare_sides(
         only_a=tuple(only_a),
         only_b=tuple(only_b),
     )
+
+
+def sample_reader(store: Store) -> SampleReader:
+    """Return a reader of cells' samples that keeps what it has read. It raises `core.errors.StoreError`."""
+    return cache(lambda fingerprint, columns: store.samples_of_cells([fingerprint], columns))
+
+
+def compare_cells(
+    one: str,
+    other: str,
+    cells: Mapping[str, tuple[str, str]],
+    records: Mapping[str, Mapping[str, Any]],
+    samples: SampleReader,
+) -> list[dict[str, Any]]:
+    """Compare cells of a model ``one`` with cells of ``other``: the one answer to "did it get worse".
+
+    ``cells`` has two fingerprints by benchmark, ``records`` their commit records. A row (`ROW_COLUMNS`) for each benchmark is
+    ``other`` less ``one``, tested as `core.compare.paired` says. Holm's correction is over the benchmarks that can be tested; a
+    cell against itself is no test. Raises `core.errors.StoreError` where samples cannot be read.
+    """
+    changed = {name: two for name, two in cells.items() if two[0] != two[1]}
+    alike = {name: two for name, two in cells.items() if name not in changed}
+    pairs = {row["benchmark"]: row for part in (changed, alike) for row in _pairs(part, records, samples)}
+    rows = []
+    for benchmark, (first, second) in cells.items():
+        heads = [records[fingerprint]["headline"] for fingerprint in (first, second)]
+        row = {
+            "model_a": one,
+            "model_b": other,
+            "benchmark": benchmark,
+            "metric": heads[1]["metric"],
+            "score_a": _number(heads[0]["value"]),
+            "score_b": _number(heads[1]["value"]),
+            "higher_is_better": heads[1]["higher_is_better"],
+            "settings": ", ".join(differing(records[first]["settings"], records[second]["settings"])),
+            "fingerprint_a": first,
+            "fingerprint_b": second,
+        }
+        row |= _turned(pairs[benchmark]) if benchmark in pairs else _untested(*heads)
+        better = BETTER if (row["difference"] > 0) == row["higher_is_better"] else WORSE
+        rows.append(row | {"change": better if is_significant(row) else ""})
+    return rows
+
+
+def score_intervals(
+    cells: Mapping[str, str], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
+) -> dict[str, tuple[float, float]]:
+    """Return the intervals of cells' scores by benchmark, as a leaderboard has them; NaN where there are none."""
+    board, values = _frames({name: (cell,) for name, cell in cells.items()}, records, samples)
+    return {row["benchmark"]: (row["low"], row["high"]) for row in compare(values, board).board.to_dict("records")}
 
 
 def regressions(
@@ -126,7 +177,7 @@ def regressions(
             found.append(f"{name}: {row['metric']} {row['score_b']:.4f} is worse than {bound:g} (--fail-below)")
         if max_regression is None:
             continue
-        worse, certain = -sign * row["difference"], row["p_holm"] <= 1.0 - LEVEL
+        worse, certain = -sign * row["difference"], is_significant(row)
         if not worse <= max_regression + 1e-12 and (certain or not significant):
             found.append(
                 f"{name}: {row['metric']} is {worse:.4f} worse, more than {max_regression:g} (--max-regression)"
@@ -161,47 +212,25 @@ def _nothing(sides: Sequence[Side], benchmarks: Sequence[str]) -> str:
     return f"no benchmark is in both: A has {', '.join(have[0])}; B has {', '.join(have[1])}"
 
 
-def _rows(
-    store: Store,
-    one: str,
-    other: str,
-    cells: Mapping[str, tuple[str, str]],
-    records: Mapping[str, Mapping[str, Any]],
-    level: float,
-) -> list[dict[str, Any]]:
-    board, samples = _frames(store, cells, records)
-    pairs = {row["benchmark"]: row for row in compare(samples, board, level=level).pairs.to_dict("records")}
-    rows = []
-    for benchmark, (first, second) in cells.items():
-        heads = [records[fingerprint]["headline"] for fingerprint in (first, second)]
-        row = {
-            "model_a": one,
-            "model_b": other,
-            "benchmark": benchmark,
-            "metric": heads[1]["metric"],
-            "score_a": _number(heads[0]["value"]),
-            "score_b": _number(heads[1]["value"]),
-            "higher_is_better": heads[1]["higher_is_better"],
-            "settings": ", ".join(differing(records[first]["settings"], records[second]["settings"])),
-            "fingerprint_a": first,
-            "fingerprint_b": second,
-        }
-        rows.append(row | (_turned(pairs[benchmark]) if benchmark in pairs else _untested(*heads)))
-    return rows
+def _pairs(
+    cells: Mapping[str, tuple[str, str]], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
+) -> list[dict[Any, Any]]:
+    board, values = _frames(cells, records, samples)
+    return compare(values, board).pairs.to_dict("records") if cells else []
 
 
 def _frames(
-    store: Store, cells: Mapping[str, tuple[str, str]], records: Mapping[str, Mapping[str, Any]]
+    cells: Mapping[str, tuple[str, ...]], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the two sides as a leaderboard of the models a and b, and their samples."""
+    """Return one or two sides as a leaderboard of the models a and b, and their samples."""
     import pandas as pd
 
-    board, samples = [], []
+    board, values = [], []
     for benchmark, fingerprints in cells.items():
-        cluster = records[fingerprints[0]]["metadata"].get("cluster")
+        named = (records[fingerprint]["metadata"].get("cluster") for fingerprint in reversed(fingerprints))
+        cluster = next(filter(None, named), None)
         columns = (*SAMPLE_COLUMNS, "doc") if cluster else SAMPLE_COLUMNS
-        read = store.samples_of_cells(fingerprints, columns)
-        for label, fingerprint in zip((A, B), fingerprints, strict=True):
+        for label, fingerprint in zip((A, B), fingerprints, strict=False):
             head = records[fingerprint]["headline"]
             board.append(
                 {
@@ -213,10 +242,9 @@ def _frames(
                     **{name: head[name] for name in ("metric", "filter", "higher_is_better")},
                 }
             )
-            own = read[read["fingerprint"] == fingerprint]
-            samples.append(own.assign(benchmark=benchmark, model=label))
+            values.append(samples(fingerprint, columns).assign(benchmark=benchmark, model=label))
     names = ["benchmark", "model", "fingerprint", "cluster", "score", "metric", "filter", "higher_is_better"]
-    return pd.DataFrame(board, columns=names), pd.concat(samples) if samples else pd.DataFrame()
+    return pd.DataFrame(board, columns=names), pd.concat(values) if values else pd.DataFrame()
 
 
 def _turned(pair: Mapping[Any, Any]) -> dict[str, Any]:
@@ -230,14 +258,14 @@ def _turned(pair: Mapping[Any, Any]) -> dict[str, Any]:
         "high": high,
         "gained": gained,
         "lost": lost,
-        **{name: pair[name] for name in ("p", "method", "docs", "left_out", "ties")},
+        **{name: pair[name] for name in ("p", "p_holm", "method", "docs", "left_out", "ties")},
     }
 
 
 def _untested(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     alike = all(first[name] == second[name] for name in ("metric", "filter"))
     difference = _number(second["value"]) - _number(first["value"]) if alike else math.nan
-    numbers = dict.fromkeys(("low", "high", "p"), math.nan)
+    numbers = dict.fromkeys(("low", "high", "p", "p_holm"), math.nan)
     counts = {"docs": min(first["docs"], second["docs"]), **dict.fromkeys(("left_out", "gained", "lost", "ties"), 0)}
     return {"difference": difference, "method": "" if alike else "metrics differ", **numbers, **counts}
 

@@ -15,17 +15,28 @@ from core.board.text import (
     score_text,
     table_of,
 )
-from core.compare.history import BETTER, WORSE
+from core.compare.between import BETTER, WORSE
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-HEADINGS = ("model", "benchmark", "metric", "when", "revision", "score", "95% interval", "difference", "p", "change")
+HEADINGS = (
+    "model",
+    "benchmark",
+    "metric",
+    "when",
+    "revision",
+    "score",
+    "95% interval",
+    "difference",
+    "p (Holm)",
+    "change",
+)
 MARKS = {BETTER: "▲ better", WORSE: "▼ worse", "": ""}
 NOTE = (
-    "Differences are to the first revision since the last change, on the docs both answered; a change is significant at 5% over "
-    "the line's revisions (Bonferroni)."
+    "Differences are to the revision before, or to the one named, on the docs both answered; a change is significant at 5%, "
+    "Holm-corrected over the model's benchmarks, as steelyard compare says of the two."
 )
 
 
@@ -57,10 +68,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["benchmark"],
         row["metric"],
         row["committed"][:16].replace("T", " "),
-        (row["revision"] or "").removeprefix("sha256:")[:12],
+        _short(row["revision"] or ""),
         score_text(row["score"], None),
         interval_text(row["low"], row["high"]),
         "" if row["difference"] is None else f"{row['difference']:+.4f}",
-        p_text(row["p"]),
-        MARKS[row["change"]],
+        p_text(row["p_holm"]),
+        MARKS[row["change"]] + (f" since {_short(row['since'])}" if row["since"] else ""),
     ]
+
+
+def _short(revision: str) -> str:
+    return revision.removeprefix("sha256:")[:12]

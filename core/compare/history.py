@@ -1,19 +1,23 @@
-"""Scores of a model line over its revisions, run after run, and where they changed for good."""
+"""Scores of a model line over its revisions, run after run, and where they changed.
+
+A change is what `core.compare.between.compare_cells` finds between two revisions, over the benchmarks that both runs asked of the
+model: the same as ``steelyard compare`` of those two runs or revisions, and as the alert after the later of two runs.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from core.board.select import Selection, select
-from core.compare.clusters import cluster_keys
-from core.compare.paired import PairedComparison, compare_paired
-from core.compare.sides import runs_and_records
-from core.compare.statistics import LEVEL, Weights, estimate, interval
+from core.board.text import p_text
+from core.compare.between import WORSE, compare_cells, sample_reader, score_intervals
+from core.compare.sides import Cells, asked_cells, cells_of, changed_cells, runs_and_records
+from core.errors import StoreError, StoreUnreachableError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,125 +35,184 @@ HISTORY_COLUMNS = (
     "score",
     "low",
     "high",
-    "difference",  # to the first revision since the last change, on the docs both have a value for
+    "difference",  # to the revision before, or to ``since``, on the docs both have a value for
     "p",
+    "p_holm",  # over the model's benchmarks
     "change",  # "better" or "worse" where that difference is significant, else ""
+    "since",  # the first revision since the last change, where it takes that one to see a slow change; else None
     "fingerprint",
 )
-BETTER, WORSE = "better", "worse"
+
+log = logging.getLogger("steelyard.results")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One model that does worse on one benchmark than in the run before."""
+
+    model: str
+    benchmark: str
+    metric: str
+    before: float
+    after: float
+    p_holm: float
+
+    def __str__(self) -> str:
+        p = p_text(self.p_holm)
+        numbers = f"{self.before:.4f} → {self.after:.4f}"
+        return f"{self.model} on {self.benchmark}: {self.metric} {numbers} (p {p if p[0] == '<' else f'= {p}'})"
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Complete cells of one model that one run asked for; without a campaign, those of one revision that no run did."""
+
+    campaign: str | None
+    run: str
+    cells: Cells
 
 
 @dataclass(frozen=True)
 class _Point:
-    """One revision of a line on one benchmark."""
+    """One revision of a line on one benchmark, as it was first asked for."""
 
-    campaign: str | None
-    run: str
+    asked: _Asked
     record: Mapping[str, Any]
+
+
+Compared = Callable[[_Point, _Point], Mapping[str, Any]]
+
+
+def drops(store: Store, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Drop]:
+    """Compare each model with itself in another run of a campaign (`core.results.Store.campaigns`): what got worse.
+
+    Only the numbers per doc of cells that the two runs do not share are read; where they are damaged or gone, the log says so and
+    the model has no drops. Raises `core.errors.StoreUnreachableError`.
+    """
+    records = store.commit_records(asked_cells([before, after]))
+    old, new = cells_of(before, records), cells_of(after, records)
+    for model, cells in new.items():
+        pairs = changed_cells(old.get(model, {}), cells)
+        try:
+            rows = compare_cells(model, model, pairs, records, sample_reader(store))
+        except StoreUnreachableError:
+            raise
+        except StoreError as error:
+            log.warning("%s is not compared with the run before: %s", model, error)
+            continue
+        for row in rows:
+            if row["change"] == WORSE:
+                names = {name: row[name] for name in ("benchmark", "metric", "p_holm")}
+                yield Drop(model, before=row["score_a"], after=row["score_b"], **names)
 
 
 def history(store: Store, campaign: str | None = None, selection: Selection | None = None) -> pd.DataFrame:
     """Return `HISTORY_COLUMNS`, one row per model, benchmark and cell, oldest first.
 
-    A line is what has one model name. A revision is a change where its difference to the first one since the last change is
-    significant, doc by doc (`core.compare.paired`), at 5% divided by the line's number of later revisions (Bonferroni): so slow
-    drift is found too. A cell that several runs share comes once. Raises `core.errors.StoreError`, and `UserError` for a
-    selection that nothing fits.
+    A line is what has one model name. Each revision is compared with the one before, and where they do not differ with the first
+    one since the last change, so that slow drift is found too. A cell that several runs share comes once. Raises
+    `core.errors.StoreError`, and `UserError` for a selection that nothing fits.
     """
     import pandas as pd
 
     runs, records = runs_and_records(store, campaign)
-    lines = _lines(runs, records, campaign)
-    chosen = pd.DataFrame([(*key,) for key in lines], columns=["model", "benchmark"])
+    asked = _asked(runs, records, unnamed=campaign is None)
+    lines = sorted({(model, benchmark) for model, each in asked.items() for one in each for benchmark in one.cells})
+    kept = select(pd.DataFrame(lines, columns=["model", "benchmark"]), selection or Selection())
     rows: list[dict[str, Any]] = []
-    kept = select(chosen, selection or Selection())
-    for model, benchmark in sorted(zip(kept["model"], kept["benchmark"], strict=True)):
-        rows += _line(store, model, benchmark, lines[model, benchmark])
+    for model, benchmarks in kept.groupby("model")["benchmark"]:
+        rows += _rows(store, str(model), sorted(benchmarks), asked[str(model)], records)
     return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
 
 
-def _lines(
-    runs: Iterable[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], campaign: str | None
-) -> dict[tuple[str, str], list[_Point]]:
-    lines: dict[tuple[str, str], dict[str, _Point]] = {}
+def _asked(
+    runs: Iterable[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], *, unnamed: bool
+) -> dict[str, list[_Asked]]:
+    found: dict[str, list[_Asked]] = {}
     for run in runs:
-        for model in run["models"]:
-            for benchmark, cell in model["cells"].items():
-                if cell in records:
-                    point = _Point(run["campaign"], run["run"], records[cell])
-                    lines.setdefault((model["model"], benchmark), {}).setdefault(cell, point)
-    if campaign is None:
-        named = {cell for points in lines.values() for cell in points}
-        for cell, record in records.items():
-            if cell not in named:
-                lines.setdefault((record["model"], record["benchmark"]), {})[cell] = _Point(None, "", record)
-    return {
-        key: sorted(points.values(), key=lambda point: (point.record["committed"], point.run))
-        for key, points in lines.items()
-    }
+        for model, cells in cells_of(run, records).items():
+            found.setdefault(model, []).append(_Asked(run["campaign"], run["run"], cells))
+    left = set(records) - asked_cells(runs) if unnamed else set()
+    revisions: dict[tuple[str, str], list[_Asked]] = {}
+    # Newest first: a revision's newest cell of a benchmark counts, as in `core.compare.sides`.
+    for record in sorted((records[each] for each in left), key=lambda each: each["committed"], reverse=True):
+        own = revisions.setdefault((record["model"], _revision(record)), [])
+        home = next((each for each in own if record["benchmark"] not in each.cells), None)
+        if home is None:
+            home = _Asked(None, "", {})
+            own.append(home)
+            found.setdefault(record["model"], []).append(home)
+        home.cells[record["benchmark"]] = record["fingerprint"]
+    return found
 
 
-def _line(store: Store, model: str, benchmark: str, points: Sequence[_Point]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    start: tuple[pd.DataFrame, Mapping[str, Any]] | None = None
+def _revision(record: Mapping[str, Any]) -> str:
+    return str(record["settings"].get("revision") or record["settings"].get("checkpoint"))
+
+
+def _rows(
+    store: Store,
+    model: str,
+    benchmarks: Sequence[str],
+    asked: Sequence[_Asked],
+    records: Mapping[str, Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    samples = sample_reader(store)
+
+    @cache
+    def step(before: _Asked, after: _Asked) -> dict[str, dict[str, Any]]:
+        changed = changed_cells(before.cells, after.cells)
+        pairs = {benchmark: cells for benchmark, cells in changed.items() if benchmark in benchmarks}
+        return {row["benchmark"]: row for row in compare_cells(model, model, pairs, records, samples)}
+
+    @cache
+    def intervals(each: _Asked) -> dict[str, tuple[float, float]]:
+        return score_intervals({name: each.cells[name] for name in benchmarks if name in each.cells}, records, samples)
+
+    def compared(before: _Point, after: _Point) -> Mapping[str, Any]:
+        return step(_as_asked(asked, before.record, after.asked), after.asked)[after.record["benchmark"]]
+
+    for benchmark in benchmarks:
+        points: dict[str, _Point] = {}
+        for each in asked:
+            if cell := each.cells.get(benchmark):
+                points.setdefault(cell, _Point(each, records[cell]))
+        ordered = sorted(points.values(), key=lambda point: (point.record["committed"], point.asked.run))
+        for point, change in zip(ordered, _changes(ordered, compared), strict=True):
+            low, high = intervals(point.asked)[benchmark]
+            yield {
+                "model": model,
+                "benchmark": benchmark,
+                "metric": point.record["headline"]["metric"],
+                "committed": point.record["committed"],
+                "campaign": point.asked.campaign,
+                "run": point.asked.run,
+                "revision": point.record["settings"].get("revision"),
+                "score": point.record["headline"]["value"],
+                "low": low,
+                "high": high,
+                "fingerprint": point.record["fingerprint"],
+                **change,
+            }
+
+
+def _as_asked(asked: Sequence[_Asked], record: Mapping[str, Any], after: _Asked) -> _Asked:
+    """Return with which other cells a cell was asked for: by the last run before ``after``, of its campaign if there is one."""
+    having = [each for each in asked if each.cells.get(record["benchmark"]) == record["fingerprint"]]
+    return max(having, key=lambda each: (each.run < after.run, each.campaign == after.campaign, each.run))
+
+
+def _changes(points: Sequence[_Point], compared: Compared) -> Iterator[dict[str, Any]]:
+    """Compare each point of a line with the one before, or else with the first since the last change."""
+    start = before = None
     for point in points:
-        head, fingerprint = point.record["headline"], point.record["fingerprint"]
-        values, weights = _values(store, point.record)
-        low, high = (math.nan, math.nan) if weights is None else _interval(values, weights)
-        row = {
-            "model": model,
-            "benchmark": benchmark,
-            "metric": head["metric"],
-            "committed": point.record["committed"],
-            "campaign": point.campaign,
-            "run": point.run,
-            "revision": point.record["settings"].get("revision"),
-            "score": head["value"],
-            "low": low,
-            "high": high,
-            "difference": math.nan,
-            "p": math.nan,
-            "change": "",
-            "fingerprint": fingerprint,
-        }
-        comparable = weights is not None and start is not None and start[1]["metric"] == head["metric"]
-        if comparable and start is not None and weights is not None:
-            found = _compared(values, start[0], weights)
-            row |= {"difference": found.difference, "p": found.p_value}
-            if found.p_value <= (1.0 - LEVEL) / (len(points) - 1):
-                row["change"] = BETTER if (found.difference > 0) == head["higher_is_better"] else WORSE
-        if weights is not None and (not comparable or row["change"]):
-            start = values, head
-        rows.append(row)
-    return rows
-
-
-def _values(store: Store, record: Mapping[str, Any]) -> tuple[pd.DataFrame, Weights | None]:
-    """Return a cell's values by doc with their clusters, and under which weights their mean is its score, if under any."""
-    cluster = record["metadata"].get("cluster")
-    columns = ["task", "doc_id", "value", *(["doc"] if cluster else [])]
-    frame = store.samples_of_cells([record["fingerprint"]], columns).set_index(["task", "doc_id"]).sort_index()
-    if cluster:
-        frame["cluster"] = cluster_keys(record["benchmark"], frame.pop("doc").fillna("null"), cluster)
-    score = record["headline"]["value"]
-    kinds: tuple[Weights, ...] = ("docs", "tasks")
-    for weights in kinds:
-        mean = estimate(frame["value"], tasks=frame.index.get_level_values("task"), weights=weights).value
-        if score is not None and math.isclose(mean, score, rel_tol=1e-9, abs_tol=1e-9):
-            return frame, weights
-    return frame, None
-
-
-def _interval(values: pd.DataFrame, weights: Weights) -> tuple[float, float]:
-    return interval(values["value"], tasks=_tasks(values), weights=weights, clusters=values.get("cluster"))
-
-
-def _compared(values: pd.DataFrame, before: pd.DataFrame, weights: Weights) -> PairedComparison:
-    both = values.join(before["value"].rename("before"), how="inner")
-    return compare_paired(
-        both["value"], both["before"], tasks=_tasks(both), weights=weights, clusters=both.get("cluster")
-    )
-
-
-def _tasks(values: pd.DataFrame) -> Any:
-    return np.asarray(values.index.get_level_values("task"))
+        found: Mapping[str, Any] = {"difference": math.nan, "p": math.nan, "p_holm": math.nan, "change": ""}
+        since = None
+        if before is not None and start is not None:
+            found = compared(before, point)
+            if not found["change"] and start is not before and (slow := compared(start, point))["change"]:
+                found, since = slow, _revision(start.record)
+        if found["change"] or math.isnan(found["p"]):
+            start = point
+        before = point
+        yield {**{name: found[name] for name in ("difference", "p", "p_holm", "change")}, "since": since}

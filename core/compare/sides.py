@@ -69,6 +69,22 @@ def asked_cells(runs: Iterable[Mapping[str, Any]]) -> set[str]:
     return {cell for run in runs for model in run["models"] for cell in model["cells"].values()}
 
 
+def cells_of(run: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Cells]:
+    """Return the complete cells that a run asks for, by model."""
+    models: dict[str, Cells] = {}
+    for model in run["models"]:
+        for benchmark, fingerprint in model["cells"].items():
+            if fingerprint in records:
+                models.setdefault(model["model"], {}).setdefault(benchmark, fingerprint)
+    return models
+
+
+def changed_cells(before: Cells, after: Cells) -> dict[str, tuple[str, str]]:
+    """Return the two cells of each benchmark that both have, where they are not the same one."""
+    shared = (name for name in sorted(before) if name in after)
+    return {name: (before[name], after[name]) for name in shared if before[name] != after[name]}
+
+
 def runs_and_records(store: Store, campaign: str | None) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
     """Read the runs and commit records of a campaign, or of all. Raises `core.errors.UserError` for a campaign there is not."""
     runs = store.campaigns(campaign)

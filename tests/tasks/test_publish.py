@@ -24,7 +24,7 @@ def test_a_score_that_dropped_since_the_run_before_is_an_event(tmp_path: Path, m
     store = open_store(str(tmp_path))
     for run, letter, value in (("r1", "a", 0.9), ("r2", "b", 0.2)):
         cell = make_cell(letter)
-        store.commit(cell, make_scoring(value=value), METADATA)
+        store.commit(cell, make_scoring(docs=10, value=value), METADATA)
         store.write_model_run("nightly", run, {"model": "tiny", "cells": {"gsm8k": cell.fingerprint}})
     spec = load_spec({"name": "nightly", "models": ["tiny"], "benchmarks": ["gsm8k"], "results": str(tmp_path)})
 
@@ -33,7 +33,7 @@ def test_a_score_that_dropped_since_the_run_before_is_an_event(tmp_path: Path, m
         return watch_scores(spec, run)
 
     assert after("r1") == []
-    assert after("r2") == ["tiny on gsm8k: acc 0.9000 → 0.2000 (4.9 σ)"]
+    assert after("r2") == ["tiny on gsm8k: acc 0.9000 → 0.2000 (p = 0.0020)"]
     (event,) = emitted
     assert event["event"] == "steelyard.score.dropped"
     assert event["resource"]["prefect.resource.id"] == "steelyard.campaign.nightly"
