@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,6 @@ from core.fleet import resolve_fleet
 from core.plan import Plan
 from core.results import open_store
 from core.schedule.fleet_file import NodeGroup, group_of, load_fleet, nodes_of
-from core.schedule.jobs import Job
 from core.schedule.order import SchedulingPolicy
 
 
@@ -37,7 +35,6 @@ def simulate(
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to draw the Gantt chart.")] = None,
-    share: Annotated[bool, typer.Option("--share", help="Allow two small models on one GPU where that pays.")] = False,
     error: Annotated[
         float, typer.Option(min=0, max=2, help="How far times stray from their estimates: deviation of the logarithm.")
     ] = 0.0,
@@ -46,6 +43,7 @@ def simulate(
     from core.schedule.bound import lower_bound
     from core.schedule.describe import bound_line, simulation_table
     from core.schedule.rivals import policies
+    from core.schedule.simulate import really
     from core.schedule.simulate import simulate as play
     from deployments.console import console
 
@@ -56,9 +54,9 @@ def simulate(
     nodes, out = nodes_of(groups), console()
     jobs = [model.job() for spec in specs for model in _estimates(spec, groups, out)]
     factors = {job.key: _factor(job.key, error) for job in jobs}
-    policy = SchedulingPolicy(share_gpus=share)
-    runs = {name: play(nodes, jobs, decide, factors=factors) for name, decide in policies(nodes, jobs, policy).items()}
-    bound = lower_bound(nodes, [_really(job, factors[job.key]) for job in jobs], shared=share)
+    ways = policies(nodes, jobs, SchedulingPolicy())
+    runs = {name: play(nodes, jobs, decide, factors=factors) for name, decide in ways.items()}
+    bound = lower_bound(nodes, [really(job, factors[job.key]) for job in jobs])
     out.print(simulation_table(runs, bound))
     out.print(bound_line(bound, nodes, jobs), soft_wrap=True)
     if html is not None:
@@ -116,12 +114,3 @@ def _own_group(spec: CampaignSpec) -> NodeGroup:
 def _factor(key: str, error: float) -> float:
     """How a job's real time strays from its estimate; the same in every policy and every call."""
     return math.exp(random.Random(key).gauss(0.0, error))  # noqa: S311 - dice, no secrets
-
-
-def _really(job: Job, factor: float) -> Job:
-    """The job with the times it will really take."""
-    options = tuple(
-        replace(option, work_seconds=option.work_seconds * factor, load_seconds=option.load_seconds * factor)
-        for option in job.options
-    )
-    return replace(job, options=options)

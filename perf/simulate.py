@@ -33,7 +33,7 @@ from core.schedule.fleet_file import NodeGroup, nodes_of
 from core.schedule.jobs import Job, Node
 from core.schedule.order import SchedulingPolicy
 from core.schedule.rivals import policies
-from core.schedule.simulate import simulate
+from core.schedule.simulate import really, simulate
 from core.schedule.state import Arrived, State, after
 from core.schedule.step import choose, timetable
 
@@ -137,8 +137,8 @@ def _full(nodes: Sequence[Node], jobs: Sequence[Job], fullness: float) -> bool:
     if len(jobs) < FEWEST_MODELS:
         return False
     gpus = sum(node.gpus for node in nodes)
-    work = sum(min(each.gpus * each.seconds() for each in job.options) for job in jobs)
-    return len(jobs) >= MOST_MODELS or work / gpus >= fullness * max(job.shortest() for job in jobs)
+    work = sum(job.gpu_seconds for job in jobs)
+    return len(jobs) >= MOST_MODELS or work / gpus >= fullness * max(job.quickest.seconds for job in jobs)
 
 
 def compare(seed: int) -> list[Ratio]:
@@ -152,22 +152,11 @@ def compare(seed: int) -> list[Ratio]:
         bound = lower_bound(nodes, [really(job, factors[job.key]) for job in jobs]).seconds
         for name, decide in policies(nodes, jobs, SchedulingPolicy()).items():
             run = simulate(nodes, jobs, decide, factors=factors)
-            if run.left or len(run.spans) != len(jobs):
+            if len(run.spans) != len(jobs):
                 raise AssertionError(f"seed {seed}, {name}: {len(run.spans)} of {len(jobs)} jobs ran")
             wait = sum(run.waits.values()) / len(jobs) / run.makespan
             found.append(Ratio(name, stray, run.makespan / bound, run.utilisation, wait))
     return found
-
-
-def really(job: Job, factor: float) -> Job:
-    """The job with the times it will really take."""
-    return replace(
-        job,
-        options=tuple(
-            replace(each, work_seconds=each.work_seconds * factor, load_seconds=each.load_seconds * factor)
-            for each in job.options
-        ),
-    )
 
 
 def table(ratios: Sequence[Ratio], campaigns: int) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, PolicySpec
 from core.checkpoint.checkpoint import Checkpoint
@@ -32,7 +31,6 @@ class Timed:
     load: Estimate
     work: Estimate
     memory_gb: float  # on each GPU
-    busy: float
 
     @property
     def seconds(self) -> Triple:
@@ -50,7 +48,6 @@ class Timed:
             tensor_parallel=self.placement.tensor_parallel,
             stages=self.placement.stages,
             memory_gb=self.memory_gb,
-            busy=self.busy,
         )
 
 
@@ -129,18 +126,10 @@ class Estimator:
             load=self.model.load_seconds(setup),
             work=self.model.work_seconds(setup, tokens, spread),
             memory_gb=_memory(checkpoint, placement, group, policy),
-            busy=self._busy(checkpoint, placement),
         )
 
     def _workload(self, benchmark: BenchmarkSpec, model: ModelSpec, checkpoint: Checkpoint) -> Workload:
         return workload(benchmark, checkpoint.identity, self.history.cells, reasons=model.think_end_token is not None)
-
-    def _busy(self, checkpoint: Checkpoint, placement: Placement) -> float:
-        """Share of the time in which the model keeps its GPU at work; all of it unless the store says less."""
-        seen = [
-            job.busy for job in self.history.jobs if job.setup.model == checkpoint.identity and job.busy is not None
-        ]
-        return min(1.0, max(0.05, median(seen))) if seen and placement.gpus == 1 else 1.0
 
 
 def placed_everywhere(

@@ -112,9 +112,7 @@ def _job(records: Sequence[Mapping[str, Any]], seconds: float, loaded: float | N
     # What was foretold is of all benchmarks in one go, and says nothing of a run that had less to do.
     whole = estimate.get("benchmarks") == len(records) and not any(map(_is_part, records))
     foretold = estimate.get("seconds") if whole and loaded is not None else None
-    utilisation = [(record["metadata"].get("monitor") or {}).get("gpu_utilisation_mean") for record in records]
-    read = [value / 100 for value in utilisation if value is not None]
-    return Measured(setup, tokens, seconds, loaded, max(map(_ended, records)), foretold, max(read, default=None))
+    return Measured(setup, tokens, seconds, loaded, max(map(_ended, records)), foretold)
 
 
 def _cell(record: Mapping[str, Any]) -> PastCell:

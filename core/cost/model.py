@@ -115,7 +115,6 @@ class Measured:
     load_seconds: float | None
     ended: float
     foretold: float | None = None  # seconds, load included, as estimated before it ran, where that was stored
-    busy: float | None = None  # share of the time in which its GPUs had work, where that was read
 
 
 @dataclass(frozen=True)

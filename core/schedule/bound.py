@@ -21,22 +21,22 @@ class LowerBound:
     reason: str
 
 
-def lower_bound(nodes: Sequence[Node], jobs: Sequence[Job], *, shared: bool = False) -> LowerBound:
+def lower_bound(nodes: Sequence[Node], jobs: Sequence[Job]) -> LowerBound:
     """Bound the makespan of jobs that are all there at the start.
 
     A makespan T is refuted where the jobs, cut into fractions over their options that last no longer than T, do not fit into
     fleet × T; sizes and seconds count as they are, and as dual-feasible functions of them (Fekete and Schepers, "A general
     framework for bounds for higher-dimensional orthogonal packing problems", 2004): of jobs longer than T/2 no two fit
     one after the other, of gangs larger than half a node no two fit beside each other, and so on. The bound is the largest T
-    that is refuted. ``shared`` is for policies that put two models on one GPU. Raises `ValueError` where a job fits nowhere.
+    that is refuted. Raises `ValueError` where a job fits nowhere.
     """
     if not jobs:
         return LowerBound(0.0, "longest job")
     for job in jobs:
         if not runnable(job, nodes):
             raise ValueError(f"job {job.key!r} fits nowhere in the fleet")
-    problem = _Problem(nodes, jobs, shared)
-    longest = max(min(option.seconds() for option in options) for options in problem.options)
+    problem = _Problem(nodes, jobs)
+    longest = max(min(option.seconds for option in options) for options in problem.options)
     area = problem.area()
     low = max(longest, area)
     if not problem.refutes(low * (1 + TOLERANCE)):
@@ -56,21 +56,19 @@ def lower_bound(nodes: Sequence[Node], jobs: Sequence[Job], *, shared: bool = Fa
 class _Problem:
     """Jobs × options as arrays, and the linear programme over them."""
 
-    def __init__(self, nodes: Sequence[Node], jobs: Sequence[Job], shared: bool) -> None:
+    def __init__(self, nodes: Sequence[Node], jobs: Sequence[Job]) -> None:
         self.options: list[list[Option]] = []
         self._kinds = sorted({node.kind for node in nodes})
         self._capacity = {kind: sum(node.gpus for node in nodes if node.kind == kind) for kind in self._kinds}
         self._node = {kind: {node.gpus for node in nodes if node.kind == kind} for kind in self._kinds}
-        self._shared = shared
         for job in jobs:
             self.options.append([o for o in job.options if runnable(Job(job.key, (o,)), nodes)])
         flat = [(index, option) for index, options in enumerate(self.options) for option in options]
         self._job = np.array([index for index, _ in flat])
         self._kind = np.array([self._kinds.index(option.kind) for _, option in flat])
-        self._seconds = np.array([option.seconds() for _, option in flat])
+        self._seconds = np.array([option.seconds for _, option in flat])
         self._width = np.array([float(option.tensor_parallel) for _, option in flat])
         self._stages = np.array([float(option.stages) for _, option in flat])
-        self._busy = np.array([option.busy if shared and option.gpus == 1 else 1.0 for _, option in flat])
 
     def area(self) -> float:
         """Seconds that the work takes at best if it were spread evenly over all GPUs."""
@@ -79,9 +77,9 @@ class _Problem:
     def refutes(self, makespan: float) -> bool:
         """Say whether no schedule can end by then."""
         usable = self._seconds <= makespan * (1 + 1e-9)
-        if not self._shared and self._in_line(usable) > makespan * (1 + 1e-9):
+        if self._in_line(usable) > makespan * (1 + 1e-9):
             return True
-        return self._load(usable, makespan, packed=not self._shared) > 1 + 1e-9
+        return self._load(usable, makespan, packed=True) > 1 + 1e-9
 
     def _in_line(self, usable: np.ndarray) -> float:
         """Most seconds that jobs take of which no two can run at once: gangs of one kind, and one job that none leaves room for."""
@@ -108,7 +106,7 @@ class _Problem:
                 continue
             seconds, capacity = self._seconds[mine] / makespan, self._capacity[name]
             gpus = self._width[mine] * self._stages[mine]
-            sizes = [gpus * self._busy[mine] / capacity]
+            sizes = [gpus / capacity]
             times = [seconds]
             if packed:
                 sizes += _counted(gpus / capacity)

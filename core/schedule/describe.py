@@ -27,7 +27,7 @@ def simulation_table(runs: Mapping[str, Simulated], bound: LowerBound) -> Table:
     for name, run in runs.items():
         waits = list(run.waits.values()) or [0.0]
         table.add_row(
-            name + (f" ({len(run.left)} never ran)" if run.left else ""),
+            name,
             duration(run.makespan),
             f"{run.makespan / bound.seconds:.3f}" if bound.seconds else "",
             f"{run.utilisation:.1%}",

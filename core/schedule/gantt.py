@@ -13,7 +13,6 @@ from core.schedule.simulate import Simulated, Span
 
 HOUR = 3600.0
 ROW_PIXELS, LEAST_PIXELS, MOST_PIXELS = 14, 160, 1600
-PREEMPTED = "#c03030"
 
 
 def write_gantt(path: Path, runs: Mapping[str, Simulated], nodes: Sequence[Node], bound: LowerBound) -> None:
@@ -67,7 +66,7 @@ def _bars(run: Simulated, width: int, rows: Mapping[tuple[str, int], int], *, le
         width=0.9,
         marker={
             "color": qualitative.Safe[shade % len(qualitative.Safe)],
-            "line": {"width": [2 if span.preempted else 0.3 for span, _ in bars], "color": PREEMPTED},
+            "line": {"width": 0.3},
         },
         text=[_escaped(span.key.rsplit("/", 1)[-1]) for span, _ in bars],
         textposition="inside",
@@ -83,8 +82,7 @@ def _bars(run: Simulated, width: int, rows: Mapping[tuple[str, int], int], *, le
 
 def _told(span: Span) -> str:
     where = ", ".join(sorted({f"{device.node}:{device.gpu}" for device in span.devices}))
-    ended = " (preempted)" if span.preempted else ""
-    return f"{_escaped(span.key)}<br>{duration(span.end - span.start)} from {duration(span.start)}{ended}<br>{_escaped(where)}"
+    return f"{_escaped(span.key)}<br>{duration(span.end - span.start)} from {duration(span.start)}<br>{_escaped(where)}"
 
 
 def _escaped(text: str) -> str:

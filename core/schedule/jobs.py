@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -35,32 +36,37 @@ class Option:
     tensor_parallel: int = 1
     stages: int = 1  # pipeline parallel × replicas
     memory_gb: float = 0.0  # on each GPU
-    busy: float = 1.0  # share of the time in which the job, alone on its GPU, has work on it
 
     @property
     def gpus(self) -> int:
         """GPUs held from start to end, all or none."""
         return self.tensor_parallel * self.stages
 
-    def seconds(self, share: float = 1.0) -> float:
-        """Seconds alone on the GPUs for a ``share`` of the work; the model is loaded whatever the share."""
-        return self.load_seconds + share * self.work_seconds
+    @property
+    def seconds(self) -> float:
+        """Load and work together: as long as its GPUs are held."""
+        return self.load_seconds + self.work_seconds
 
 
 @dataclass(frozen=True)
 class Job:
-    """A model and its benchmarks, which run together on one engine. ``deadline`` is a time of the scheduler's clock."""
+    """A model and its benchmarks, which run together on one engine."""
 
     key: str
     options: tuple[Option, ...]
     campaign: str = ""
     priority: int = 0  # higher goes first
-    deadline: float | None = None
     leads: bool = False  # goes before the others of its campaign
 
-    def shortest(self, share: float = 1.0) -> float:
-        """Seconds of the quickest option."""
-        return min(option.seconds(share) for option in self.options)
+    @cached_property
+    def quickest(self) -> Option:
+        """The option of the fewest seconds."""
+        return min(self.options, key=lambda option: option.seconds)
+
+    @cached_property
+    def gpu_seconds(self) -> float:
+        """GPU-seconds of the option that needs the fewest."""
+        return min(option.gpus * option.seconds for option in self.options)
 
 
 def fits(option: Option, node: Node) -> bool:

@@ -15,54 +15,48 @@ class Slot:
     """A time and place: ``groups`` are (node, number of the option's groups on it)."""
 
     start: float
-    seconds: float
     option: Option
     groups: tuple[tuple[str, int], ...]
 
     @property
     def ends(self) -> float:
         """When the GPUs are free again."""
-        return self.start + self.seconds
+        return self.start + self.option.seconds
 
 
 class Profile:
-    """Free GPUs of a fleet over time. ``busy`` lists, by node, when each GPU that is held comes free; ``gone`` counts those that
-    are not there.
-    """
+    """Free GPUs of a fleet over time. ``busy`` lists, by node, when each GPU that is held comes free."""
 
-    def __init__(
-        self, now: float, nodes: Sequence[Node], busy: Mapping[str, Sequence[float]], gone: Mapping[str, int]
-    ) -> None:
+    def __init__(self, now: float, nodes: Sequence[Node], busy: Mapping[str, Sequence[float]]) -> None:
         self.now = now
         self.idle = 0  # GPUs that are free now and not reserved from now
         self._frees: dict[str, _Free] = {}
         self._alike: dict[tuple[str, int, float, bool], list[_Free]] = {}  # nodes of one make
         for node in nodes:
-            free = _Free(now, node, node.gpus - gone.get(node.name, 0), busy.get(node.name, ()))
+            free = _Free(now, node, busy.get(node.name, ()))
             self._frees[node.name] = free
             self._alike.setdefault((node.kind, node.gpus, node.memory_gb, node.links), []).append(free)
             self.idle += free.counts[0]
 
-    def best(self, options: Sequence[tuple[Option, float]]) -> Slot | None:
+    def best(self, options: Sequence[Option]) -> Slot | None:
         """Where a job would end first: of equal ends the option named first, on the node that it fills most.
 
-        ``options`` come with their seconds. None where what is there of the fleet can never hold it.
+        None where the fleet can never hold it.
         """
         found: Slot | None = None
-        for option, seconds in options:
-            before = inf if found is None else found.ends - seconds
+        for option in options:
+            before = inf if found is None else found.ends - option.seconds
             if before > self.now:
-                slot = (self._one if option.stages == 1 else self._several)(option, seconds, before)
-                found = slot or found
+                found = (self._one if option.stages == 1 else self._several)(option, before) or found
         return found
 
-    def at_once(self, options: Sequence[tuple[Option, float]]) -> Slot | None:
+    def at_once(self, options: Sequence[Option]) -> Slot | None:
         """The quickest option that can start now and delays nothing that is reserved."""
-        for option, seconds in sorted(options, key=lambda each: each[1]):
-            width = option.tensor_parallel
+        for option in sorted(options, key=lambda option: option.seconds):
+            width, ends = option.tensor_parallel, self.now + option.seconds
             frees = [free for free in self._holding(option) if free.counts[0] >= width]
-            places = [(free, free.least(self.now, self.now + seconds) // width) for free in frees]
-            if slot := _gathered(option, seconds, self.now, places):
+            places = [(free, free.least(self.now, ends) // width) for free in frees]
+            if slot := _gathered(option, self.now, places):
                 return slot
         return None
 
@@ -74,26 +68,13 @@ class Profile:
             if slot.start == self.now:
                 self.idle -= gpus
 
-    def give_back(self, slot: Slot) -> None:
-        """Undo the reservation of a slot that has not begun."""
-        for name, groups in slot.groups:
-            self._frees[name].take(slot.start, slot.ends, -groups * slot.option.tensor_parallel)
-
-    def extend(self, node: str, ends: float, later: float) -> bool:
-        """Keep a GPU that comes free at ``ends`` until ``later``, if nothing is reserved on it. Says whether it did."""
-        if later > ends:
-            if self._frees[node].least(ends, later) < 1:
-                return False
-            self._frees[node].take(ends, later, 1)
-        return True
-
     def _holding(self, option: Option) -> Iterable[_Free]:
         for alike in self._alike.values():
             if fits(option, alike[0].node):
                 yield from alike
 
-    def _one(self, option: Option, seconds: float, before: float) -> Slot | None:
-        width, start, place, fullest = option.tensor_parallel, before, "", 0
+    def _one(self, option: Option, before: float) -> Slot | None:
+        width, seconds, start, place, fullest = option.tensor_parallel, option.seconds, before, "", 0
         for free in self._holding(option):
             # A node where it starts no sooner is of use only if it fills that node better.
             found = free.earliest(width, seconds, start, or_at=bool(place))
@@ -102,11 +83,11 @@ class Profile:
             left = free.least(found, found + seconds)
             if not place or found < start or left < fullest:
                 start, place, fullest = found, free.node.name, left
-        return Slot(start, seconds, option, ((place, 1),)) if place else None
+        return Slot(start, option, ((place, 1),)) if place else None
 
-    def _several(self, option: Option, seconds: float, before: float) -> Slot | None:
+    def _several(self, option: Option, before: float) -> Slot | None:
         """Sweep over time, counting how many groups could start."""
-        width, changes = option.tensor_parallel, []
+        width, seconds, changes = option.tensor_parallel, option.seconds, []
         for free in self._holding(option):
             for groups in range(1, free.node.gpus // width + 1):
                 for opens, closes in free.windows(groups * width, seconds):
@@ -119,7 +100,7 @@ class Profile:
                 return None
             if groups >= option.stages:
                 places = [(free, free.least(time, time + seconds) // width) for free in self._holding(option)]
-                return _gathered(option, seconds, time, places)
+                return _gathered(option, time, places)
         return None
 
 
@@ -128,10 +109,10 @@ class _Free:
 
     __slots__ = ("counts", "node", "times")
 
-    def __init__(self, now: float, node: Node, gpus: int, busy: Sequence[float]) -> None:
+    def __init__(self, now: float, node: Node, busy: Sequence[float]) -> None:
         self.node = node
         self.times = [now]
-        self.counts = [gpus - len(busy)]
+        self.counts = [node.gpus - len(busy)]
         for ends in sorted(busy):
             if ends == self.times[-1]:
                 self.counts[-1] += 1
@@ -190,12 +171,12 @@ class _Free:
         return index
 
 
-def _gathered(option: Option, seconds: float, start: float, places: Sequence[tuple[_Free, int]]) -> Slot | None:
+def _gathered(option: Option, start: float, places: Sequence[tuple[_Free, int]]) -> Slot | None:
     """Choose few nodes: the one that holds all groups and is filled most, else those that hold most."""
     stages = option.stages
     whole = [(groups, index) for index, (_, groups) in enumerate(places) if groups >= stages]
     if whole:
-        return Slot(start, seconds, option, ((places[min(whole)[1]][0].node.name, stages),))
+        return Slot(start, option, ((places[min(whole)[1]][0].node.name, stages),))
     if sum(groups for _, groups in places) < stages:
         return None
     chosen = []
@@ -203,4 +184,4 @@ def _gathered(option: Option, seconds: float, start: float, places: Sequence[tup
         if taken := min(groups, stages):
             chosen.append((free.node.name, taken))
             stages -= taken
-    return Slot(start, seconds, option, tuple(chosen))
+    return Slot(start, option, tuple(chosen))

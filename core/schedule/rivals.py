@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,11 +15,9 @@ from core.schedule.step import choose, decide, idle_devices, profile_of, start_o
 OURS = "longest first, backfill"
 
 
-def policies(
-    nodes: Sequence[Node], jobs: Sequence[Job], policy: SchedulingPolicy, weights: Mapping[str, float] | None = None
-) -> dict[str, Decide]:
+def policies(nodes: Sequence[Node], jobs: Sequence[Job], policy: SchedulingPolicy) -> dict[str, Decide]:
     """Ours first, then its rivals, by the name that tables give them."""
-    state = after(State(tuple(nodes), weights=dict(weights or {})), 0.0, [Arrived(tuple(jobs))])
+    state = after(State(tuple(nodes)), 0.0, [Arrived(tuple(jobs))])
     return {
         OURS: partial(decide, policy=choose(state, policy)),
         "one queue, largest first": largest_first,
@@ -36,17 +34,18 @@ def first_in_first_out(state: State) -> tuple[Start, ...]:
 def largest_first(state: State) -> tuple[Start, ...]:
     """One queue, most GPUs first and then the longest; nothing overtakes the first that has to wait."""
     return _in_line(
-        state, sorted(state.waiting.values(), key=lambda each: (-each.quickest[0].gpus, -each.quickest[1], each.order))
+        state,
+        sorted(
+            state.waiting.values(), key=lambda each: (-each.job.quickest.gpus, -each.job.quickest.seconds, each.order)
+        ),
     )
 
 
 def _in_line(state: State, queue: Iterable[Waiting]) -> tuple[Start, ...]:
     profile, idle, starts = profile_of(state), idle_devices(state), []
     for waiting in queue:
-        slot = profile.at_once(waiting.options)
+        slot = profile.at_once(waiting.job.options)
         if slot is None:
-            if profile.best(waiting.options) is None:
-                continue  # the fleet as it is can never hold it: it would hold up all others for ever
             break
         profile.take(slot)
         starts.append(start_of(waiting, slot, idle))
@@ -69,8 +68,8 @@ def _apart(
     state: State, policy: SchedulingPolicy, parts: tuple[tuple[Node, ...], tuple[Node, ...]] | None
 ) -> tuple[Start, ...]:
     if parts is None:
-        gangs = {key: each for key, each in state.waiting.items() if each.quickest[0].gpus > 1}
-        busy = any(each.waited.quickest[0].gpus > 1 for each in state.running.values())
+        gangs = {key: each for key, each in state.waiting.items() if _is_gang(each.job)}
+        busy = any(_is_gang(each.job) for each in state.running.values())
         return decide(replace(state, waiting=gangs), policy) if gangs or busy else decide(state, policy)
     starts: list[Start] = []
     for nodes, wide in zip(parts, (True, False), strict=True):
@@ -78,16 +77,15 @@ def _apart(
         part = replace(
             state,
             nodes=nodes,
-            waiting={key: each for key, each in state.waiting.items() if (each.quickest[0].gpus > 1) == wide},
+            waiting={key: each for key, each in state.waiting.items() if _is_gang(each.job) == wide},
             running={key: each for key, each in state.running.items() if each.devices[0].node in names},
-            down=frozenset(device for device in state.down if device.node in names),
         )
         starts += decide(part, policy)
     return tuple(starts)
 
 
 def _is_gang(job: Job) -> bool:
-    return min(job.options, key=lambda option: option.seconds()).gpus > 1
+    return job.quickest.gpus > 1
 
 
 def _split(
@@ -112,6 +110,6 @@ def _evenly(nodes: Sequence[Node], jobs: Sequence[Job]) -> float:
     """Seconds until the jobs would be done, were their work spread evenly, and no less than the longest takes."""
     kinds = {node.kind for node in nodes}
     usable = [[option for option in job.options if option.kind in kinds] for job in jobs]
-    work = sum(min(option.gpus * option.seconds() for option in options) for options in usable)
-    longest = max(min(option.seconds() for option in options) for options in usable)
+    work = sum(min(option.gpus * option.seconds for option in options) for options in usable)
+    longest = max(min(option.seconds for option in options) for options in usable)
     return max(longest, work / sum(node.gpus for node in nodes))

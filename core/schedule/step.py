@@ -1,36 +1,23 @@
-"""Who gets GPUs next. Pure: the flows and the simulator call the same functions.
+"""Who gets GPUs next. Pure: campaigns that run and the simulator call the same functions.
 
-`step` is the scheduler: a state and what happened give the next state and the jobs to start now. Longest jobs go first; a job
-that cannot start yet reserves the GPUs on which it would end soonest, and what comes behind it fills the gaps without delaying it.
+`decide` is the scheduler: a state gives the jobs to start now. Longest jobs go first; a job that cannot start yet reserves the
+GPUs on which it would end soonest, and what comes behind it fills the gaps without delaying it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from core.schedule.jobs import Device
 from core.schedule.order import SchedulingPolicy, ordered
 from core.schedule.profile import Profile, Slot
-from core.schedule.share import shared_starts
-from core.schedule.state import Event, Start, State, Waiting, after, started
+from core.schedule.state import Start, State, Waiting
 
 LATE = 0.05  # of its time is what a job that should have ended is expected to take yet, again and again
 GANG_BIASES = (0.0, 0.1, 0.25, 0.5, 1.0)
 WORTH_CHANGING = 0.02  # of the makespan is what another order must save before a plan that people know is changed
-
-
-def step(
-    state: State, now: float, events: Iterable[Event], policy: SchedulingPolicy
-) -> tuple[State, tuple[Start, ...]]:
-    """Apply ``events`` that happened by ``now`` and start what can start. The same input always gives the same answer.
-
-    Raises `ValueError` as `core.schedule.state.after` does.
-    """
-    state = after(state, now, events)
-    starts = decide(state, policy)
-    return started(state, starts), starts
 
 
 def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
@@ -38,27 +25,22 @@ def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
     if not state.waiting:
         return ()
     profile = profile_of(state)
-    # Who shares a GPU must know what is reserved on it, even where none is idle.
-    if not (profile.idle or policy.share_gpus):
+    if not profile.idle:
         return ()
-    idle = idle_devices(state)
+    idle, reserved = idle_devices(state), 0
     starts: list[Start] = []
-    reserved: dict[str, Slot] = {}
     for waiting in ordered(state, policy):
-        if not (profile.idle or policy.share_gpus):
+        if not profile.idle:
             break
-        ahead = len(reserved) < policy.reservations
-        slot = profile.best(waiting.options) if ahead else profile.at_once(waiting.options)
+        find = profile.best if reserved < policy.reservations else profile.at_once
+        slot = find(waiting.job.options)
         if slot is None:
             continue
         profile.take(slot)
         if slot.start <= state.now:
             starts.append(start_of(waiting, slot, idle))
         else:
-            reserved[waiting.job.key] = slot
-    if policy.share_gpus:
-        under_way = started(state, starts)
-        starts += shared_starts(under_way, ordered(under_way, policy), profile, reserved, policy)
+            reserved += 1
     return tuple(starts)
 
 
@@ -70,24 +52,14 @@ class Timetable:
     stuck: tuple[str, ...]
     ends: float  # when the last job ends
 
-    def late(self, waiting: Iterable[Waiting]) -> tuple[str, ...]:
-        """Jobs that will miss their deadline."""
-        return tuple(
-            each.job.key
-            for each in waiting
-            if each.job.deadline is not None
-            and each.job.key in self.slots
-            and self.slots[each.job.key].ends > each.job.deadline
-        )
-
 
 def timetable(state: State, policy: SchedulingPolicy) -> Timetable:
-    """Reserve a slot for every waiting job, in order. `step` will start each then, if nothing else happens."""
+    """Reserve a slot for every waiting job, in order. `decide` will start each then, if nothing else happens."""
     profile = profile_of(state)
     slots: dict[str, Slot] = {}
     stuck: list[str] = []
     for waiting in ordered(state, policy):
-        slot = profile.best(waiting.options)
+        slot = profile.best(waiting.job.options)
         if slot is None:
             stuck.append(waiting.job.key)
             continue
@@ -98,11 +70,11 @@ def timetable(state: State, policy: SchedulingPolicy) -> Timetable:
     return Timetable(slots, tuple(stuck), ends)
 
 
-def choose(state: State, policy: SchedulingPolicy, biases: Sequence[float] = GANG_BIASES) -> SchedulingPolicy:
+def choose(state: State, policy: SchedulingPolicy) -> SchedulingPolicy:
     """Return the policy with the ``gang_bias`` whose timetable ends soonest; its own stays unless another is clearly better."""
     best, ends = policy, timetable(state, policy).ends
     limit = ends - WORTH_CHANGING * (ends - state.now)
-    for bias in biases:
+    for bias in GANG_BIASES:
         other = replace(policy, gang_bias=bias)
         if (found := timetable(state, other).ends) < limit:
             best, limit = other, found
@@ -110,10 +82,8 @@ def choose(state: State, policy: SchedulingPolicy, biases: Sequence[float] = GAN
 
 
 def idle_devices(state: State) -> dict[str, list[int]]:
-    """Indices of the devices of each node that are there and hold nothing."""
+    """Indices of the devices of each node that hold nothing."""
     taken: dict[str, set[int]] = defaultdict(set)
-    for device in state.down:
-        taken[device.node].add(device.gpu)
     for each in state.running.values():
         for device in each.devices:
             taken[device.node].add(device.gpu)
@@ -122,18 +92,12 @@ def idle_devices(state: State) -> dict[str, list[int]]:
 
 def profile_of(state: State) -> Profile:
     """Free GPUs over time, if what runs ends as expected and nothing starts."""
-    ends: dict[Device, float] = {}
-    for each in state.running.values():
-        at = max(each.ends, state.now + LATE * each.option.seconds(each.waited.share))
-        for device in each.devices:
-            ends[device] = max(at, ends.get(device, 0.0))
     busy: dict[str, list[float]] = defaultdict(list)
-    gone: dict[str, int] = defaultdict(int)
-    for device, at in ends.items():
-        busy[device.node].append(at)
-    for device in state.down:
-        gone[device.node] += 1
-    return Profile(state.now, state.nodes, busy, gone)
+    for each in state.running.values():
+        ends = max(each.ends, state.now + LATE * each.option.seconds)
+        for device in each.devices:
+            busy[device.node].append(ends)
+    return Profile(state.now, state.nodes, busy)
 
 
 def start_of(waiting: Waiting, slot: Slot, idle: dict[str, list[int]]) -> Start:

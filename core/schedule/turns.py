@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from core.schedule.jobs import Device, Job, Node, Option
 from core.schedule.order import SchedulingPolicy
-from core.schedule.state import Running, State, Waiting
+from core.schedule.state import Running, State, Waiting, served_by
 from core.schedule.step import decide
 
 UNKNOWN_SECONDS = 600.0  # of a model that nothing is known of
@@ -105,20 +104,16 @@ def lacking(queue: Queue) -> int:
 def state_of(queue: Queue) -> State:
     """The scheduler's state. Wishes that are long not ready are left out, and those that the pool can never serve."""
     waiting, running = {}, {}
-    served: dict[str, float] = defaultdict(float)
     for order, (key, wish) in enumerate(queue.wishes.items()):
         late = not wish.ready and queue.now - wish.since > SETTLE_SECONDS
         if wish.demand.gpus <= queue.size and not late:
             waiting[key] = Waiting(_job(key, wish.demand), wish.since, order)
     for key, held in queue.holdings.items():
-        waited = Waiting(_job(key, held.demand), held.started, 0)
-        left = max(0.0, held.demand.seconds - (queue.now - held.started))
         devices = tuple(Device(POOL, index) for index in held.devices)
-        option = _option(held.demand)
-        running[key] = Running(waited, option, devices, held.started, queue.now, left)
-        served[held.demand.campaign] += len(devices) * held.demand.seconds
+        ends = held.started + held.demand.seconds
+        running[key] = Running(_job(key, held.demand), _option(held.demand), devices, ends)
     nodes = (Node(POOL, KIND, queue.size, 0.0),)
-    return State(nodes, queue.now, waiting, running, served=dict(served))
+    return State(nodes, queue.now, waiting, running, served_by(running))
 
 
 def _starts(state: State) -> dict[str, tuple[int, ...]]:

@@ -47,7 +47,7 @@ def test_simulate_compares_policies_with_the_bound_and_draws(
 def test_simulate_takes_the_campaigns_own_fleet_and_straying_times(
     steelyard: Steelyard, campaign: Callable[..., str], tmp_path: Path
 ) -> None:
-    code, out, _ = steelyard("simulate", campaign(models=models(tmp_path)), "--error", "0.3", "--share")
+    code, out, _ = steelyard("simulate", campaign(models=models(tmp_path)), "--error", "0.3")
     assert code == 0
     assert "5 models on 8 GPUs in 1 nodes" in out
 

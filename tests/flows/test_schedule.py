@@ -1,4 +1,4 @@
-"""Models get devices as `core.schedule.step` plans it, and what was expected of them is stored beside what they took."""
+"""Models get devices as `core.schedule.step` decides, and what was expected of them is stored beside what they took."""
 
 from __future__ import annotations
 

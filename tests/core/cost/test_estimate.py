@@ -62,13 +62,10 @@ def test_without_a_price_there_is_no_cost() -> None:
     assert campaign_estimate(estimates([unpriced]), [unpriced], SchedulingPolicy()).cost is None
 
 
-def test_history_narrows_the_interval_and_tells_how_busy_a_gpu_is() -> None:
+def test_history_narrows_the_interval() -> None:
     checkpoint = real("Qwen3-0.6B")
     setup = Setup(checkpoint.identity, 1.5, 0.75e9, "H100")
-    jobs = tuple(
-        Measured(setup, Tokens(1e6, 1e6, 1e5), 100.0, 20.0, ended=1e5 * number, busy=0.35) for number in range(5)
-    )
+    jobs = tuple(Measured(setup, Tokens(1e6, 1e6, 1e5), 100.0, 20.0, ended=1e5 * number) for number in range(5))
     before, after = estimates([H100])[0].timed[0], estimates([H100], History(jobs))[0].timed[0]
     assert after.work.high / after.work.low < before.work.high / before.work.low
-    assert (before.busy, after.busy) == (1.0, 0.35)
     assert after.load.value == pytest.approx(20, rel=0.15)

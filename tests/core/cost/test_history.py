@@ -78,11 +78,11 @@ def test_a_resumed_cell_tells_its_time_and_not_its_tokens_per_doc() -> None:
     assert (len(history.jobs), history.cells) == (1, ())
 
 
-def test_what_a_record_says_of_gpu_utilisation_and_estimate_is_used() -> None:
+def test_what_a_record_says_of_its_gpu_and_estimate_is_used() -> None:
     estimate = {"seconds": 75.0, "benchmarks": 1}
-    told = record("a", 1000, 60, gpu_kind="L4", monitor={"gpu_utilisation_mean": 40.0}, estimate=estimate)
+    told = record("a", 1000, 60, gpu_kind="L4", estimate=estimate)
     (job,) = history_of([told], "H100").jobs
-    assert (job.setup.kind, job.busy, job.foretold) == ("L4", 0.4, 75)
+    assert (job.setup.kind, job.foretold) == ("L4", 75)
 
 
 def test_an_estimate_of_more_than_was_left_to_do_foretold_nothing() -> None:

@@ -48,12 +48,6 @@ def test_a_job_that_fits_nowhere_is_refused() -> None:
         lower_bound([node(gpus=4)], [job("wide", 1, gpus=8)])
 
 
-def test_sharing_is_allowed_for() -> None:
-    jobs = [Job(str(n), (option(10, busy=0.5),)) for n in range(4)]
-    assert lower_bound([node(gpus=1)], jobs, shared=True).seconds == pytest.approx(20)
-    assert lower_bound([node(gpus=1)], jobs).seconds == pytest.approx(40)
-
-
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 4)), min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None)
 def test_the_best_of_all_orders_is_not_below_the_bound_and_often_on_it(drawn: list[tuple[int, int]]) -> None:

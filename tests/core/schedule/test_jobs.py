@@ -21,6 +21,12 @@ def test_one_way_is_enough() -> None:
     assert runnable(Job("j", (option(1, 16), option(1, 1, kind="L40S"))), [node(kind="L40S")])
 
 
-def test_seconds_are_the_load_and_a_share_of_the_work() -> None:
+def test_seconds_are_the_load_and_the_work() -> None:
     one = option(100, load=20)
-    assert (one.seconds(), one.seconds(0.5), job("j", 7).shortest()) == (120, 70, 7)
+    assert one.seconds == 120
+
+
+def test_the_quickest_way_and_the_one_of_fewest_gpu_seconds() -> None:
+    wide, narrow = option(50, 4), option(120)
+    both = Job("j", (wide, narrow))
+    assert (both.quickest, both.gpu_seconds, job("j", 7).quickest.seconds) == (wide, 120, 7)

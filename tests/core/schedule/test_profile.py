@@ -49,11 +49,11 @@ wishes = st.lists(
 @given(held, wishes)
 @settings(max_examples=150, deadline=None)
 def test_a_slot_is_the_earliest_that_delays_no_other(busy: Held, wanted: list[tuple[tuple[int, int], int]]) -> None:
-    profile = Profile(0.0, NODES, busy, {})
+    profile = Profile(0.0, NODES, busy)
     slots: list[Slot] = []
     for (width, stages), seconds in wanted:
         one = option(seconds, width, stages)
-        slot = profile.best([(one, float(seconds))])
+        slot = profile.best([one])
         assert slot is not None
         assert slot.start == brute(busy, slots, one, seconds)
         assert sum(groups for _, groups in slot.groups) == stages
@@ -64,36 +64,24 @@ def test_a_slot_is_the_earliest_that_delays_no_other(busy: Held, wanted: list[tu
     )
 
 
-def test_what_is_gone_never_comes_free() -> None:
-    profile = Profile(0.0, NODES, {}, {"n0": 1})
-    assert profile.best([(option(5, 4), 5.0)]) is None
-    assert profile.best([(option(5, 3), 5.0)]) is not None
+def test_what_no_node_can_hold_has_no_slot() -> None:
+    profile = Profile(0.0, NODES, {})
+    assert profile.best([option(5, 5)]) is None
+    assert profile.best([option(5, 4)]) is not None
 
 
 def test_of_several_ways_the_one_that_ends_first_is_taken() -> None:
-    profile = Profile(0.0, NODES, {"n0": [30.0] * 4, "n1": []}, {})
+    profile = Profile(0.0, NODES, {"n0": [30.0] * 4, "n1": []})
     wide, narrow = option(10, 4), option(50, 1)
-    slot = profile.best([(wide, 10.0), (narrow, 50.0)])
+    slot = profile.best([wide, narrow])
     assert slot is not None
     assert (slot.option, slot.start) == (wide, 30)
-    at_once = profile.at_once([(wide, 10.0), (narrow, 50.0)])
+    at_once = profile.at_once([wide, narrow])
     assert at_once is not None
     assert (at_once.option, at_once.start) == (narrow, 0)
 
 
 def test_the_fullest_node_is_taken() -> None:
-    slot = Profile(0.0, NODES, {}, {}).best([(option(5), 5.0)])
+    slot = Profile(0.0, NODES, {}).best([option(5)])
     assert slot is not None
     assert slot.groups == (("n1", 1),)
-
-
-def test_a_reservation_can_be_given_back() -> None:
-    profile = Profile(0.0, NODES, {"n0": [10.0] * 4, "n1": [10.0] * 2}, {})
-    whole = option(5, 4)
-    first = profile.best([(whole, 5.0)])
-    assert first is not None
-    profile.take(first)
-    second = profile.best([(whole, 5.0)])
-    profile.give_back(first)
-    assert second is not None
-    assert (second.start, profile.best([(whole, 5.0)])) == (15, first)

@@ -1,12 +1,9 @@
 from functools import partial
 
-from core.schedule.jobs import Device
 from core.schedule.order import SchedulingPolicy
 from core.schedule.rivals import apart, first_in_first_out, largest_first, policies
 from core.schedule.simulate import simulate
-from core.schedule.state import Left, after
-from core.schedule.step import step
-from tests.core.scheduling import job, node, state_of
+from tests.core.scheduling import job, node, state_of, step
 
 POLICY = SchedulingPolicy()
 
@@ -18,14 +15,8 @@ def test_first_in_first_out_lets_nobody_pass() -> None:
 
 def test_one_queue_lets_nobody_pass_the_largest() -> None:
     state, _ = step(state_of([node(gpus=2)], [job("a", 10)]), 0.0, [], POLICY)
-    state = after(state, 0.0, [])
     waiting = state_of([node(gpus=2)], [job("b", 10), job("gang", 10, gpus=2)]).waiting
     assert largest_first(type(state)(state.nodes, waiting=waiting, running=state.running)) == ()
-
-
-def test_a_job_that_the_fleet_lost_its_gpus_for_holds_up_nobody() -> None:
-    state = after(state_of([node(gpus=2)], [job("gang", 1, gpus=2), job("a", 1)]), 0.0, [Left((Device("n0", 0),))])
-    assert [start.key for start in first_in_first_out(state)] == ["a"]
 
 
 def test_apart_keeps_small_models_off_the_gangs_nodes() -> None:
