@@ -38,16 +38,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class Holding:
-    """A demand that has had devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to who waits.
-
-    One that ``ends_soon`` leaves another room to load meanwhile.
-    """
+    """A demand that has had devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to who waits."""
 
     demand: Demand
     devices: tuple[int, ...]
     started: float
     gives_way: bool = False
-    ends_soon: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,23 +64,6 @@ def turn(queue: Queue, key: str) -> tuple[int, ...]:
 def turn_if_free(queue: Queue, key: str) -> bool:
     """Say whether the wish ``key`` would start if nothing held any device."""
     return key in _starts(replace(state_of(queue), running={}))
-
-
-def next_on(queue: Queue, device: int, key: str) -> bool:
-    """Say whether the wish ``key`` would start on ``device`` if what holds that had ended."""
-    others = {name: held for name, held in queue.holdings.items() if device not in held.devices}
-    return device in turn(replace(queue, holdings=others), key)
-
-
-def turn_beside(queue: Queue, key: str) -> int | None:
-    """Return the device on which the wish ``key`` may load beside what ends soon there; None where it is not its turn.
-
-    Where somebody waits for several devices at once it is nobody's: that would keep them waiting.
-    """
-    if any(wish.demand.gpus > 1 for wish in queue.wishes.values()):
-        return None
-    ending = [device for held in queue.holdings.values() if held.ends_soon for device in held.devices]
-    return next((device for device in ending if next_on(queue, device, key)), None)
 
 
 def waits(queue: Queue) -> bool:

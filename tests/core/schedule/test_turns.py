@@ -9,9 +9,7 @@ from core.schedule.turns import (
     Queue,
     Wish,
     lacking,
-    next_on,
     turn,
-    turn_beside,
     turn_if_free,
     waits,
 )
@@ -47,25 +45,6 @@ def test_a_model_that_others_are_compared_with_goes_before_its_campaign_and_no_o
 
 def test_equals_go_in_the_order_of_their_tickets() -> None:
     assert turns(queue(1, {"1": wish(), "2": wish()})) == {"1": (0,)}
-
-
-def test_who_is_next_on_a_device_is_who_would_start_there_if_it_were_free() -> None:
-    held = {name: Holding(Demand(name, 1, 500), (device,), NOW - 10) for device, name in enumerate("xy")}
-    found = queue(2, {"a": wish(seconds=50), "b": wish(seconds=300), "c": wish(seconds=200)}, held)
-    assert [key for key in found.wishes if next_on(found, 1, key)] == ["b"]
-    gang = queue(2, {"gang": wish(2, 900), "small": wish(seconds=600)}, held)
-    assert not any(next_on(gang, 1, key) for key in gang.wishes)
-
-
-def test_whoever_is_next_may_load_beside_what_ends_soon_unless_a_gang_waits() -> None:
-    held = {
-        "x": Holding(Demand("x", 1, 500), (0,), NOW - 10),
-        "y": Holding(Demand("y", 1, 500), (1,), NOW - 10, ends_soon=True),
-    }
-    wishes = {"a": wish(seconds=50), "b": wish(seconds=300)}
-    found = queue(2, wishes, held)
-    assert {key: turn_beside(found, key) for key in wishes} == {"a": None, "b": 1}
-    assert turn_beside(queue(2, {**wishes, "gang": wish(2, 100)}, held), "b") is None
 
 
 def test_what_is_held_is_not_given_out_again() -> None:
