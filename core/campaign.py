@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from core.errors import UserError, nearest
+from core.fault_lines import fault_lines
 from core.redact import secrets_in
-from core.spec.faults import fault_lines
 from core.spec.file import read_spec_file
 from core.spec.parts import (
     BenchmarkSpec,

@@ -119,7 +119,11 @@ def _checked(path: Path) -> dict[str, Any]:
     if "group" in config and "class" not in config:
         scope = _beside(path, config)
         check_yaml(path, scope)
-        for leaf in leaves_of(str(path)):
+        found = leaves_of(str(path))
+        inner = {each.path for leaf in found for name in leaf.groups if (each := scope.get(name)) and each.path != path}
+        for group in sorted(each for each in inner if each is not None and each.is_relative_to(path.parent)):
+            check_yaml(group, scope)
+        for leaf in found:
             if leaf.path is not None and leaf.path.is_relative_to(path.parent):
                 check_yaml(leaf.path, config=leaf.config)
     return config

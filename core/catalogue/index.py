@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -16,28 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import UserError
+from core.yaml_file import YamlFault, read_task_value
 
 Kind = Literal["task", "python", "group", "tag"]
 
 IGNORED = ("__pycache__", ".ipynb_checkpoints", ".git", ".venv", "node_modules")
 # Fields of a group's own; every other one overrides its members'.
 GROUP_FIELDS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")
-
-
-class FunctionName(str):
-    """What stands after ``!function`` in a YAML, not imported: ``<folder of the YAML>/module.function``, as lm-eval spells it.
-
-    ``written`` is the part that the YAML says.
-    """
-
-    written: str
-    folder: Path
-
-    def __new__(cls, written: str, folder: Path) -> FunctionName:
-        """Keep both parts beside the text."""
-        name = super().__new__(cls, folder / written)
-        name.written, name.folder = written, folder
-        return name
 
 
 class MemberError(UserError):
@@ -78,38 +62,13 @@ class Index:
 
 @dataclass(frozen=True)
 class Leaf:
-    """One task of a benchmark, with what its groups override."""
+    """One task of a benchmark, with what its groups override; ``groups`` and tags above it, the outermost first."""
 
     name: str
     kind: Kind
     config: Mapping[str, Any]
     path: Path | None
-
-
-@cache
-def _loader() -> Any:
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """Reads values only; functions stay names."""
-
-    def function(loader: Any, node: Any) -> FunctionName:
-        return FunctionName(loader.construct_scalar(node), loader.folder)
-
-    Loader.add_constructor("!function", function)
-    return Loader
-
-
-@contextmanager
-def yaml_loader(path: Path) -> Iterator[Any]:
-    """Open a YAML with PyYAML's safe loader, ``!function`` read as `FunctionName`."""
-    with path.open("rb") as file:
-        loader = _loader()(file)
-        loader.folder = path.parent
-        try:
-            yield loader
-        finally:
-            loader.dispose()
+    groups: tuple[str, ...] = ()
 
 
 @cache
@@ -137,7 +96,10 @@ def yaml_files(folder: Path) -> list[Path]:
 
 
 def read_index(folder: Path) -> Index:
-    """Read every YAML below ``folder``. The first of two files that give one name wins, as in lm-eval."""
+    """Read every YAML below ``folder`` as lm-eval does: the first of two files that give one name wins.
+
+    Of a field that stands twice the last wins here; `core.catalogue.task_yaml.check_yaml` refuses it in a person's file.
+    """
     reader = _Reader()
     entries: dict[str, Entry] = {}
     broken: list[BrokenFile] = []
@@ -146,8 +108,8 @@ def read_index(folder: Path) -> Index:
     for path in yaml_files(folder):
         try:
             config = reader.read(path)
-        except Exception as error:  # whatever YAML and the filesystem raise
-            broken.append(BrokenFile(path, explain(error)))
+        except YamlFault as error:
+            broken.append(BrokenFile(path, str(error)))
             continue
         named = _named(config)
         if named is None:
@@ -195,7 +157,7 @@ def _leaves(
         for member in entry.members:
             yield from _leaves(entries, member, overrides, (*above, name))
     else:
-        yield Leaf(name, entry.kind, {**config, **overrides, "task": name}, entry.path)
+        yield Leaf(name, entry.kind, {**config, **overrides, "task": name}, entry.path, above)
 
 
 def _members(
@@ -222,19 +184,9 @@ def _members(
                 yield from _leaves(entries, member["task"], passed | own, above)
             else:  # defined where it is listed
                 name = f"{group}::{member['task']}"
-                yield Leaf(name, "task", {**passed, **own, "task": name}, None)
+                yield Leaf(name, "task", {**passed, **own, "task": name}, None, above)
         else:
             raise MemberError("an entry of its list has neither 'task' nor 'group'")
-
-
-def explain(error: Exception) -> str:
-    """Say on one line why a YAML cannot be read, with its line where one is known."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not YAML'}"
-    if isinstance(error, OSError) and error.filename:
-        return f"cannot read {error.filename}: {error.strerror}"
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _named(config: Mapping[str, Any]) -> tuple[str, Kind] | None:
@@ -260,13 +212,12 @@ class _Reader:
     def read(self, path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         """Return a file with its includes merged, local fields first."""
         if path in above:
-            raise ValueError(f"the files include each other: {path.name}")
+            raise YamlFault(f"the files include each other: {path.name}")
         if path in self._parsed:
             return self._parsed[path]
-        with yaml_loader(path) as loader:
-            config = loader.get_single_data()
+        config = read_task_value(path)
         if not isinstance(config, dict):
-            raise TypeError(f"not a mapping of fields but {type(config).__name__}")
+            raise YamlFault(f"not a mapping of fields but {type(config).__name__}")
         included = config.pop("include", None)
         merged: dict[str, Any] = {}
         for each in included if isinstance(included, list) else [included] if included else []:

@@ -11,12 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from core.catalogue.find import BUNDLED, entries, find, leaves_of
 from core.catalogue.index import BrokenFile, Entry, Leaf, MemberError, harness_folder, harness_index, leaves, read_index
 from core.errors import UserError, nearest
 from core.spec.suite import Suite, suites
+from core.yaml_file import read_yaml
 
 KINDS = ("task", "python", "group", "tag", "suite", "bundled", "broken")
 UNKNOWN = "unknown"
@@ -247,8 +246,7 @@ def licence_of(leaf: Leaf) -> str:
 @cache
 def known_licences() -> dict[str, str]:
     """Licences of well-known datasets by hub id."""
-    text = (Path(__file__).parent / "licences.yaml").read_text(encoding="utf-8")
-    found: dict[str, str] = yaml.safe_load(text)["licences"]
+    found: dict[str, str] = read_yaml(Path(__file__).parent / "licences.yaml", "licences")["licences"]
     return found
 
 

@@ -1,25 +1,70 @@
-"""What a YAML's ``!function module.name`` refers to, looked up in the module's source: nothing is imported or run."""
+"""What the names in a task YAML refer to: lm-eval's registries, and ``!function module.name``.
+
+Functions are looked up in the module's source: nothing of theirs is imported or run.
+"""
 
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.index import FunctionName
 from core.catalogue.python_source import parse
 from core.errors import nearest
+from core.yaml_file import FunctionName, Keys
 
 # A module that calls one of these may bind names that its source does not show.
 RUN_TIME = {"globals", "vars", "setattr", "exec"}
+# What lm-eval looks for in Hugging Face's evaluate when its own registry has no such metric.
+HF_METRICS = frozenset(
+    re.findall(
+        r"\w+",
+        "accuracy bertscore bleu bleurt brier_score cer character charcut_mt chrf code_eval comet competition_math coval cuad "
+        "exact_match f1 frugalscore glue google_bleu indic_glue mae mahalanobis mape mase matthews_correlation mauve mean_iou "
+        "meteor mse nist_mt pearsonr perplexity poseval precision r_squared recall rl_reliability roc_auc rouge sacrebleu sari "
+        "seqeval smape spearmanr squad squad_v2 super_glue ter trec_eval wer wiki_split xnli xtreme_s",
+    )
+)
 
 
-def functions_in(value: Any, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], FunctionName]]:
+@cache
+def registered(what: str) -> frozenset[str]:
+    """Return lm-eval's names of a ``metric`` or ``aggregation``, or of a ``metric_agg``: a metric that brings its aggregation."""
+    from lm_eval.api import metrics as _registers  # noqa: F401
+    from lm_eval.api import registry
+
+    return frozenset(getattr(registry, f"{what}_registry").keys())
+
+
+@cache
+def filters() -> dict[str, tuple[str, ...] | None]:
+    """Return the names of lm-eval's filters, and of the options each takes: None where it takes any."""
+    from lm_eval import filters as _registers  # noqa: F401
+    from lm_eval.api.registry import filter_registry
+
+    found: dict[str, tuple[str, ...] | None] = {}
+    for name in filter_registry:
+        parameters = inspect.signature(filter_registry.get(name)).parameters.values()
+        anything = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        found[name] = None if anything else tuple(each.name for each in parameters)
+    return found
+
+
+def samplers() -> Collection[str]:
+    """Return the names of lm-eval's few-shot samplers."""
+    from lm_eval.api.samplers import SAMPLER_REGISTRY
+
+    return frozenset(SAMPLER_REGISTRY)
+
+
+def functions_in(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, FunctionName]]:
     """Walk through a YAML's values for its functions, each with the keys that lead to it."""
     if isinstance(value, FunctionName):
         yield keys, value

@@ -1,49 +1,53 @@
-"""Rules of a task or group YAML of lm-evaluation-harness (0.4.13): unknown fields, wrong types, missing fields, unknown names.
+"""Rules of a task or group YAML of lm-evaluation-harness: unknown fields, wrong types, missing fields, unknown names.
 
-A fault is what lm-eval itself would stumble over, sooner or later; what it takes is accepted.
+Which fields there are, and what each holds, is asked of lm-eval's dataclasses. A fault is what lm-eval itself would stumble over,
+sooner or later; what it takes is accepted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from core.catalogue.index import GROUP_FIELDS, FunctionName
-from core.catalogue.task_fields import (
-    AGGREGATE_TYPES,
-    COUNT,
-    EXAMPLES,
-    FEWSHOT_TYPES,
-    FILTER_TYPES,
-    GENERATION_TYPES,
-    HF_METRICS,
-    LEAST,
-    LOADER_FIELDS,
-    METRIC_TYPES,
-    NEEDED,
-    OUTPUT_TYPES,
-    TASK_TYPES,
-    TEMPLATES,
-    Types,
-    aggregations,
-    default_aggregations,
-    filters,
-    is_kind,
-    metrics,
-    samplers,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, create_model
+
+from core.catalogue.index import GROUP_FIELDS
+from core.catalogue.task_functions import HF_METRICS, filters, registered, samplers
 from core.errors import nearest
+from core.fault_lines import Fault, faults, where_of
+from core.yaml_file import FunctionName, Keys
 
-Keys = tuple[str | int, ...]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with one field, and its fix. ``keys`` leads to the field; what is missing has no place."""
-
-    keys: Keys
-    message: str
+LOADER_FIELDS = (
+    "include",
+    "class",
+    "group",
+    "task_list",
+)  # read by lm-eval's loader, beside the fields of its TaskConfig
+TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix")
+# One field of each row is needed; the first is the usual one.
+NEEDED = {
+    ("task",): "name the benchmark with it",
+    ("dataset_path", "custom_dataset"): "name the dataset with it, or make it with custom_dataset",
+    ("test_split", "validation_split"): "name the split to evaluate with it, or with validation_split",
+    ("doc_to_text", "use_prompt"): "say with it how a doc becomes a prompt",
+    ("doc_to_target", "use_prompt"): "say with it what its answer is",
+    ("doc_to_choice", "use_prompt"): "say with it what its choices are",
+}
+EXAMPLES = {
+    "metric_list": "{metric: acc, aggregation: mean, higher_is_better: true}",
+    "filter_list": "{name: none, filter: [{function: take_first}]}",
+    "aggregate_metric_list": "{metric: acc, weight_by_size: true}",
+}
+# What lm-eval takes in a field beside what its dataclasses say.
+ALSO: dict[str, tuple[Any, ...]] = {
+    "doc_to_text": (int,),
+    "doc_to_target": (int, list),
+    **dict.fromkeys(("doc_to_image", "doc_to_audio"), (list,)),
+    "doc_to_decontamination_query": (Callable,),
+    "sampler": (Callable,),
+}
 
 
 @dataclass(frozen=True)
@@ -59,42 +63,123 @@ class Known:
     misspelt: bool = True
 
 
+def _that(fits: Callable[[Any], bool], fix: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if not fits(value):
+            raise ValueError(fix)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, FunctionName)
+
+
+KINDS: dict[Any, tuple[str, Any]] = {
+    float: ("a number", float),
+    str: ("text", Annotated[str, _that(lambda value: not _is_function(value), "use text")]),
+    int: ("a whole number", int),
+    list: ("a list", list),
+    dict: ("a mapping", dict),
+    Callable: ("!function module.name", Annotated[Any, _that(_is_function, "use !function module.name")]),
+    bool: ("true or false", bool),
+}
+
+
+def _any_of(*kinds: Any) -> Any:
+    """Return the type of a field that holds a value of one of these kinds, or none; any value where no kind is known."""
+    known = [KINDS[kind] for kind in KINDS if kind in kinds]
+    words = " or ".join(word for word, _ in known)
+
+    def told(value: Any, validate: Any) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(f"use {words}") from None
+
+    either = Union[(*(kind for _, kind in known), None)] if known else Any
+    return Annotated[either, WrapValidator(told)] if len(known) > 1 else either
+
+
+def _part(**types: Any) -> type[BaseModel]:
+    fields: dict[str, Any] = {field: (kind, None) for field, kind in types.items()}
+    return create_model("Part", __config__=ConfigDict(strict=True), **fields)
+
+
+def _declared(theirs: type) -> dict[str, Any]:
+    """Types of the fields of a dataclass of lm-eval's."""
+    hints = get_type_hints(theirs, localns={"Callable": Callable, "OutputType": str})
+    kinds = {name: {get_origin(each) or each for each in (hint, *get_args(hint))} for name, hint in hints.items()}
+    return {name: _any_of(*each, *ALSO.get(name, ())) for name, each in kinds.items()}
+
+
+@cache
+def _parts() -> dict[str, type[BaseModel]]:
+    """The models of a task, of a group, and of the mappings in both, by the field that holds them."""
+    from lm_eval.api.instance import OutputType
+    from lm_eval.config.task import FewshotConfig, TaskConfig
+
+    text, true, called, texts = _any_of(str), _any_of(bool), _any_of(str, Callable), _any_of(str, list)
+    counts = ("top_k", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams")
+    numbers = {"temperature": _any_of(float, str), "top_p": _any_of(float), **dict.fromkeys(counts, _any_of(int))}
+    listed = BeforeValidator(lambda each: [each] if isinstance(each, str | Mapping) else each)
+    until: Any = Annotated[list[KINDS[str][1]] | None, listed]
+    fix = "use a mapping with 'function', say {function: take_first}"
+    step: Any = Annotated[Any, _that(lambda each: isinstance(each, Mapping) and each.get("function") is not None, fix)]
+    mean = Annotated[Any, _that(lambda how: how == "mean" or _is_function(how), "use mean or a !function")]
+    parts = {
+        "metric_list": _part(metric=called, aggregation=called, higher_is_better=true, hf_evaluate=true),
+        "filter_list": _part(name=text, filter=list[step] | None),
+        "aggregate_metric_list": _part(metric=called, filter_list=texts, aggregation=mean, weight_by_size=Any),
+        "fewshot_config": _part(**_declared(FewshotConfig)),
+        "generation_kwargs": _part(until=until, do_sample=true, **numbers),
+    }
+    held: dict[str, Any] = {field: part | None for field, part in parts.items()}
+    for field, example in EXAMPLES.items():
+        mapping = _that(lambda each: isinstance(each, Mapping), f"use a mapping, say {example}")
+        entry: Any = Annotated[parts[field], mapping]
+        held[field] = list[entry] | None
+    aggregates = Annotated[held.pop("aggregate_metric_list"), listed]
+    held["num_fewshot"] = Annotated[int, Field(ge=0)] | None
+    held["repeats"] = Annotated[int, Field(ge=1)] | None
+    held["output_type"] = OutputType | None
+    held["process_results"] = _any_of(Callable)
+    task = _declared(TaskConfig) | held
+    parts["task"] = _part(**task)
+    parts["group"] = _part(**task | {"task": Any, "group": text, "aggregate_metric_list": aggregates})
+    return parts
+
+
 def faults_of(config: Mapping[str, Any], known: Known) -> list[Fault]:
     """Return everything that is wrong with a YAML's fields."""
     if "class" in config:
         return list(_python_task(config))
-    return list(_group(config, known) if "group" in config else _task(config, known))
+    return list((_group if "group" in config else _task)(config, known))
 
 
 def _python_task(config: Mapping[str, Any]) -> Iterator[Fault]:
     if not isinstance(config.get("task"), str):
-        yield Fault(("task",), "field 'task' is missing; name the benchmark with it")
-    if not isinstance(config["class"], FunctionName):
+        yield Fault(("task",), f"field 'task' is missing; {NEEDED['task',]}")
+    if not _is_function(config["class"]):
         yield Fault(("class",), f"class = {config['class']!r}: write !function module.Class")
 
 
 def _task(config: Mapping[str, Any], known: Known) -> Iterator[Fault]:
-    yield from _unknown(config, [*TASK_TYPES, *LOADER_FIELDS])
-    yield from _fields(config, (), known)
-    given = {field for field, value in config.items() if value is not None} | _meant(config, TASK_TYPES)
-    if "task" not in given:
-        yield Fault((), "field 'task' is missing; name the benchmark with it")
-    if given.isdisjoint({"dataset_path", "custom_dataset"}):
-        yield Fault((), "field 'dataset_path' is missing; name the dataset with it, or make it with custom_dataset")
-    if given.isdisjoint({"test_split", "validation_split"}):
-        yield Fault((), "field 'test_split' is missing; name the split to evaluate with it, or with validation_split")
-    chooses = config.get("output_type") == "multiple_choice"
-    for field, what in NEEDED.items() if "use_prompt" not in given else ():
-        if field not in given and (chooses or field != "doc_to_choice"):
-            yield Fault((), f"field {field!r} is missing; say with it {what}")
+    fields = _parts()["task"].model_fields
+    yield from _unknown(config, [*fields, *LOADER_FIELDS])
+    yield from _fields(config, (), known, "task")
+    given = {field for field, value in config.items() if value is not None} | _meant(config, fields)
+    for either, fix in NEEDED.items():
+        if given.isdisjoint(either) and (
+            "doc_to_choice" not in either or config.get("output_type") == "multiple_choice"
+        ):
+            yield Fault((), f"field {either[0]!r} is missing; {fix}")
 
 
 def _group(config: Mapping[str, Any], known: Known) -> Iterator[Fault]:
-    yield from _unknown(config, [*GROUP_FIELDS, *TASK_TYPES, *LOADER_FIELDS])
-    passed = {key: value for key, value in config.items() if key not in GROUP_FIELDS}
-    yield from _fields(passed, (), known, whole=False)
-    if not isinstance(config["group"], str):
-        yield Fault(("group",), f"group = {config['group']!r}: use text")
+    yield from _unknown(config, [*GROUP_FIELDS, *_parts()["task"].model_fields, *LOADER_FIELDS])
+    yield from _fields(config, (), known, "group")
     listed = config.get("task")
     if isinstance(listed, str):
         yield Fault(("group",), "group: one task is no group; write 'tag' to put it under a common name")
@@ -102,7 +187,9 @@ def _group(config: Mapping[str, Any], known: Known) -> Iterator[Fault]:
         yield Fault(("task",), f"task = {listed!r}: list the group's tasks")
     else:
         yield from _members(listed, ("task",), known)
-    yield from _entries(config, "aggregate_metric_list", AGGREGATE_TYPES, _aggregate, ())
+    for here, entry in _entries(config, "aggregate_metric_list", ()):
+        yield from _lacking(entry, here, "metric")
+        yield from _unknown(entry, _parts()["aggregate_metric_list"].model_fields, here)
 
 
 def _members(listed: list[Any], keys: Keys, known: Known) -> Iterator[Fault]:
@@ -112,122 +199,79 @@ def _members(listed: list[Any], keys: Keys, known: Known) -> Iterator[Fault]:
             if isinstance(member.get("group"), str):
                 yield from _members(member.get("task") or [], (*here, "task"), known)
             elif not isinstance(member.get("task"), str):
-                yield Fault(here, f"{name_of(here)} has neither 'task' nor 'group'; name the member with one")
+                yield Fault(here, f"{where_of(here)} has neither 'task' nor 'group'; name the member with one")
             else:
-                own = {key: value for key, value in member.items() if key != "task"}
-                yield from _fields(own, here, known, whole=False)
+                yield from _fields(member, here, known, "group")
         elif not isinstance(member, str):
-            yield Fault(here, f"{name_of(here)} = {member!r}: name a task, group or tag")
+            yield Fault(here, f"{where_of(here)} = {member!r}: name a task, group or tag")
         elif known.members is not None and member not in known.members:
-            yield Fault(here, f"{name_of(here)} = {member!r} is not known{nearest(member, known.members)}")
+            yield Fault(here, f"{where_of(here)} = {member!r} is not known{nearest(member, known.members)}")
 
 
-def _aggregate(entry: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
-    yield from _unknown(entry, [*AGGREGATE_TYPES, "weight_by_size"], keys)
-    how = entry.get("aggregation", "mean")
-    if how != "mean" and not isinstance(how, FunctionName):
-        yield Fault((*keys, "aggregation"), f"{name_of((*keys, 'aggregation'))} = {how!r}: use mean or a !function")
-
-
-def _fields(config: Mapping[str, Any], keys: Keys, known: Known, *, whole: bool = True) -> Iterator[Fault]:
-    """Check types and nested fields, of a whole task or of what overrides one."""
-    yield from _types(config, TASK_TYPES, keys)
-    for field, least in LEAST.items():
-        value: Any = config.get(field)
-        if is_kind(value, COUNT) and value < least:
-            yield Fault((*keys, field), f"{name_of((*keys, field))} = {value}: use {least} or more")
-    yield from _named(config, "output_type", keys, OUTPUT_TYPES, f"use one of {', '.join(OUTPUT_TYPES)}")
+def _fields(config: Mapping[str, Any], keys: Keys, known: Known, part: str) -> Iterator[Fault]:
+    """Check the fields of a task, or those of a group, of which most override a task's."""
+    try:
+        _parts()[part].model_validate(config)
+    except ValidationError as error:
+        yield from faults(error, keys)
     yield from _templates(config, keys)
-    own_results = config.get("process_results") is not None or not whole  # which names its metrics itself
-    yield from _entries(
-        config, "metric_list", METRIC_TYPES, lambda entry, at: _metric(entry, at, known, own_results), keys
-    )
-    yield from _entries(config, "filter_list", FILTER_TYPES, lambda entry, at: _filter(entry, at, known), keys)
-    generation = config.get("generation_kwargs")
-    if isinstance(generation, Mapping):
-        here = (*keys, "generation_kwargs")
-        yield from _types(generation, GENERATION_TYPES, here)
-        for position, each in enumerate(_listed(generation.get("until"))):
-            if not isinstance(each, str):
-                place = (*here, "until", position)
-                yield Fault(place, f"{name_of(place)} = {each!r}: use text, in quotes")
+    own_results = config.get("process_results") is not None or part == "group"  # which names its metrics itself
+    for here, entry in _entries(config, "metric_list", keys):
+        yield from _lacking(entry, here, "metric")
+        yield from _metric(entry, here, known, own_results)
+    for here, entry in _entries(config, "filter_list", keys):
+        yield from _lacking(entry, here, "name", "filter")
+        yield from _unknown(entry, _parts()["filter_list"].model_fields, here)
+        for at, step in _entries(entry, "filter", here):
+            yield from _named(step, "function", at, filters().keys() | known.registered, "there is no such filter")
+            if (accepted := filters().get(str(step.get("function")))) is not None:
+                yield from _unknown(step, ["function", *accepted], at)
     shots = config.get("fewshot_config")
     if isinstance(shots, Mapping):
         here = (*keys, "fewshot_config")
-        yield from _unknown(shots, FEWSHOT_TYPES, here)
-        yield from _types(shots, FEWSHOT_TYPES, here)
+        yield from _unknown(shots, _parts()["fewshot_config"].model_fields, here)
         yield from _templates(shots, here)
         yield from _named(shots, "sampler", here, samplers(), "there is no such sampler")
 
 
-def _entries(
-    config: Mapping[str, Any],
-    field: str,
-    types: Types,
-    check: Callable[[Mapping[str, Any], Keys], Iterator[Fault]],
-    keys: Keys,
-) -> Iterator[Fault]:
-    """Check a list of mappings, each of which needs the first field of ``types``."""
+def _entries(config: Mapping[str, Any], field: str, keys: Keys) -> Iterator[tuple[Keys, Mapping[str, Any]]]:
+    """The mappings of a list, each with its place; one mapping stands for a list of it."""
     listed = config.get(field)
-    for position, entry in enumerate(_listed([listed] if isinstance(listed, Mapping) else listed)):
-        here = (*keys, field, position)
-        if not isinstance(entry, Mapping):
-            yield Fault(here, f"{name_of(here)} = {entry!r}: use a mapping, say {EXAMPLES[field]}")
-            continue
-        first = next(iter(types))
-        if entry.get(first) is None and first not in _meant(entry, types):
-            yield Fault(here, f"{name_of(here)} has no {first!r}; write it as {EXAMPLES[field]}")
-        yield from _types(entry, types, here)
-        yield from check(entry, here)
+    for position, entry in enumerate(listed if isinstance(listed, list) else [listed]):
+        if isinstance(entry, Mapping):
+            yield (*keys, field, position), entry
+
+
+def _lacking(entry: Mapping[str, Any], keys: Keys, *needed: str) -> Iterator[Fault]:
+    listed = str(keys[-2])
+    for field in needed:
+        if entry.get(field) is None and field not in _meant(entry, _parts()[listed].model_fields):
+            yield Fault(keys, f"{where_of(keys)} has no {field!r}; write it as {EXAMPLES[listed]}")
 
 
 def _metric(entry: Mapping[str, Any], keys: Keys, known: Known, own_results: bool) -> Iterator[Fault]:
-    metric: Any = entry.get("metric")
-    called = isinstance(metric, FunctionName)
-    unknown: list[Fault] = []
-    if (
-        isinstance(metric, str)
-        and not called
-        and not own_results
-        and not entry.get("hf_evaluate")
-        and "/" not in metric
-    ):
-        names = metrics() | HF_METRICS | known.registered
-        unknown = list(_named(entry, "metric", keys, names, "there is no such metric"))
-        yield from unknown
-    yield from _named(entry, "aggregation", keys, aggregations() | known.registered, "there is no such aggregation")
-    meant = _meant(entry, METRIC_TYPES) if known.misspelt else set()
+    metric, fields, unknown = entry.get("metric"), _parts()["metric_list"].model_fields, False
+    called = _is_function(metric)
+    if not (called or own_results or entry.get("hf_evaluate") or "/" in str(metric)):
+        names = registered("metric") | HF_METRICS | known.registered
+        unknown = isinstance(metric, str) and metric not in names
+        yield from _named(entry, "metric", keys, names, "there is no such metric")
+    names = registered("aggregation") | known.registered
+    yield from _named(entry, "aggregation", keys, names, "there is no such aggregation")
+    meant = _meant(entry, fields) if known.misspelt else set()
     for field in entry if meant else ():
-        if field not in METRIC_TYPES and (close := nearest(str(field), meant)):
-            yield Fault((*keys, field), f"unknown field {str(field)!r} in {name_of(keys)}{close}")
-    name = metric.rpartition(".")[2] if called else metric  # lm-eval goes by the function's own name
-    there = "aggregation" in entry or "aggregation" in meant or name in default_aggregations() | known.registered
+        if field not in fields and (close := nearest(str(field), meant)):
+            yield Fault((*keys, field), f"unknown field {str(field)!r} in {where_of(keys)}{close}")
+    name = str(metric).rpartition(".")[2] if called else metric  # lm-eval goes by the function's own name
+    there = "aggregation" in {*entry, *meant} or name in registered("metric_agg") | known.registered
     if isinstance(name, str) and not unknown and not there:
-        yield Fault(keys, f"{name_of(keys)}: {name!r} brings no aggregation; add one, say aggregation: mean")
-
-
-def _filter(entry: Mapping[str, Any], keys: Keys, known: Known) -> Iterator[Fault]:
-    yield from _unknown(entry, FILTER_TYPES, keys)
-    if entry.get("filter") is None and "filter" not in _meant(entry, FILTER_TYPES):
-        yield Fault(keys, f"{name_of(keys)} has no 'filter'; write it as {EXAMPLES['filter_list']}")
-    for position, step in enumerate(_listed(entry.get("filter"))):
-        here = (*keys, "filter", position)
-        if not isinstance(step, Mapping) or step.get("function") is None:
-            yield Fault(
-                here, f"{name_of(here)} = {step!r}: use a mapping with 'function', say {{function: take_first}}"
-            )
-            continue
-        name = step["function"]
-        yield from _named(step, "function", here, filters().keys() | known.registered, "there is no such filter")
-        if not isinstance(name, FunctionName) and (accepted := filters().get(name)) is not None:
-            yield from _unknown(step, ["function", *accepted], here)
+        yield Fault(keys, f"{where_of(keys)}: {name!r} brings no aggregation; add one, say aggregation: mean")
 
 
 def _named(entry: Mapping[str, Any], field: str, keys: Keys, known: Collection[str], fault: str) -> Iterator[Fault]:
     name = entry.get(field)
-    if isinstance(name, str) and not isinstance(name, FunctionName) and name not in known:
-        here = (*keys, field)
-        yield Fault(here, f"{name_of(here)} = {name!r}: {fault}{nearest(name, known)}")
+    if isinstance(name, str) and not _is_function(name) and name not in known:
+        yield Fault((*keys, field), f"{where_of((*keys, field))} = {name!r}: {fault}{nearest(name, known)}")
 
 
 def _meant(entry: Mapping[str, Any], known: Collection[str]) -> set[str]:
@@ -237,22 +281,10 @@ def _meant(entry: Mapping[str, Any], known: Collection[str]) -> set[str]:
 
 
 def _unknown(entry: Mapping[str, Any], known: Collection[str], keys: Keys = ()) -> Iterator[Fault]:
+    where = f" in {where_of(keys)}" if keys else ""
     for field in entry:
         if field not in known:
-            where = f" in {name_of(keys)}" if keys else ""
             yield Fault((*keys, field), f"unknown field {str(field)!r}{where}{nearest(str(field), known)}")
-
-
-def _types(entry: Mapping[str, Any], types: Types, keys: Keys) -> Iterator[Fault]:
-    for field, allowed in types.items():
-        value = entry.get(field)
-        if value is not None and not any(is_kind(value, kind) for kind in allowed):
-            here = (*keys, field)
-            yield Fault(here, f"{name_of(here)} = {value!r}: use {' or '.join(allowed)}")
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _templates(config: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
@@ -264,13 +296,4 @@ def _templates(config: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
             try:
                 Environment().parse(text)  # noqa: S701 - parsed, never rendered
             except TemplateSyntaxError as error:
-                here = (*keys, field)
-                yield Fault(here, f"{name_of(here)}: its template does not parse: {error.message}")
-
-
-def name_of(keys: Keys) -> str:
-    """Write a field as people do: ``metric_list[0].metric``."""
-    text = ""
-    for key in keys:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}"
-    return text.lstrip(".")
+                yield Fault((*keys, field), f"{where_of((*keys, field))}: its template does not parse: {error.message}")

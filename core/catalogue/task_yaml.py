@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.index import explain, yaml_loader
+from core.catalogue.index import harness_folder
 from core.catalogue.task_functions import function_fault, functions_in, registered_by
-from core.catalogue.task_rules import Fault, Keys, Known, faults_of, name_of
+from core.catalogue.task_rules import Known, faults_of
 from core.errors import UserError, nearest
+from core.fault_lines import Fault, where_of
+from core.yaml_file import Keys, YamlFault, read_task_yaml
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def check_yaml(
         reason = function_fault(function)
         if reason and reason not in reasons:  # one module's fault is that of all its functions
             reasons.add(reason)
-            faults.append(Fault(keys, f"{name_of(keys)} = !function {function.written}: {reason}"))
+            faults.append(Fault(keys, f"{where_of(keys)} = !function {function.written}: {reason}"))
     if faults:
         places = {fault: _place(read, fault.keys) for fault in faults}
         faults.sort(key=lambda fault: place.line if (place := places[fault]) else 0)
@@ -72,20 +74,17 @@ def read_yaml(path: Path) -> TaskYaml:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> TaskYaml:
-    import yaml
-
+    shipped = path.resolve().is_relative_to(harness_folder().resolve())
     try:
-        with yaml_loader(path) as loader:
-            node = loader.get_single_node()
-            places = {keys: Place(path, line) for keys, line in _lines(node, ())}
-            config = loader.construct_document(node) if node is not None else None
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        raise UserError(f"benchmark {str(path)!r}: {explain(error)}") from error
+        config, lines = read_task_yaml(path, lenient=shipped)
+    except YamlFault as fault:
+        raise UserError(f"benchmark {str(path)!r}: {fault}") from fault
     if not isinstance(config, dict):
         kind = "empty" if config is None else f"a {type(config).__name__}"
         raise UserError(
             f"benchmark {str(path)!r}: {kind}, not a mapping of fields; it needs at least 'task' and 'dataset_path'"
         )
+    places = {keys: Place(path, line) for keys, line in lines.items()}
     merged: dict[str, Any] = {}
     placed: dict[Keys, Place] = {}
     for other in _included(path, config.pop("include", None), places, above):
@@ -115,24 +114,6 @@ def _merge(
     """Merge as lm-eval does: whole top-level fields, the later wins."""
     kept = {keys: place for keys, place in below_places.items() if keys[0] not in above}
     return below | above, kept | above_places
-
-
-def _lines(node: Any, keys: Keys, above: tuple[Any, ...] = ()) -> Iterator[tuple[Keys, int]]:
-    import yaml
-
-    if node in above:
-        raise ValueError(f"line {node.start_mark.line + 1}: what its anchor marks holds itself")
-    inside = (*above, node)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*keys, key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _lines(value, inner, inside)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, value in enumerate(node.value):
-            inner = (*keys, position)
-            yield inner, value.start_mark.line + 1
-            yield from _lines(value, inner, inside)
 
 
 def _place(read: TaskYaml, keys: Keys) -> Place | None:

@@ -8,10 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from core.errors import nearest
 from core.spec.parts import BenchmarkSpec, benchmark_label
+from core.yaml_file import read_yaml
 
 SUITES = Path(__file__).parent / "suites"
 PER_MEMBER = ("name", "dataset_revision", "suite")
@@ -40,7 +39,7 @@ def suites() -> dict[str, Suite]:
 
 
 def _read(path: Path) -> Suite:
-    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_yaml(path, "suite")
     metadata = config["metadata"]
     listed = ({"task": each} if isinstance(each, str) else each for each in config["task"])
     members = tuple(BenchmarkSpec(name=each.pop("task"), **each) for each in map(dict, listed))

@@ -219,7 +219,7 @@ def test_a_missing_file_gets_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task: [", "line 2, column 1"),
+        ("task: [\n", "line 2, column 1"),
         ("- a\n- b\n", "a list, not a mapping of fields; it needs at least"),
         ("dataset_path: x\n", "field 'task' is missing"),
         ("task: x\ndataset_pth: y\n", "line 2: unknown field 'dataset_pth' — did you mean 'dataset_path'"),

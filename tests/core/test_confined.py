@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
-from core.catalogue.index import yaml_loader
 from core.errors import StoreError, UserError
 from core.results import open_store
 from core.spec.file import read_spec_file
 from core.store.local import LocalStorage
 from core.store.storage import open_storage, within
+from core.yaml_file import YamlFault, read_task_yaml
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,8 +79,9 @@ def test_yaml_makes_values_only(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match="is not YAML"):
         read_spec_file(path)
-    with yaml_loader(path) as loader, pytest.raises(yaml.YAMLError):
-        loader.get_single_data()
+    for lenient in (False, True):
+        with pytest.raises(YamlFault, match="could not determine a constructor"):
+            read_task_yaml(path, lenient=lenient)
 
 
 def test_no_room_reads_pickles() -> None:

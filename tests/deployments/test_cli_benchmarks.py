@@ -80,6 +80,19 @@ def test_a_wrong_task_yaml_names_file_line_field_and_fix_and_nothing_starts(
     assert not (tmp_path / "results").exists()
 
 
+def test_a_field_that_stands_twice_in_a_task_yaml_is_told_with_both_lines_and_exit_2(
+    steelyard: Run, campaign: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "task: own\ndataset_path: json\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\nnum_fewshot: 5\nnum_fewshot: 0\n"
+    )
+    code, out, err = steelyard("plan", campaign("own.yaml"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert (
+        f"{tmp_path}/own.yaml': line 7, column 1: the field 'num_fewshot' stands twice, first on line 6; leave" in err
+    )
+
+
 def test_a_dataset_that_cannot_be_had_is_named_and_nothing_starts(
     steelyard: Run, campaign: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from core.catalogue.find import entries
-from core.catalogue.index import FunctionName, harness_folder, harness_index
+from core.catalogue.find import entries, find
+from core.catalogue.index import harness_folder, harness_index
 from core.catalogue.task_rules import Known, faults_of
 from core.catalogue.task_yaml import check_yaml, read_yaml
 from core.errors import UserError
+from core.yaml_file import FunctionName
 
 GOOD = """\
 task: own
@@ -118,7 +119,7 @@ def test_multiple_choice_needs_choices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task: [", "own.yaml': line 2, column 1: "),
+        ("task: [\n", "own.yaml': line 2, column 1: "),
         ("task: a\n  b: c\n", "own.yaml': line 2, column 4: "),
         ("a: !unknown b\n", "line 1, column 4: could not determine a constructor for the tag '!unknown'"),
         ("task: own\nmetadata: &a [*a]\n", "own.yaml': line 2: what its anchor marks holds itself"),
@@ -133,6 +134,49 @@ def test_multiple_choice_needs_choices(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read_gets_its_line(tmp_path: Path, text: str, message: str) -> None:
     assert message in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "message"),
+    [
+        ("num_fewshot: 5\nnum_fewshot: 0", 7, "the field 'num_fewshot' stands twice, first on line 6; leave one out"),
+        (
+            "metric_list:\n  - metric: acc\n    metric: f1",
+            8,
+            "the field 'metric' stands twice, first on line 7; leave one out",
+        ),
+        ("metadata: {a: 1, a: 2}", 6, "the field 'a' stands twice, first on line 6; leave one out"),
+        ("'task': other", 6, "the field 'task' stands twice, first on line 1; leave one out"),
+    ],
+)
+def test_a_field_that_stands_twice_is_told_with_both_lines(tmp_path: Path, more: str, line: int, message: str) -> None:
+    fault = refused(tmp_path, f"{GOOD}{more}\n")
+    assert f"own.yaml': line {line}, column " in fault
+    assert fault.endswith(f": {message}")
+
+
+def test_a_field_that_stands_twice_in_an_included_file_names_that_file(tmp_path: Path) -> None:
+    (tmp_path / "_base").write_text(f"{GOOD}num_fewshot: 5\nnum_fewshot: 0\n")
+    assert "_base': line 7, column 1: the field 'num_fewshot' stands twice" in refused(tmp_path, "include: _base\n")
+
+
+@pytest.mark.parametrize("name", ["turblimp", "zhoblimp"])
+def test_lm_eval_s_own_files_are_read_as_lm_eval_reads_them(name: str) -> None:
+    """Two of the 15 of its catalogue in which a field stands twice."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    path = harness_folder() / name / f"{name}_group.yaml"
+    assert path.read_text().count("aggregate_metric_list:") == 2
+    assert check_yaml(path, misspelt=False) == load_yaml(path, resolve_func=False)
+
+
+def test_what_merge_keys_bring_stands_once(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        f"{GOOD}metadata:\n  base: &base {{a: 1, b: 2}}\n  deep: {{deeper: &next {{<<: *base, a: 3}}}}\n"
+        "generation_kwargs: {<<: *next, b: 4}\n"
+    )
+    assert check_yaml(path)["generation_kwargs"] == {"a": 3, "b": 4}
 
 
 def test_every_fault_has_a_line_of_its_own_in_the_file_s_order(tmp_path: Path) -> None:
@@ -215,6 +259,16 @@ def test_names_that_a_task_registers_itself_are_known(tmp_path: Path) -> None:
 )
 def test_a_wrong_group_gets_line_and_fix(tmp_path: Path, text: str, message: str) -> None:
     assert message in refused(tmp_path, text, members={"a": None})
+
+
+@pytest.mark.parametrize("wrong", ["leaf", "inner"])
+def test_a_field_that_stands_twice_in_a_group_s_member_is_told(tmp_path: Path, wrong: str) -> None:
+    texts = {"outer": "group: outer\ntask: [inner]\n", "inner": "group: inner\ntask: [own]\n", "leaf": GOOD}
+    texts[wrong] += "metadata: {}\nmetadata: {}\n"
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"{wrong}\.yaml': line \d, column 1: the field 'metadata' stands twice"):
+        find(str(tmp_path / "outer.yaml"))
 
 
 def harness_fault(name: str) -> BaseException | None:
