@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from core.board.select import Selection
-from core.compare.describe_history import history_markdown
+from core.compare.describe_history import history_table
 from core.compare.history import history
 from core.errors import UserError
 from core.results import Store, open_store
@@ -66,7 +66,7 @@ def test_cells_that_no_run_names_have_a_history_too(store: Store) -> None:
 def test_markdown_marks_changes(store: Store) -> None:
     for number, count in enumerate((100, 40)):
         commit(store, number, right(count), f"r{number}")
-    text = history_markdown(history(store))
+    text = history_table(history(store)).markdown()
     assert "| rev-1 | **0.2000** |" in text
     assert "| -0.3000 | <0.0001 | **▼ worse** |" in text
 
