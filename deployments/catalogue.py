@@ -29,10 +29,9 @@ def benchmarks(
     """List what a campaign can name; with one's exact name, everything about it. Loads no dataset."""
     from core.catalogue.listing import details, listings, select, summary
     from core.tables import facts_table
-    from deployments.console import console, print_columns, print_rows
+    from deployments.console import check_format, console, print_columns, print_rows
 
-    if format not in ("table", "csv", "json"):
-        raise UserError(f"format {format!r}: use one of table, csv, json")
+    check_format(format, ("table", "csv", "json"))
     folder = Path(search).expanduser() if "/" in search else None
     if folder is not None and not folder.is_dir():
         raise UserError(f"{search!r}: no such folder of task YAMLs")

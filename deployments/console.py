@@ -121,7 +121,7 @@ def print_timeline(store: Store, campaign: str | None, format: str) -> None:
     from core.monitor.timeline import lanes, timeline_rows
     from core.monitor.timeline_chart import COLUMNS, timeline_markdown, timeline_table
 
-    _check_format(format)
+    check_format(format)
     names = [campaign] if campaign is not None else sorted({run["campaign"] for run in store.campaigns()})
     found = {name: lanes(store.timeline(name)) for name in names}
     if not any(found.values()):
@@ -140,6 +140,7 @@ def print_timeline(store: Store, campaign: str | None, format: str) -> None:
             print(f"{name}\n\n{timeline_markdown(found[name])}")
 
 
-def _check_format(format: str) -> None:
-    if format not in FORMATS:
-        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+def check_format(format: str, known: Sequence[str] = FORMATS) -> None:
+    """Raise `core.errors.UserError` for a format that a command does not have."""
+    if format not in known:
+        raise UserError(f"format {format!r}: use one of {', '.join(known)}{nearest(format, known)}")

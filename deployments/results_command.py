@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.errors import UserError, nearest
-from deployments.console import NOTHING, console, print_board, print_rows, print_timeline
+from core.errors import UserError
+from deployments.console import NOTHING, check_format, console, print_board, print_rows, print_timeline
 from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreArgument, SuiteOption, opened
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def results(
     from core.board.read import read_board
     from core.board.select import Selection
 
-    if format not in FORMATS:
-        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    check_format(format, FORMATS)
     if format == "parquet" and output is None:
         raise UserError("format 'parquet' is not for terminals: name a file with --output")
     source, campaign = opened(store, campaign)

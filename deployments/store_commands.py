@@ -43,10 +43,9 @@ def status(
     """Show which cells are complete, computed at the moment, begun, failed or missing."""
     from core.results import open_store
     from core.store.status import statuses, summary
-    from deployments.console import print_columns, print_rows
+    from deployments.console import check_format, print_columns, print_rows
 
-    if format not in ("table", "csv", "json"):
-        raise UserError(f"format {format!r}: use one of table, csv, json")
+    check_format(format, ("table", "csv", "json"))
     uri, spec = store_of(store)
     rows = statuses(open_store(uri), campaign or (spec.name if spec else None), spec)
     if format != "table":

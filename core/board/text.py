@@ -43,12 +43,11 @@ def leaderboard_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def leaderboard_table(frame: pd.DataFrame, title: str = "Leaderboard") -> Table:
-    """Return the leaderboard as a table; a benchmark's best models, as far as one can tell, are bold."""
-    return board_table(leaderboard_rows(frame), title)
+    """Return `leaderboard_rows` as a table, with intervals and letters where any row has an interval.
 
-
-def board_table(rows: list[dict[str, Any]], title: str = "Leaderboard") -> Table:
-    """Return the same of `leaderboard_rows`; with intervals and letters where any row has an interval."""
+    A benchmark's best models, as far as one can tell, are bold.
+    """
+    rows = leaderboard_rows(frame)
     compared = any(row.get("low") is not None for row in rows)
     columns = (
         *texts("benchmark"),
@@ -104,12 +103,11 @@ def engine_findings(runs: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(run["engines"]["text"] for run in newest.values() if run.get("engines")))
 
 
-def _board_remarks(rows: Iterable[dict[str, Any]]) -> list[str]:
+def _board_remarks(rows: list[dict[str, Any]]) -> list[str]:
     """Return what stands under a leaderboard: what letters mean, what is held against scores, how answers to one doc differ."""
-    listed = list(rows)
-    letters = [LETTERS_NOTE] if any(row.get("letters") for row in listed) else []
-    notes = [f"* {row['model']}, {row['benchmark']}: {row['notes']}" for row in listed if row.get("notes")]
-    spreads = [f"{row['model']}, {row['benchmark']}: {_spread_text(row)}" for row in listed if row.get("repeats")]
+    letters = [LETTERS_NOTE] if any(row.get("letters") for row in rows) else []
+    notes = [f"* {row['model']}, {row['benchmark']}: {row['notes']}" for row in rows if row.get("notes")]
+    spreads = [f"{row['model']}, {row['benchmark']}: {_spread_text(row)}" for row in rows if row.get("repeats")]
     return letters + notes + spreads
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from core.board.read import Board
-from core.board.text import board_table, leaderboard_rows
+from core.board.text import leaderboard_rows, leaderboard_table
 from core.cost.spent import price_of, spent_line
 from core.monitor.timeline import Lane
 from core.report.charts import charts
@@ -61,7 +61,7 @@ def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
     drawn = charts(rows, report.timelines)
     heads = {(row["model"], row["benchmark"]): row for row in rows}
     packed = pack(report.samples, heads, most_bytes)
-    table = board_table(rows)
+    table = leaderboard_table(board.compared.board)
     page = Environment(loader=FileSystemLoader(PAGE), autoescape=True, keep_trailing_newline=True).get_template(
         "page.html"
     )
