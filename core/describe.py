@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.checkpoint.checkpoint import Checkpoint
 from core.errors import UserError
 from core.placement import Placement, place
 from core.plan import Plan
 from core.replicas import with_replicas
+from core.tables import Row, Table, facts_table, numbers, texts
 
 GB = 10**9
 
 
 def placement_table(plan: Plan, policy: PolicySpec) -> Table:
     """One row per model: engine, GPUs, the most replicas, window, weights as loaded, and the reason."""
-    table = Table(title="Placement", title_justify="left")
-    for name in ("model", "engine"):
-        table.add_column(name, no_wrap=True)
-    for name in ("GPUs", "TP", "PP", "replicas", "window", "weights GB"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    rows = []
     for planned in plan.models:
         place_ = with_replicas(planned.placement, planned.model, plan.fleet, policy)
-        table.add_row(
+        cells = (
             planned.model.name,
             place_.engine,
             str(place_.replica_gpus),
@@ -35,14 +29,13 @@ def placement_table(plan: Plan, policy: PolicySpec) -> Table:
             f"{place_.weight_bytes / GB:.2f}",
             place_.reason,
         )
-    return table
+        rows.append(Row(cells))
+    figures = numbers("GPUs", "TP", "PP", "replicas", "window", "weights GB")
+    return Table("Placement", (*texts("model", "engine"), *figures, *texts("reason")), rows)
 
 
 def checkpoint_table(checkpoint: Checkpoint, fleet: FleetSpec) -> Table:
     """Facts of one checkpoint, a row each; the last says where it would run on ``fleet``."""
-    table = Table(title=checkpoint.source, title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
     heads = f"{checkpoint.attention_heads} attention, {checkpoint.kv_heads} key/value, of {checkpoint.head_dim}"
     facts = {
         "architecture": checkpoint.architecture,
@@ -58,9 +51,7 @@ def checkpoint_table(checkpoint: Checkpoint, fleet: FleetSpec) -> Table:
         "chat template": "yes" if checkpoint.has_chat_template else "no",
         "would run": _where(checkpoint, fleet),
     }
-    for name, fact in facts.items():
-        table.add_row(name, fact)
-    return table
+    return facts_table(checkpoint.source, facts)
 
 
 def _where(checkpoint: Checkpoint, fleet: FleetSpec) -> str:

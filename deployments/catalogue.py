@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +11,6 @@ import typer
 from core.errors import UserError, nearest
 
 COLUMNS = ("name", "kind", "type", "dataset", "few-shot", "version", "licence", "tags")
-WIDEST = 44  # a few very long names would push the other columns off the screen
 
 
 def benchmarks(
@@ -32,9 +28,10 @@ def benchmarks(
 ) -> None:
     """List what a campaign can name; with one's exact name, everything about it. Loads no dataset."""
     from core.catalogue.listing import details, listings, select, summary
+    from core.tables import facts_table
+    from deployments.console import check_format, console, print_columns, print_rows
 
-    if format not in ("table", "csv", "json"):
-        raise UserError(f"format {format!r}: use one of table, csv, json")
+    check_format(format, ("table", "csv", "json"))
     folder = Path(search).expanduser() if "/" in search else None
     if folder is not None and not folder.is_dir():
         raise UserError(f"{search!r}: no such folder of task YAMLs")
@@ -47,7 +44,7 @@ def benchmarks(
         raise UserError(f"no benchmark for {search!r}{close}" if search else "no benchmark has all of that")
     exact = [each for each in chosen if each.name == search]
     if exact and format == "table":
-        print_facts(search, details(exact[0]))
+        console().print(facts_table(search, details(exact[0])))
         others = len(chosen) - 1
         if others:
             print(f"\n{others:,} more match {search!r}: steelyard benchmarks '*{search}*'")
@@ -58,10 +55,12 @@ def benchmarks(
         return
     rows = [each.row() for each in chosen]
     if format == "csv":
-        writer = csv.DictWriter(sys.stdout, rows[0])
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: " ".join(value) if isinstance(value, tuple) else value for key, value in row.items()})
+        import pandas as pd
+
+        rows = [
+            {key: " ".join(value) if isinstance(value, tuple) else value for key, value in row.items()} for row in rows
+        ]
+        print_rows(pd.DataFrame(rows, dtype=object), format)
         return
     cells = [
         (
@@ -78,24 +77,3 @@ def benchmarks(
     ]
     print_columns(COLUMNS, cells)
     print(f"\n{summary(chosen)}")
-
-
-def print_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print text in columns, nothing cut off; a table of Rich would take 13 s for the whole catalogue."""
-    widths = [min(WIDEST, max(map(len, column))) for column in zip(names, *rows, strict=True)]
-    for row in [tuple(name.upper() for name in names), *rows]:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def print_facts(title: str, facts: dict[str, str]) -> None:
-    """Print facts of one thing, a line each."""
-    from rich.table import Table
-
-    from deployments.console import console
-
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, text in facts.items():
-        table.add_row(label, text.replace("[", "\\["))
-    console().print(table)

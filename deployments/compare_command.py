@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.errors import UserError, nearest
+from deployments.console import check_format, console, print_rows
 from deployments.selecting import StoreOption, opened
 
 if TYPE_CHECKING:
     from core.compare.between import SidesComparison
 
-FORMATS = ("table", "markdown", "csv", "json")
 SHOWN = 2  # docs of each kind and benchmark in a table
 
 
@@ -52,8 +51,7 @@ def compare(
     """Compare two models, revisions or campaigns doc by doc: B less A, with intervals, corrected p-values and flipped docs."""
     from core.compare.between import check_bounds, compare_sides, regressions
 
-    if format not in FORMATS:
-        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    check_format(format)
     shown = 0 if format in ("csv", "json") else flips
     found = compare_sides(
         opened(store)[0], a, b, campaign=campaign, benchmarks=benchmark or (), flips=None if flipped else shown
@@ -72,7 +70,6 @@ def compare(
 
 def _show(found: SidesComparison, format: str, *, flipped: bool) -> None:
     from core.compare.describe import comparison_markdown, comparison_table, flips_markdown, flips_text
-    from deployments.console import console, print_rows
 
     if format in ("csv", "json"):
         print_rows(found.flips if flipped else found.rows, format)

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 from core.errors import UserError, nearest
 from core.redact import redact_logs
 from core.results import Store
+from core.tables import Row, Table, texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,37 +60,38 @@ def console(*, stderr: bool = False) -> Console:
     return out
 
 
-def print_leaderboard(store: Store, campaign: str | None) -> None:
-    """Print the leaderboard, where each model ran and why, whether engines agree, and where the Parquet is."""
-    from core.board.text import engine_findings, leaderboard_table, runs_table
+def print_leaderboard(store: Store, campaign: str) -> None:
+    """Print the leaderboard of a campaign that has run."""
     from core.compare.compare import compare_store
 
-    frame = compare_store(store, campaign).board
-    out = console()
-    if frame.empty:
-        out.print(NOTHING.format(store.uri), soft_wrap=True)
-        return
-    out.print(leaderboard_table(frame))
-    out.print(runs_table(frame))
-    runs = store.campaigns(campaign)
-    for finding in engine_findings(runs):
-        out.print(finding, soft_wrap=True, markup=False)
-    if campaign is not None and runs:
-        print_spent(store, runs[-1], out)
-    print_places(store, campaign, out)
+    board = compare_store(store, campaign).board
+    print_board(store, board, store.campaigns(campaign)[-1:], [("Leaderboard", board)])
 
 
-def print_spent(store: Store, run: Mapping[str, Any], out: Console) -> None:
-    """Print what a run took, and what it was expected to take."""
+def print_board(
+    store: Store, board: pd.DataFrame, runs: Sequence[Mapping[str, Any]], parts: Iterable[tuple[str, pd.DataFrame]]
+) -> None:
+    """Print the leaderboard in ``parts``, where each model ran and why, whether engines agree, and where the Parquet is.
+
+    Of one campaign (``runs`` has the newest of each) also what the run took and was expected to take, and its report.
+    """
+    from core.board.text import engine_findings, leaderboard_table, runs_table
     from core.cost.spent import spent_line
     from core.monitor.timeline import lanes
 
-    if line := spent_line(run, lanes(store.timeline(run["campaign"], run["run"]))):
+    out = console()
+    if board.empty:
+        out.print(NOTHING.format(store.uri), soft_wrap=True)
+        return
+    for title, part in parts:
+        out.print(leaderboard_table(part, title))
+    out.print(runs_table(board))
+    lines = engine_findings(runs)
+    campaign = runs[0]["campaign"] if len(runs) == 1 else None
+    if campaign is not None and (spent := spent_line(runs[0], lanes(store.timeline(campaign, runs[0]["run"])))):
+        lines.append(spent)
+    for line in lines:
         out.print(line, soft_wrap=True, markup=False)
-
-
-def print_places(store: Store, campaign: str | None, out: Console) -> None:
-    """Print where the Parquet is, and a campaign's newest report."""
     out.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)
     if campaign is not None and (reports := store.reports(campaign)):
         out.print(f"Report: {reports[-1]}", soft_wrap=True, markup=False)
@@ -104,6 +106,11 @@ def print_rows(frame: pd.DataFrame, format: str, file: TextIO | None = None) -> 
         out.write(frame.to_json(orient="records", lines=True, double_precision=15).lstrip("\n"))
 
 
+def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print text in plain columns."""
+    print(Table("", texts(*names), [Row(row) for row in rows]).plain())
+
+
 def print_timeline(store: Store, campaign: str | None, format: str) -> None:
     """Print what ran when in the newest run of ``campaign``, or of each campaign, as ``format``.
 
@@ -112,9 +119,9 @@ def print_timeline(store: Store, campaign: str | None, format: str) -> None:
     import pandas as pd
 
     from core.monitor.timeline import lanes, timeline_rows
-    from core.monitor.timeline_chart import timeline_markdown, timeline_table
+    from core.monitor.timeline_chart import COLUMNS, timeline_markdown, timeline_table
 
-    _check_format(format)
+    check_format(format)
     names = [campaign] if campaign is not None else sorted({run["campaign"] for run in store.campaigns()})
     found = {name: lanes(store.timeline(name)) for name in names}
     if not any(found.values()):
@@ -127,11 +134,13 @@ def print_timeline(store: Store, campaign: str | None, format: str) -> None:
         return
     for name in filter(found.get, names):
         if format == "table":
-            console().print(timeline_table(name, found[name]))
+            out = console()
+            out.print(timeline_table(name, found[name], min(COLUMNS, max(20, out.width - 45))))
         else:
             print(f"{name}\n\n{timeline_markdown(found[name])}")
 
 
-def _check_format(format: str) -> None:
-    if format not in FORMATS:
-        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+def check_format(format: str, known: Sequence[str] = FORMATS) -> None:
+    """Raise `core.errors.UserError` for a format that a command does not have."""
+    if format not in known:
+        raise UserError(f"format {format!r}: use one of {', '.join(known)}{nearest(format, known)}")

@@ -19,7 +19,7 @@ SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaig
 def list_datasets(spec_path: SpecPath) -> None:
     """Show where each dataset would come from, and whether it can be had. Fetches nothing; exit code 1 where one is missing."""
     from core.datasets.manager import statuses
-    from deployments.catalogue import print_columns
+    from deployments.console import print_columns
 
     spec = load_spec(spec_path)
     rows = statuses(spec.benchmarks, spec.datasets)

@@ -16,11 +16,11 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
-from rich.table import Table
 
 from core.campaign import CampaignSpec
 from core.errors import UserError
 from core.spec.portable import absolute_paths
+from core.tables import Row, Table, texts
 from deployments.automations import TAG, check_alerts, register_automations
 from deployments.schedules import describe, schedules_of
 from deployments.server import server_client
@@ -179,8 +179,8 @@ def _remove_schedules_except(client: SyncPrefectClient, name: str, slugs: set[st
 
 def deployments_table(registered: Sequence[Registered]) -> Table:
     """What is registered, on which pool, when it starts, and who runs it or which command starts a worker."""
-    table = Table("deployment", "pool", "schedules", "workers", title="Registered with Prefect", title_justify="left")
-    for entry in registered:
-        workers = ", ".join(entry.workers) or f"none: steelyard worker {entry.pool}"
-        table.add_row(entry.name, entry.pool, entry.schedules, workers)
-    return table
+    rows = [
+        Row((each.name, each.pool, each.schedules, ", ".join(each.workers) or f"none: steelyard worker {each.pool}"))
+        for each in registered
+    ]
+    return Table("Registered with Prefect", texts("deployment", "pool", "schedules", "workers"), rows)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.errors import UserError, nearest
-from deployments.console import NOTHING
+from core.errors import UserError
+from deployments.console import NOTHING, check_format
 from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreOption, opened
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def export(
     from core.board.select import Selection
     from deployments.tracking import export_to
 
-    if format not in FORMATS:
-        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    check_format(format, FORMATS)
     is_lm_eval = format == LM_EVAL
     if is_lm_eval and (project is not None or samples):
         raise UserError(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.errors import UserError, nearest
-from deployments.console import NOTHING, console, print_places, print_rows, print_spent, print_timeline
+from core.errors import UserError
+from deployments.console import NOTHING, check_format, console, print_board, print_rows, print_timeline
 from deployments.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreArgument, SuiteOption, opened
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def results(
     from core.board.read import read_board
     from core.board.select import Selection
 
-    if format not in FORMATS:
-        raise UserError(f"format {format!r}: use one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    check_format(format, FORMATS)
     if format == "parquet" and output is None:
         raise UserError("format 'parquet' is not for terminals: name a file with --output")
     source, campaign = opened(store, campaign)
@@ -74,41 +73,27 @@ def results(
 
 
 def _print_history(store: Store, campaign: str | None, selection: Selection, format: str, output: Path | None) -> None:
-    from core.compare.describe_history import history_markdown, history_table
+    from core.compare.describe_history import history_table
     from core.compare.history import history
 
     if format == "latex" or (format == "table" and output is not None):
         raise UserError(f"format {format!r}: use csv, json, markdown or parquet here")
     frame = history(store, campaign, selection)
     if output is not None:
-        _write(output, frame, format, lambda: history_markdown(frame))
+        _write(output, frame, format, history_table(frame).markdown)
     elif format in ("csv", "json"):
         print_rows(frame, format)
     elif format == "markdown":
-        print(history_markdown(frame))
+        print(history_table(frame).markdown())
     else:
         console().print(history_table(frame) if len(frame) else NOTHING.format(store.uri), soft_wrap=frame.empty)
 
 
 def _print_board(chosen: Board, *, by_size: bool) -> None:
-    from core.board.text import leaderboard_table, runs_table
-
     frame, out = chosen.compared.board, console()
     for line in chosen.lines:
         out.print(line, soft_wrap=True, markup=False)
-    if frame.empty:
-        out.print(NOTHING.format(chosen.store.uri), soft_wrap=True)
-        return
-    for title, part in _parts(frame, by_size=by_size):
-        out.print(leaderboard_table(part, title))
-    out.print(runs_table(frame))
-    for finding in chosen.findings:
-        out.print(finding, soft_wrap=True, markup=False)
-    campaign = None
-    if len(chosen.runs) == 1:
-        campaign = chosen.runs[0]["campaign"]
-        print_spent(chosen.store, chosen.runs[0], out)
-    print_places(chosen.store, campaign, out)
+    print_board(chosen.store, frame, chosen.runs, [] if frame.empty else _parts(frame, by_size=by_size))
 
 
 def _print_pairs(chosen: Board, *, by_size: bool) -> None:
@@ -135,14 +120,14 @@ def _parts(frame: pd.DataFrame, *, by_size: bool) -> list[tuple[str, pd.DataFram
 
 
 def _text(chosen: Board, format: str, *, pairs: bool, by_size: bool) -> str:
-    from core.board.latex import leaderboard_latex, pairs_latex
-    from core.board.text import leaderboard_markdown, pairs_markdown
+    from core.board.text import leaderboard_markdown, leaderboard_table, pairs_table
 
     if pairs:
-        return (pairs_latex if format == "latex" else pairs_markdown)(chosen.compared.pairs)
+        table = pairs_table(chosen.compared.pairs)
+        return table.latex() if format == "latex" else table.markdown()
     parts = _parts(chosen.compared.board, by_size=by_size)
     if format == "latex":
-        return "\n".join(leaderboard_latex(part, title) for title, part in parts)
+        return "\n".join(leaderboard_table(part, title).latex() for title, part in parts)
     texts = [
         leaderboard_markdown(part) if len(parts) == 1 else f"## {title}\n\n{leaderboard_markdown(part)}"
         for title, part in parts

@@ -43,11 +43,9 @@ def status(
     """Show which cells are complete, computed at the moment, begun, failed or missing."""
     from core.results import open_store
     from core.store.status import statuses, summary
-    from deployments.catalogue import print_columns
-    from deployments.console import print_rows
+    from deployments.console import check_format, print_columns, print_rows
 
-    if format not in ("table", "csv", "json"):
-        raise UserError(f"format {format!r}: use one of table, csv, json")
+    check_format(format, ("table", "csv", "json"))
     uri, spec = store_of(store)
     rows = statuses(open_store(uri), campaign or (spec.name if spec else None), spec)
     if format != "table":
@@ -105,7 +103,7 @@ def invalidate(
     from core.results import open_store
     from core.store import invalidate as invalidation
     from core.store.storage import open_storage
-    from deployments.catalogue import print_columns
+    from deployments.console import print_columns
 
     if not (model or benchmark or fingerprint):
         raise UserError("say which cells: --model, --benchmark or --fingerprint")
@@ -146,7 +144,7 @@ def gc(
     """Delete what nobody needs any more: shards, leases and files that killed campaigns have left. Names foreign files."""
     from core.results import open_store
     from core.store.garbage import collect, find_garbage
-    from deployments.catalogue import print_columns
+    from deployments.console import print_columns
 
     uri, _ = store_of(store)
     opened = open_store(uri)

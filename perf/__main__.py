@@ -17,7 +17,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from perf.measure import ROWS_FILE, load, markdown, print_table, read_rows, say
+from perf.measure import ROWS_FILE, load, read_rows, say, show
 
 # Name → minutes it usually takes on two cores, with these arguments.
 MEASUREMENTS = {
@@ -70,8 +70,7 @@ def main() -> int:
             if reason:
                 missing[name] = reason
         found = read_rows(rows)
-    print_table("All measurements", found)
-    print(markdown(found))
+    show("All measurements", found)
     print(f"in {(time.monotonic() - begun) / 60:.1f} minutes; before: {before}; after: {load()}")
     for name, reason in missing.items():
         print(f"{name}: {reason}")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from rich.console import Console
-from rich.table import Table
+
+from core.tables import Row, Table, numbers, texts
 
 # Where `report` adds its rows as JSON lines besides printing them; see `perf.__main__`.
 ROWS_FILE = "STEELYARD_PERF_ROWS"
@@ -47,14 +48,13 @@ class Ratio:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Texts of `HEADINGS`."""
+        """Texts under `COLUMNS`."""
         ratio = "" if self.value is None else f"{self.value:.2f}×"
         theirs = "" if self.theirs is None else number(self.theirs)
         return self.what, self.unit, number(self.ours), theirs, ratio, self.target, str(self.runs), self.note
 
 
-HEADINGS = ("what", "unit", "ours", "theirs", "ratio", "target", "runs", "")
-NUMBERS = ("ours", "theirs", "ratio", "target", "runs")
+COLUMNS = (*texts("what", "unit"), *numbers("ours", "theirs", "ratio", "target", "runs"), *texts(""))
 
 
 def number(value: float) -> str:
@@ -116,21 +116,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def print_table(title: str, rows: Iterable[Ratio]) -> None:
-    """Print the table that people read."""
-    table = Table(title=title, title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right" if heading in NUMBERS else "left")
-    for row in rows:
-        table.add_row(*row.cells)
-    Console(width=160).print(table)
+def table(title: str, rows: Iterable[Ratio]) -> Table:
+    """Return the table that people read, and RESULTS.md has."""
+    return Table(title, COLUMNS, [Row(row.cells) for row in rows])
 
 
-def markdown(rows: Iterable[Ratio]) -> str:
-    """Write rows for RESULTS.md, with their heading."""
-    rules = ["---:" if heading in NUMBERS else "---" for heading in HEADINGS]
-    lines = (HEADINGS, rules, *([cell.replace("|", "\\|") for cell in row.cells] for row in rows))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def show(title: str, rows: Iterable[Ratio]) -> None:
+    """Print the table, and the same for RESULTS.md."""
+    found = table(title, rows)
+    Console(width=160).print(found)
+    print(found.markdown())
 
 
 def load() -> str:
@@ -141,8 +136,7 @@ def load() -> str:
 
 def report(title: str, rows: Sequence[Ratio], begun: float, load_before: str) -> None:
     """Print table, Markdown and the state of the machine; hand the rows on where the summary asks for them."""
-    print_table(title, rows)
-    print(markdown(rows))
+    show(title, rows)
     print(f"in {time.monotonic() - begun:.0f} s; before: {load_before}; after: {load()}", flush=True)
     if path := os.environ.get(ROWS_FILE):
         with Path(path).open("a", encoding="utf-8") as file:

@@ -20,7 +20,8 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
+
+from core.tables import Row, Table, numbers, texts
 
 MODELS, BENCHMARKS = 4, 5
 TIMED = """
@@ -124,22 +125,14 @@ def main() -> None:
         for _ in range(asked.turns):
             for name, run in ways.items():
                 seconds[name] += run()
-    table = Table(
-        title=f"Campaign of {MODELS} models × {BENCHMARKS} benchmarks with nothing to compute", title_justify="left"
-    )
-    for heading in ("way", "runs", "median s", "s per cell", "fastest s", "slowest s"):
-        table.add_column(heading, justify="left" if heading == "way" else "right")
+    rows = []
     for name, values in seconds.items():
         median = statistics.median(values)
-        table.add_row(
-            name,
-            str(len(values)),
-            f"{median:.2f}",
-            f"{median / MODELS / BENCHMARKS:.3f}",
-            f"{min(values):.2f}",
-            f"{max(values):.2f}",
-        )
-    Console().print(table)
+        figures = (median, median / MODELS / BENCHMARKS, min(values), max(values))
+        rows.append(Row((name, str(len(values)), *(f"{figure:.3f}" for figure in figures))))
+    columns = (*texts("way"), *numbers("runs", "median s", "s per cell", "fastest s", "slowest s"))
+    title = f"Campaign of {MODELS} models × {BENCHMARKS} benchmarks with nothing to compute"
+    Console().print(Table(title, columns, rows))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from core.benchmark import Chat, load_benchmark
 from core.campaign import BenchmarkSpec
 from core.chat import chat_renderer
 from core.request import Generated, Request, Response, strings_of
 from core.sample import Sample, Scoring
+from core.tables import Row, Table, numbers, texts
 from engines.engine import EngineConfig
 from engines.lightweight import LightweightEngine
 from perf.harness import Harness, Theirs
@@ -173,23 +173,10 @@ def opened(model: Path) -> Iterator[LightweightEngine]:
 
 def table(found: list[Parity]) -> Table:
     """Return the table that people read."""
-    made = Table(title="Parity with lm-evaluation-harness (its Hugging Face backend), float32", title_justify="left")
-    for heading in (
-        "task",
-        "requests of type",
-        "docs",
-        "same requests",
-        "same targets",
-        "same answers",
-        "max |Δ logprob|",
-        "score there",
-        "score here",
-        "",
-    ):
-        made.add_column(heading, justify="left" if heading in ("task", "requests of type") else "right")
+    rows = []
     for each in found:
         _, there, here = each.scores[0]
-        made.add_row(
+        cells = (
             each.label,
             each.kind,
             str(each.docs),
@@ -203,7 +190,12 @@ def table(found: list[Parity]) -> Table:
             if each.holds
             else f"DIFFERS: {'; '.join(name for name, *values in each.scores if not _alike(name, *values)) or 'see the counts'}",
         )
-    return made
+        rows.append(Row(cells))
+    counts = numbers(
+        "docs", "same requests", "same targets", "same answers", "max |Δ logprob|", "score there", "score here"
+    )
+    title = "Parity with lm-evaluation-harness (its Hugging Face backend), float32"
+    return Table(title, (*texts("task", "requests of type"), *counts, *texts("")), rows)
 
 
 def main() -> int:

@@ -20,7 +20,6 @@ from functools import cache
 from statistics import median
 
 from rich.console import Console
-from rich.table import Table
 
 from core.campaign import BenchmarkSpec, ModelSpec, PolicySpec
 from core.checkpoint.checkpoint import Checkpoint
@@ -36,6 +35,7 @@ from core.schedule.rivals import policies
 from core.schedule.simulate import really, simulate
 from core.schedule.state import Arrived, State, after
 from core.schedule.step import choose, timetable
+from core.tables import Row, Table, numbers, texts
 
 GPUS = (
     {"gpu_kind": "H100", "gpu_memory_gb": 80, "gpus": 8},
@@ -161,21 +161,22 @@ def compare(seed: int) -> list[Ratio]:
 
 def table(ratios: Sequence[Ratio], campaigns: int) -> Table:
     """Quantiles of makespan / lower bound by policy."""
-    shown = Table(title=f"{campaigns:,} random mixed campaigns, makespan / lower bound", title_justify="left")
-    for name in ("policy", "times", "median", "p90", "p99", "largest", "GPUs held", "mean wait / makespan"):
-        shown.add_column(name, justify="left" if name in ("policy", "times") else "right")
+    rows = []
     for stray in (0.0, STRAY):
         for policy in dict.fromkeys(ratio.policy for ratio in ratios):
             mine = [ratio for ratio in ratios if (ratio.policy, ratio.stray) == (policy, stray)]
             values = sorted(ratio.ratio for ratio in mine)
-            shown.add_row(
+            cells = (
                 policy,
                 f"stray {stray:.0%}" if stray else "as estimated",
                 *(f"{values[min(len(values) - 1, int(len(values) * q))]:.3f}" for q in (0.5, 0.9, 0.99, 1.0)),
                 f"{median(ratio.utilisation for ratio in mine):.1%}",
                 f"{median(ratio.waiting for ratio in mine):.2f}",
             )
-    return shown
+            rows.append(Row(cells))
+    figures = numbers("median", "p90", "p99", "largest", "GPUs held", "mean wait / makespan")
+    title = f"{campaigns:,} random mixed campaigns, makespan / lower bound"
+    return Table(title, (*texts("policy", "times"), *figures), rows)
 
 
 def scale(out: Console) -> None:

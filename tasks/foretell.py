@@ -10,7 +10,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from core.campaign import CampaignSpec
-from core.cost.describe import duration
 from core.cost.estimate import plan_estimate
 from core.cost.expected import Expected, expectations, totals
 from core.cost.history import History, read_history
@@ -18,6 +17,7 @@ from core.errors import StoreError
 from core.plan import Plan
 from core.results import open_store
 from core.schedule.fleet_file import group_of, nodes_of
+from core.tables import duration
 from tasks.say import say, warn
 
 MOST_CELLS = 500  # of the store that are learnt from: the campaign waits for it

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.campaign import BenchmarkSpec, CampaignSpec
+from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec
 from core.canary import canary_key
 from core.cell import make_cell
 from core.checkpoint.checkpoint import read_checkpoint
@@ -23,8 +23,9 @@ from tasks.prepare import prepare_cell
 from tests.checkpoints import write_checkpoint
 from tests.core.real_configs import real
 
+FLEET: dict[str, Any] = {"gpus": 8, "gpu_memory_gb": 80, "device": "cuda"}
 FACTS: dict[str, Any] = {"name": "steelyard_facts", "limit": 8}
-GOLDEN = {
+GOLDEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "facts": ({}, FACTS, "351196144c06294461bf8155dd8c0409c1ababc7ca6eb703f939df3e959b3e78"),
     "all of facts, 5-shot": (
         {},
@@ -100,7 +101,7 @@ CANARY = "8189294af17e7830568df80a3b52d1df904a1d8b25f06f5b1e322fefb80863f6"
 def planned(campaign: CampaignSpec) -> PlannedModel:
     (model,) = (each for each in campaign.models if each.name == "asked")
     checkpoint = replace(real("Qwen3-32B" if model.model == "qwen" else "Llama-3.1-8B"), identity="golden")
-    return PlannedModel(model, checkpoint, place(checkpoint, model, campaign.fleet, campaign.policy))
+    return PlannedModel(model, checkpoint, place(checkpoint, model, FleetSpec.model_validate(FLEET), campaign.policy))
 
 
 def spec(model: dict[str, Any], benchmark: dict[str, Any]) -> tuple[CampaignSpec, BenchmarkSpec]:
@@ -110,7 +111,7 @@ def spec(model: dict[str, Any], benchmark: dict[str, Any]) -> tuple[CampaignSpec
         "seed": asked.pop("seed", 0),
         "models": [{"model": "llama", "name": "asked", **model}, {"model": "llama", "name": "base"}],
         "benchmarks": [asked],
-        "fleet": {"gpus": 8, "gpu_memory_gb": 80, "device": "cuda"},
+        "fleet": FLEET,
         "results": "results",
     }
     campaign = CampaignSpec.model_validate(fields)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from core.board.text import is_significant
 from core.compare.compare import SAMPLE_COLUMNS, compare
 from core.compare.flips import FLIP_COLUMNS, flipped_docs
 from core.compare.sides import Side, model_pairs, runs_and_records, side
 from core.errors import UserError, nearest
+from core.tables import is_significant
 
 if TYPE_CHECKING:
     import pandas as pd

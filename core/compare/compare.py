@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.board.text import ranked
 from core.compare.clusters import cluster_keys
 from core.compare.paired import compact_letters, compare_paired, holm
 from core.compare.statistics import LEVEL, Floats, Weights, estimate, interval
 from core.errors import StoreError, StoreUnreachableError
 from core.results import Store
+from core.tables import ranked
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Two sides compared, for people: terminal tables, markdown, and the docs that flipped with their texts."""
+"""Two sides compared, for people: tables, markdown, and the docs that flipped with their texts."""
 
 from __future__ import annotations
 
@@ -6,65 +6,46 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from core.board.text import (
-    add_row,
+from core.compare.flips import GAINED
+from core.tables import (
+    Row,
+    Table,
     difference_cells,
+    difference_columns,
     is_significant,
-    markdown_head,
-    markdown_line,
+    numbers,
     plain_rows,
     score_text,
-    table_of,
+    texts,
 )
-from core.compare.flips import GAINED
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
     from core.compare.between import SidesComparison
 
-HEADINGS = (
-    "benchmark",
-    "model",
-    "metric",
-    "A",
-    "B",
-    "difference",
-    "95% interval",
-    "p",
-    "p (Holm)",
-    "docs",
-    "gained",
-    "lost",
-    "test",
-)
 LONGEST = 300  # characters of a text; the beginning of a prompt goes, the end of an answer
 UNTESTED = "Not tested, for the score is not a mean of values per doc, or the metrics differ: "
 
 
 def comparison_table(found: SidesComparison) -> Table:
     """Return one row per benchmark and pair of models, significant differences bold."""
-    from rich.text import Text
-
-    table = table_of(f"B = {found.b.name} less A = {found.a.name}, on the docs both answered", HEADINGS)
     rows = plain_rows(found.rows)
-    for row in rows:
-        add_row(table, _cells(row), "bold" if is_significant(row) else "")
-    table.caption, table.caption_justify = Text("\n".join(_remarks(rows))), "left"
-    return table
+    return Table(
+        f"B = {found.b.name} less A = {found.a.name}, on the docs both answered",
+        (*texts("benchmark", "model", "metric"), *numbers("A", "B"), *difference_columns("gained", "lost")),
+        [Row(_cells(row), is_significant(row)) for row in rows],
+        _remarks(rows),
+    )
 
 
 def comparison_markdown(found: SidesComparison) -> str:
-    """Return the same as markdown."""
-    rows = plain_rows(found.rows)
-    lines = [f"A: {found.a.name}, B: {found.b.name}", "", *markdown_head(HEADINGS)]
-    lines += [markdown_line(_cells(row), bold=(5,) if is_significant(row) else ()) for row in rows]
-    remarks = [*_remarks(rows), *found.only_a, *found.only_b]
-    lines += [line for remark in remarks for line in ("", remark)]
+    """Return the same as markdown, with the docs that flipped."""
+    table = comparison_table(found).markdown()
+    parts = [f"A: {found.a.name}, B: {found.b.name}", table.rstrip(), *found.only_a, *found.only_b]
     if len(found.flips):
-        lines += ["", flips_markdown(found.flips).rstrip()]
-    return "\n".join(lines) + "\n"
+        parts.append(flips_markdown(found.flips).rstrip())
+    return "\n\n".join(parts) + "\n"
 
 
 def flips_text(flips: pd.DataFrame) -> str:

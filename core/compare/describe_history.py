@@ -5,33 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from core.board.text import (
-    add_row,
-    interval_text,
-    markdown_head,
-    markdown_line,
-    p_text,
-    plain_rows,
-    score_text,
-    table_of,
-)
 from core.compare.between import BETTER, WORSE
+from core.tables import Column, Row, Table, interval_text, numbers, p_text, plain_rows, score_text, texts
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
-HEADINGS = (
-    "model",
-    "benchmark",
-    "metric",
-    "when",
-    "revision",
-    "score",
-    "95% interval",
-    "difference",
-    "p (Holm)",
-    "change",
+COLUMNS = (
+    *texts("model", "benchmark"),
+    *texts("metric", spare=True),
+    *texts("when"),
+    *texts("revision", spare=True),
+    *numbers("score", marked=True),
+    Column("95% interval", wrap=False),
+    *numbers("difference"),
+    *numbers("p (Holm)", spare=True),
+    *texts("change", marked=True),
 )
 MARKS = {BETTER: "▲ better", WORSE: "▼ worse", "": ""}
 NOTE = (
@@ -41,25 +30,9 @@ NOTE = (
 
 
 def history_table(frame: pd.DataFrame) -> Table:
-    """Return the history as a table for the terminal, changes bold."""
-    from rich.text import Text
-
-    table, above = table_of("History", HEADINGS), None
-    for row in plain_rows(frame):
-        line = row["model"], row["benchmark"]
-        if above is not None and line != above:
-            table.add_section()
-        above = line
-        add_row(table, _cells(row), "bold" if row["change"] else "")
-    table.caption, table.caption_justify = Text(NOTE), "left"
-    return table
-
-
-def history_markdown(frame: pd.DataFrame) -> str:
-    """Return the history as a markdown table, changes bold."""
-    lines = markdown_head(HEADINGS)
-    lines += [markdown_line(_cells(row), bold=(5, 9) if row["change"] else ()) for row in plain_rows(frame)]
-    return "\n".join([*lines, "", NOTE]) + "\n"
+    """Return the history as a table, changes bold."""
+    rows = [Row(_cells(row), bool(row["change"]), (row["model"], row["benchmark"])) for row in plain_rows(frame)]
+    return Table("History", COLUMNS, rows, [NOTE])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -14,10 +14,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from core.board.select import Selection, select
-from core.board.text import p_text
 from core.compare.between import WORSE, compare_cells, sample_reader, score_intervals
 from core.compare.sides import Cells, asked_cells, cells_of, changed_cells, runs_and_records
 from core.errors import StoreError, StoreUnreachableError
+from core.tables import p_text
 
 if TYPE_CHECKING:
     import pandas as pd

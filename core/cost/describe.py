@@ -5,28 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from core.cost.estimate import CampaignEstimate, ModelEstimate, Triple
 from core.cost.model import PastError
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as a person would: ``40 s``, ``12 min``, ``3.4 h``, ``2.1 d``."""
-    for size, name in ((86400 * 2, "d"), (3600 * 1.5, "h"), (100, "min")):
-        if seconds >= size:
-            value = seconds / {"d": 86400, "h": 3600, "min": 60}[name]
-            return f"{value:.1f} {name}" if value < 10 else f"{value:,.0f} {name}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+from core.tables import Row, Table, duration, numbers, texts
 
 
 def estimate_table(estimate: CampaignEstimate, price: float | None) -> Table:
     """One row per model: docs, tokens, seconds to load and to run, the 80% interval of both, GPU-hours, and cost with a price."""
-    table = Table(title="Estimate, as if nothing were stored yet", title_justify="left")
-    table.add_column("model", no_wrap=True)
-    headings = ["GPUs", "docs", "prompt tokens", "completion tokens", "load", "run", "80% interval", "GPU-hours"]
-    for name in [*headings, *(["cost"] if price is not None else [])]:
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = []
     for model in estimate.models:
         timed = model.timed[0]
         low, middle, high = timed.seconds
@@ -43,8 +29,14 @@ def estimate_table(estimate: CampaignEstimate, price: float | None) -> Table:
             f"{duration(low)} – {duration(high)}",
             f"{hours:.2f}",
         ]
-        table.add_row(*row, *([f"{hours * price:,.2f}"] if price is not None else []))
-    return table
+        rows.append(Row(row if price is None else [*row, f"{hours * price:,.2f}"]))
+    columns = (
+        *texts("model"),
+        *numbers("GPUs", "docs"),
+        *numbers("prompt tokens", "completion tokens", spare=True),
+        *numbers("load", "run", "80% interval", "GPU-hours", *([] if price is None else ["cost"])),
+    )
+    return Table("Estimate, as if nothing were stored yet", columns, rows)
 
 
 def campaign_lines(estimate: CampaignEstimate, past: PastError | None, learnt: int) -> list[str]:

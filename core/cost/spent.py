@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.cost.describe import duration, span_text
+from core.cost.describe import span_text
 from core.monitor.timeline import Lane
+from core.tables import duration
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.board.text import plain_rows
 from core.cost.spent import price_of
 from core.redact import redact_all
+from core.tables import plain_rows
 
 if TYPE_CHECKING:
     import pandas as pd

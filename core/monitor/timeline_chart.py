@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from core.monitor.timeline import IDLE, ON_DEVICE, PHASES, PLAN, Lane, Span, extent, plan_of
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from core.tables import Column, Row, Table, numbers, texts
 
 MARKS = {
     "prepare": "p",
@@ -65,33 +62,22 @@ def timeline_markdown(lanes: Sequence[Lane], columns: int = COLUMNS) -> str:
     lines = ["```", f"{'':{width}} 0 s{format(_total(lanes), f'>{columns - 5}.0f')} s"]
     for label, (devices, *others) in drawn:
         lines += [f"{label:{width}} {devices}".rstrip(), *(f"{'':{width}} {line}".rstrip() for line in others)]
-    lines += ["", LEGEND, "```", "", f"| {' | '.join(HEADINGS)} |"]
-    lines.append(f"| --- | {' | '.join(['---:'] * (len(HEADINGS) - 1))} |")
-    lines += [f"| {' | '.join(_cells(lane))} |" for lane in lanes]
-    return "\n".join(lines) + "\n"
+    seconds = Table("", (*texts("model"), *numbers(*HEADINGS[1:])), [Row(_cells(lane)) for lane in lanes])
+    return "\n".join([*lines, "", LEGEND, "```", "", seconds.markdown()])
 
 
 def timeline_table(title: str, lanes: Sequence[Lane], columns: int = COLUMNS) -> Table:
-    """Return the chart with the held time of each model as a table for the terminal, headed by ``title``."""
-    from rich.table import Table
+    """Return the chart with the held time of each model as a table, headed by ``title``."""
     from rich.text import Text
 
-    table = Table(title=f"{title}: {_total(lanes):.0f} s", title_justify="left")
-    for heading in ("model", "held", "working", "devices / host / plan"):
-        table.add_column(
-            heading, justify="left" if heading in ("model", "devices / host / plan") else "right", no_wrap=True
-        )
     colour_of = {mark: COLOURS[phase] for phase, mark in MARKS.items()}
+    rows = []
     for lane, (label, drawn) in zip(lanes, chart(lanes, columns), strict=True):
-        bars = Text()
-        for mark in "\n".join(drawn):
-            bars.append(mark, style=colour_of.get(mark, ""))
-        table.add_row(Text(label), *_cells(lane)[1:3], bars)
-    legend = Text()
-    for phase, mark in MARKS.items():
-        legend.append(f"{mark} {phase}  ", style=COLOURS[phase])
-    table.caption, table.caption_justify = legend, "left"
-    return table
+        bars = Text.assemble(*((mark, colour_of.get(mark, "")) for mark in "\n".join(drawn)))
+        rows.append(Row([label, *_cells(lane)[1:3], bars]))
+    legend = Text.assemble(*((f"{mark} {phase}  ", COLOURS[phase]) for phase, mark in MARKS.items()))
+    headed = (*texts("model"), *numbers("held", "working"), Column("devices / host / plan", wrap=False))
+    return Table(f"{title}: {_total(lanes):.0f} s", headed, rows, [legend])
 
 
 def _total(lanes: Sequence[Lane]) -> float:

@@ -12,19 +12,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from core.board.read import Board
-from core.board.text import (
-    NUMBERS,
-    board_cells,
-    board_headings,
-    board_remarks,
-    is_compared,
-    leaderboard_rows,
-    with_best,
-)
+from core.board.text import leaderboard_rows, leaderboard_table
 from core.cost.spent import price_of, spent_line
 from core.monitor.timeline import Lane
 from core.report.charts import charts
 from core.report.samples import TEXT_LIMITS, Packed, pack
+from core.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +61,7 @@ def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
     drawn = charts(rows, report.timelines)
     heads = {(row["model"], row["benchmark"]): row for row in rows}
     packed = pack(report.samples, heads, most_bytes)
-    compared = is_compared(rows)
+    table = leaderboard_table(board.compared.board)
     page = Environment(loader=FileSystemLoader(PAGE), autoescape=True, keep_trailing_newline=True).get_template(
         "page.html"
     )
@@ -77,10 +70,10 @@ def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
         subtitle=_subtitle(report, rows),
         partial=list(map(str, board.partial)),
         sections=[("leaderboard", "Leaderboard"), *((f"section-{each.id}", each.title) for each in drawn), *SECTIONS],
-        headings=[*board_headings(compared), SIZE],
-        numbers=NUMBERS | {"95% interval", SIZE},
-        board=list(_board_rows(rows, compared)),
-        remarks=[*board.remarks, *board_remarks(rows), *board.findings],
+        headings=[*(column.heading for column in table.columns), SIZE],
+        numbers={"95% interval", SIZE, *(column.heading for column in table.columns if column.number)},
+        board=list(_board_rows(rows, table)),
+        remarks=[*board.remarks, *table.notes, *board.findings],
         charts=drawn,
         charts_json=Markup(_script_json({each.id: each.views for each in drawn})),  # noqa: S704
         usage_headings=USAGE_HEADINGS,
@@ -134,12 +127,12 @@ def _totals(row: Mapping[str, Any], board: Board) -> dict[str, Any]:
     }
 
 
-def _board_rows(rows: Sequence[dict[str, Any]], compared: bool) -> Iterable[dict[str, Any]]:
+def _board_rows(rows: Sequence[dict[str, Any]], table: Table) -> Iterable[dict[str, Any]]:
     above = None
-    for row, best in with_best(rows):
+    for row, shown in zip(rows, table.rows, strict=True):
         size = "" if row["weight_gb"] is None else f"{row['weight_gb']:.2f}"
-        yield {"cells": [*board_cells(row, compared), size], "best": best, "first": row["benchmark"] != above}
-        above = row["benchmark"]
+        yield {"cells": [*shown.cells, size], "best": shown.bold, "first": shown.group != above}
+        above = shown.group
 
 
 def _usage(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
-from core.cost.describe import duration
 from core.schedule.bound import LowerBound
 from core.schedule.jobs import Job, Node
 from core.schedule.simulate import Simulated
+from core.tables import Row, Table, duration, numbers, texts
 
 REASONS = {
     "longest job": "the longest job takes that long",
@@ -20,13 +18,11 @@ REASONS = {
 
 def simulation_table(runs: Mapping[str, Simulated], bound: LowerBound) -> Table:
     """One row per policy: makespan, its ratio to the bound, utilisation, idle GPU-hours, and how long jobs waited to start."""
-    table = Table(title="Simulated", title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    for name in ("makespan", "÷ bound", "utilisation", "idle GPU-hours", "mean wait", "longest wait"):
-        table.add_column(name, justify="right", no_wrap=True)
+    headings = ("makespan", "÷ bound", "utilisation", "idle GPU-hours", "mean wait", "longest wait")
+    rows = []
     for name, run in runs.items():
         waits = list(run.waits.values()) or [0.0]
-        table.add_row(
+        cells = (
             name,
             duration(run.makespan),
             f"{run.makespan / bound.seconds:.3f}" if bound.seconds else "",
@@ -35,7 +31,8 @@ def simulation_table(runs: Mapping[str, Simulated], bound: LowerBound) -> Table:
             duration(sum(waits) / len(waits)),
             duration(max(waits)),
         )
-    return table
+        rows.append(Row(cells))
+    return Table("Simulated", (*texts("policy"), *numbers(*headings)), rows)
 
 
 def bound_line(bound: LowerBound, nodes: Sequence[Node], jobs: Sequence[Job]) -> str:

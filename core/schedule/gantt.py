@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.cost.describe import duration
 from core.schedule.bound import LowerBound
 from core.schedule.jobs import Node
 from core.schedule.simulate import Simulated, Span
+from core.tables import duration
 
 HOUR = 3600.0
 ROW_PIXELS, LEAST_PIXELS, MOST_PIXELS = 14, 160, 1600

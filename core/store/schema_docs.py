@@ -13,6 +13,7 @@ import pyarrow as pa
 from core.store import monitor as monitor_schema
 from core.store import schema
 from core.store import timeline as timeline_schema
+from core.tables import Row, Table, texts
 
 PAGE = Path(__file__).parents[2] / "docs" / "schema.md"
 COLUMN = re.compile(r'^\s*pa\.field\("(?P<name>\w+)",.*\),(?:\s+#\s(?P<comment>.+))?$')
@@ -95,18 +96,13 @@ def page() -> str:
 def _table(module: ModuleType, name: str, path: str, what: str) -> str:
     fields: pa.Schema = getattr(module, name)
     comments = _comments(module)
-    lines = [
-        f"## {name.lower()}",
-        "",
-        f"`{path}`. {what}",
-        "",
-        "| column | type | | meaning |",
-        "| --- | --- | --- | --- |",
+    rows = [
+        Row((f"`{each.name}`", f"`{each.type}`", "" if each.nullable else "never null", comments[name, each.name]))
+        for each in fields
     ]
-    for field in fields:
-        never = "never null" if not field.nullable else ""
-        lines.append(f"| `{field.name}` | `{field.type}` | {never} | {comments[name, field.name]} |")
-    return "\n".join(lines) + "\n"
+    return (
+        f"## {name.lower()}\n\n`{path}`. {what}\n\n{Table('', texts('column', 'type', '', 'meaning'), rows).markdown()}"
+    )
 
 
 def _comments(module: ModuleType) -> dict[tuple[str, str], str]:

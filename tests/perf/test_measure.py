@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perf.measure import ROWS_FILE, Ratio, figure, in_turns, load, markdown, ratio, read_rows, report
+from perf.measure import ROWS_FILE, Ratio, figure, in_turns, load, ratio, read_rows, report, table
 
 
 def test_a_ratio_above_one_means_that_ours_is_better() -> None:
@@ -39,6 +39,6 @@ def test_rows_are_printed_and_handed_on(
     report("Title", rows, time.monotonic(), load())
     printed = capsys.readouterr().out
     assert read_rows(path) == rows
-    assert markdown(rows) in printed
+    assert table("Title", rows).markdown() in printed
     assert "| wall time | s | 2 | 1,234 | 617.20× | ≥ 3 | 3 |  |" in printed
     assert "| found within | s | 0.123 |  |  |  | 1 |  |" in printed

@@ -6,20 +6,18 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from core.board.text import (
     engine_findings,
-    interval_text,
     leaderboard_markdown,
     leaderboard_rows,
     leaderboard_table,
-    pairs_markdown,
     pairs_table,
     runs_table,
 )
 from core.compare.compare import PAIR_COLUMNS
 from core.results import LEADERBOARD_COLUMNS
+from core.tables import Table, interval_text
 
 
 def frame(*rows: dict[str, object]) -> pd.DataFrame:
@@ -212,8 +210,8 @@ def test_a_pair_is_one_line_with_difference_interval_p_values_docs_and_test() ->
 
 
 def test_significant_pairs_alone_are_bold() -> None:
-    assert pairs_markdown(PAIRS).count("**") == 2
-    assert "**+0.1400**" in pairs_markdown(PAIRS)
+    assert pairs_table(PAIRS).markdown().count("**") == 2
+    assert "**+0.1400**" in pairs_table(PAIRS).markdown()
     lines = printed(pairs_table(PAIRS), styled=True).splitlines()
     bold = {test: "\x1b[1m" in line for test in PAIRS["method"] for line in lines if test in line}
     assert bold == {"McNemar": True, "sign flips": False, "no common doc": False}

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from core.board.select import Selection
-from core.compare.describe_history import history_markdown
+from core.compare.describe_history import history_table
 from core.compare.history import drops, history
 from core.errors import UserError
 from core.results import Store, open_store
@@ -67,7 +67,7 @@ def test_slow_drift_is_told_from_the_first_revision_since_the_last_change(store:
     assert frame["change"].tolist() == ["", "", "worse", ""]  # three lost, three lost, one lost
     assert frame["since"].fillna("").tolist() == ["", "", "rev-0", ""]
     assert frame["p"].iloc[2] == pytest.approx(scipy.stats.binomtest(6, 6).pvalue)
-    assert "| **▼ worse since rev-0** |" in history_markdown(frame)
+    assert "| **▼ worse since rev-0** |" in history_table(frame).markdown()
 
 
 def test_lower_scores_are_better_where_the_metric_says_so(store: Store) -> None:
@@ -87,7 +87,7 @@ def test_cells_that_no_run_names_have_a_history_too(store: Store) -> None:
 def test_markdown_marks_changes(store: Store) -> None:
     for number, count in enumerate((100, 40)):
         commit(store, number, right(count), f"r{number}")
-    text = history_markdown(history(store))
+    text = history_table(history(store)).markdown()
     assert "| rev-1 | **0.2000** |" in text
     assert "| -0.3000 | <0.0001 | **▼ worse** |" in text
 

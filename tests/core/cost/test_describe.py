@@ -1,8 +1,9 @@
 import pytest
 
-from core.cost.describe import campaign_lines, duration
+from core.cost.describe import campaign_lines
 from core.cost.estimate import CampaignEstimate
 from core.cost.model import PastError
+from core.tables import duration
 
 WHOLE = CampaignEstimate((), (60.0, 120.0, 7200.0), (1.0, 2.0, 3.0), (2.5, 5.0, 7.5))
 
