@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
-from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.errors import CannotPlaceError
 from core.placement import Placement, memory_of, place
 

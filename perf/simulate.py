@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.campaign import BenchmarkSpec, ModelSpec, PolicySpec
-from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.cost.estimate import Estimator, placed_everywhere
 from core.cost.history import History
 from core.cost.workload import DOCS, Workload, expected_tokens, workload

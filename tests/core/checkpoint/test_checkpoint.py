@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from core.checkpoint.checkpoint import Checkpoint, Weights, describe, read_checkpoint
+from core.checkpoint.checkpoint import describe, read_checkpoint
+from core.checkpoint.facts import Checkpoint, Weights
 from core.errors import UserError
 from tests.checkpoints import CONFIG, write_checkpoint
 from tests.core.real_configs import REAL
