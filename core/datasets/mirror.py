@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-
 from core.checkpoint.weights import cache_dir
 from core.datasets.call import HUB_URL, DatasetCall
 from core.errors import UserError
@@ -65,7 +63,7 @@ class Mirror:
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         self._files, self._root = open_filesystem(self.uri, attempts=2)
-        self._is_local = isinstance(self._files, LocalFileSystem)
+        self._is_local = getattr(self._files, "local_file", False)  # by this fsspec tells its local one
 
     def check(self) -> None:
         """Raise `core.errors.UserError` where a mirror on this machine is not there."""
