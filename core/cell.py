@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core.campaign import ModelSpec
-from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.datasets.call import Loaded
 from core.placement import Placement
 from core.sample import Cell

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
-from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.errors import UserError
 from core.placement import Placement, place
 from core.plan import Plan

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
-from core.checkpoint.checkpoint import DTYPE_BYTES, Checkpoint
+from core.checkpoint.facts import DTYPE_BYTES, Checkpoint
 from core.errors import CannotPlaceError, UserError
 
 GB = 10**9

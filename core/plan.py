@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from core.benchmark import check_benchmark
 from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec, benchmark_label
-from core.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from core.checkpoint.checkpoint import read_checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.checkpoint.streaming import check_streamable
 from core.datasets.manager import faults
 from core.errors import UserError, nearest

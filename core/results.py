@@ -29,9 +29,10 @@ from core.request import Response
 from core.sample import Cell, Sample, Scoring
 from core.scoring.quality import notes
 from core.store.commit import commit_cell, parse_record, read_record, record_path, shards_folder
+from core.store.open import open_storage
 from core.store.schema import SAMPLES, SCORES, decode, samples_of
 from core.store.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
-from core.store.storage import Storage, open_storage, path_part
+from core.store.storage import Storage, path_part
 from core.store.timeline import read_spans, write_spans
 
 if TYPE_CHECKING:

@@ -102,7 +102,7 @@ def invalidate(
     """Take cells out of the store, with their answers, to have them computed again. Whoever reads meanwhile sees whole cells."""
     from core.results import open_store
     from core.store import invalidate as invalidation
-    from core.store.storage import open_storage
+    from core.store.open import open_storage
     from deployments.console import print_columns
 
     if not (model or benchmark or fingerprint):

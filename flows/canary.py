@@ -13,7 +13,7 @@ from core.canary import ENGINES, canary_key, choose, compare
 from core.errors import StoreError, UserError
 from core.plan import Plan
 from core.store.canary import read_answers, read_finding, write_finding
-from core.store.storage import open_storage
+from core.store.open import open_storage
 from flows.dispatch import evaluate_models
 from flows.loop import run_interruptible
 from tasks.say import say, warn

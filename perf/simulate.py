@@ -22,7 +22,7 @@ from statistics import median
 from rich.console import Console
 
 from core.campaign import BenchmarkSpec, ModelSpec, PolicySpec
-from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.cost.estimate import Estimator, placed_everywhere
 from core.cost.history import History
 from core.cost.workload import DOCS, Workload, expected_tokens, workload

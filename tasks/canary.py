@@ -11,7 +11,7 @@ from core.benchmark import load_benchmark
 from core.campaign import CampaignSpec
 from core.canary import BENCHMARK
 from core.store.canary import write_answers
-from core.store.storage import open_storage
+from core.store.open import open_storage
 from tasks.evaluate import Bench
 from tasks.retry import RETRYING
 from tasks.say import say

@@ -26,14 +26,13 @@ from core.request import Generated, Request, Response, doc_of
 from core.results import open_store
 from core.sample import Cell, Scoring
 from core.scoring.quality import facts_of
-from core.store.patience import patiently
+from core.store.patience import patiently, patiently_in_thread
 from core.store.spool import Spool
 from engines.engine import Engine, EngineInfo
 from engines.stop import Stop
 from tasks.adaptive import Rounds
 from tasks.control import Control
 from tasks.monitor import summed_up
-from tasks.patience import patiently as patiently_in_thread
 from tasks.prepare import CellWork
 from tasks.progress import show_while
 from tasks.progress import tell as tell_listeners

@@ -17,7 +17,7 @@ from core.plan import PlannedModel
 from core.results import Store, open_store
 from core.scoring.judge import Judging
 from core.scoring.judge_spec import JudgeSpec
-from tasks.patience import patiently
+from core.store.patience import patiently_in_thread
 from tasks.prepare import CellWork, chat_of
 from tasks.say import warn
 
@@ -25,7 +25,7 @@ from tasks.say import warn
 @task(name="prepare judging", task_run_name="prepare judging by {planned.model.name}", cache_policy=NO_CACHE)
 async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> quote[list[CellWork]]:
     """Find what ``planned``'s model judges of the campaign's run ``run``; a cell's ``model`` is the one that answered."""
-    works = await patiently(lambda: judgings(spec, run, planned, weights), spec.policy.store_patience_seconds)
+    works = await patiently_in_thread(lambda: judgings(spec, run, planned, weights), spec.policy.store_patience_seconds)
     return quote(works)
 
 

@@ -11,8 +11,8 @@ from core.campaign import CampaignSpec
 from core.errors import StoreError
 from core.results import Store, open_store
 from core.store.lease import Lessee
-from core.store.storage import open_storage
-from tasks.patience import patiently
+from core.store.open import open_storage
+from core.store.patience import patiently_in_thread
 from tasks.prepare import CellWork
 from tasks.say import say
 
@@ -28,7 +28,7 @@ class Leases:
 
     async def take(self, work: CellWork) -> bool | None:
         """Take the lease of a cell. None where the cell is complete, False where another computes it."""
-        taken = await patiently(_Take(self._store, self._lessee, work.cell.fingerprint), self._patience)
+        taken = await patiently_in_thread(_Take(self._store, self._lessee, work.cell.fingerprint), self._patience)
         if taken is False and work.cell.fingerprint not in self._told:
             self._told.add(work.cell.fingerprint)
             say(f"{work.cell.model} · {work.cell.benchmark}: is being computed by another, and waited for")

@@ -16,7 +16,7 @@ from core.monitor.prometheus import Exporter, serve_prometheus
 from core.monitor.readings import HostReader, Monitor, Reader, Reading, Sink, engine_reader, read_gpus
 from core.monitor.summary import summarise
 from core.store.monitor import MonitorWriter
-from core.store.storage import open_storage
+from core.store.open import open_storage
 from engines.devices import visible_names
 from engines.engine import Engine
 from engines.replicas import engines_of

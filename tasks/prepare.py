@@ -26,7 +26,7 @@ from core.request import Generate
 from core.results import open_store
 from core.sample import Cell
 from core.spec.adaptive import AdaptiveSpec
-from tasks.patience import patiently
+from core.store.patience import patiently_in_thread
 from tasks.retry import RETRYING
 
 # Preparing is Python's work, so all at once would end all at once: in turn, the model that asked first can start.
@@ -78,7 +78,9 @@ async def prepare(
     preparing = partial(context.run, prepare_cell, spec, planned, weights, benchmark)
     work: CellWork = await asyncio.get_running_loop().run_in_executor(_IN_TURN, preparing)
     store = open_store(spec.results)
-    complete = await patiently(lambda: store.is_complete(work.cell.fingerprint), spec.policy.store_patience_seconds)
+    complete = await patiently_in_thread(
+        lambda: store.is_complete(work.cell.fingerprint), spec.policy.store_patience_seconds
+    )
     return quote(replace(work, complete=complete))
 
 

@@ -27,9 +27,8 @@ from core.report.html import report_html
 from core.report.read import read_report
 from core.results import open_store
 from core.sample import Cell
-from core.store.patience import patiently
+from core.store.patience import patiently, patiently_in_thread
 from tasks.keys import artifact_key
-from tasks.patience import patiently as patiently_in_thread
 from tasks.retry import RETRYING
 from tasks.say import warn
 

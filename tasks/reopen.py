@@ -11,8 +11,8 @@ from core.errors import UserError
 from core.plan import Plan, PlannedModel
 from core.results import open_store
 from core.store.invalidate import invalidate
+from core.store.open import open_storage
 from core.store.status import CellStatus, statuses
-from core.store.storage import open_storage
 from tasks.prepare import prepare_cell
 from tasks.say import warn
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from core.campaign import CampaignSpec
 from core.errors import StoreError, UserError
+from core.store.open import open_storage
 from core.store.s3 import S3Storage
 from core.store.spool import Spool, SpoolPlan, how_to_upload, left_behind, spool_root, upload
-from core.store.storage import open_storage
 from tasks.say import say, warn
 
 

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from core.checkpoint.facts import DTYPE_BYTES, Checkpoint, Weights
+from core.checkpoint.files import open_files, read_identity, read_weights
 from core.errors import UserError, nearest
 
-DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
 TORCH_DTYPES = (*DTYPE_BYTES, "auto", "half", "float", "double", "int8", "uint8")
-# safetensors' names for element types; what is missing here is packed or integer and says nothing about the compute type.
-SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "BF16": "bfloat16",
-    "F16": "float16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
 
 
 TEMPLATE_FILES = frozenset({"chat_template.jinja", "chat_template.json"})
@@ -38,56 +29,12 @@ TOKENIZER_FILES = frozenset(
 PROCESSOR_FILES = frozenset({"preprocessor_config.json", "processor_config.json"})
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """Facts of one checkpoint at one revision. Sizes in bytes, windows in tokens."""
-
-    source: str  # as the user wrote it: hub id, local directory or s3:// URI
-    revision: str  # commit hash of a hub repository, else "sha256:" and the start of ``identity``
-    identity: str  # hex digest of everything in the files that changes outputs; part of every cell's fingerprint
-    architecture: str  # config.json's architectures[0]
-    dtype: str  # type most weights are stored in: "bfloat16", "float16", "float32", "float8_e4m3fn", …
-    quantization: str | None  # quant_method, e.g. "awq"; None where weights are plain
-    parameters: int | None  # None where packing or a file format hides them
-    weight_bytes: int  # bytes of the weights as stored
-    layers: int
-    hidden_size: int
-    attention_heads: int
-    kv_heads: int
-    head_dim: int
-    kv_bytes_per_token: int  # at the KV cache's type (16-bit unless the weights are float32), all layers, one copy
-    kv_replicated: bool  # latent attention (MLA): every tensor-parallel rank holds the whole KV cache
-    context_window: int
-    experts: int  # 0 where dense
-    multimodal: bool  # takes images or sound, too
-    has_chat_template: bool
-    has_tokenizer: bool = True
-
-    @property
-    def place(self) -> Literal["s3", "hub", "directory"]:
-        """What ``source`` names."""
-        if self.source.startswith("s3://"):
-            return "s3"
-        return "directory" if self.revision.startswith("sha256:") else "hub"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What the weight files' headers say. ``parameters`` is None for files without readable headers."""
-
-    bytes: int
-    parameters: int | None
-    dtype: str | None
-
-
 def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Checkpoint:
     """Read what ``source`` (hub id, local directory or s3:// URI) is, from small files and weight headers alone.
 
     ``trust_remote_code`` allows an architecture whose numbers its own Python code would have to be asked for; nothing is run here.
     Raises `core.errors.UserError` with one line that names the file and the mend.
     """
-    from core.checkpoint.files import open_files, read_identity, read_weights
-
     files = open_files(source, revision)
     config = files.json("config.json")
     if config is None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.checkpoint.checkpoint import SAFETENSORS_DTYPES, Weights
+from core.checkpoint.facts import SAFETENSORS_DTYPES, Weights
 from core.checkpoint.headers import read_header
 from core.errors import HubUnreachableError, UserError, nearest
+from core.store.open import open_filesystem
 
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)(?P<ending>\.safetensors|\.bin)")
@@ -39,20 +39,44 @@ VOLATILE_CONFIG = ("_name_or_path", "transformers_version")
 
 
 @dataclass(frozen=True)
-class Files(ABC):
-    """Files directly under one checkpoint. ``names`` maps name → size in bytes; ``revision`` is the hub's commit."""
+class Files:
+    """Files directly under one checkpoint, by fsspec: in a directory, on S3 or on the hub.
+
+    ``names`` maps name → size in bytes, ``ids`` name → a server's id of the content (ETag, blob id or LFS digest); a directory has
+    none. ``revision`` is the hub's commit.
+    """
 
     source: str
     revision: str | None
     names: dict[str, int]
+    ids: dict[str, str]
+    filesystem: Any
+    root: str
 
-    @abstractmethod
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """Return bytes of one file."""
+        end = None if length is None else start + length
+        return bytes(self.filesystem.cat_file(f"{self.root}/{name}", start=start, end=end))
 
-    @abstractmethod
     def content_id(self, name: str) -> str:
-        """Return a string that changes when the file's content does."""
+        """Return a string that changes when the file's content does.
+
+        In a directory that is the digest of the whole file; of a safetensors file, its header and a piece of every tensor. Reading
+        140 GB to plan a campaign would take minutes. Checkpoints of one training run differ in every tensor; an edit of a few rows
+        of one tensor can go unseen.
+        """
+        if name in self.ids:
+            return f"{self.names[name]}:{self.ids[name]}"
+        with self.filesystem.open(f"{self.root}/{name}", "rb") as file:
+            if not name.endswith(".safetensors"):
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            header = read_header(self, name)
+            digest = hashlib.sha256(json.dumps(header.values, sort_keys=True).encode())
+            for tensor in sorted(header.tensors.values(), key=lambda t: (t.start, t.end)):
+                size = tensor.end - tensor.start
+                file.seek(header.data_start + tensor.start + max(0, (size - TENSOR_SAMPLE_BYTES) // 2))
+                digest.update(file.read(min(size, TENSOR_SAMPLE_BYTES)))
+        return digest.hexdigest()
 
     def json(self, name: str) -> dict[str, Any] | None:
         """Return a JSON file's object, None where there is no such file. Raises `core.errors.UserError`."""
@@ -67,62 +91,13 @@ class Files(ABC):
         return value
 
 
-@dataclass(frozen=True)
-class LocalFiles(Files):
-    """A directory."""
-
-    folder: Path
-
-    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """Return bytes of one file."""
-        with (self.folder / name).open("rb") as file:
-            file.seek(start)
-            return file.read(length)
-
-    def content_id(self, name: str) -> str:
-        """Digest of the whole file; of a safetensors file, its header and a piece of every tensor.
-
-        Reading 140 GB to plan a campaign would take minutes. Checkpoints of one training run differ in every tensor; an edit of a
-        few rows of one tensor can go unseen.
-        """
-        if not name.endswith(".safetensors"):
-            with (self.folder / name).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        header = read_header(self, name)
-        digest = hashlib.sha256(json.dumps(header.values, sort_keys=True).encode())
-        with (self.folder / name).open("rb") as file:
-            for tensor in sorted(header.tensors.values(), key=lambda t: (t.start, t.end)):
-                size = tensor.end - tensor.start
-                file.seek(header.data_start + tensor.start + max(0, (size - TENSOR_SAMPLE_BYTES) // 2))
-                digest.update(file.read(min(size, TENSOR_SAMPLE_BYTES)))
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class RemoteFiles(Files):
-    """A prefix of an fsspec filesystem (s3, hub) that names its contents by ETag, blob id or LFS digest."""
-
-    filesystem: Any
-    root: str
-    ids: dict[str, str]
-
-    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """Return bytes of one file."""
-        end = None if length is None else start + length
-        return bytes(self.filesystem.cat_file(f"{self.root}/{name}", start=start, end=end))
-
-    def content_id(self, name: str) -> str:
-        """What the server says of the content."""
-        return f"{self.names[name]}:{self.ids[name]}"
-
-
 def open_files(source: str, revision: str | None) -> Files:
     """List the checkpoint's files. Raises `core.errors.UserError` where there are none or nobody answers."""
     if source.startswith("s3://"):
         return _s3_files(source)
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return _local_files(source, folder)
+        return _listed(source, None, *open_filesystem(source))
     if folder.is_file():
         raise UserError(f"model {source!r} is a file: name the directory that holds config.json and the weights")
     if source.startswith(("/", ".", "~")) or source.count("/") != 1:
@@ -131,19 +106,11 @@ def open_files(source: str, revision: str | None) -> Files:
     return _hub_files(source, revision)
 
 
-def _local_files(source: str, folder: Path, revision: str | None = None) -> LocalFiles:
-    names = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    return LocalFiles(source=source, revision=revision, names=names, folder=folder)
-
-
-def _s3_files(source: str) -> RemoteFiles:
+def _s3_files(source: str) -> Files:
     from botocore.exceptions import BotoCoreError
 
-    from core.store.s3 import s3_filesystem
-
-    filesystem, root = s3_filesystem(attempts=3), source.removeprefix("s3://").rstrip("/")
     try:
-        entries = [entry for entry in filesystem.ls(root, detail=True) if entry["type"] == "file"]
+        return _listed(source, None, *open_filesystem(source))
     except FileNotFoundError as error:
         raise UserError(f"model {source!r}: no such bucket or prefix") from error
     except PermissionError as error:
@@ -154,7 +121,6 @@ def _s3_files(source: str) -> RemoteFiles:
         raise UserError(
             f"model {source!r}: S3 does not answer ({type(error).__name__}); check AWS_ENDPOINT_URL"
         ) from error
-    return _remote(source, None, filesystem, root, entries)
 
 
 def _hub_files(source: str, revision: str | None) -> Files:
@@ -176,8 +142,7 @@ def _hub_files(source: str, revision: str | None) -> Files:
         ) from error
     try:
         commit = str(HfApi().model_info(source, revision=revision, timeout=10).sha)
-        filesystem, root = HfFileSystem(), f"{source}@{commit}"
-        return _remote(source, commit, filesystem, root, filesystem.ls(root, detail=True))
+        return _listed(source, commit, HfFileSystem(), f"{source}@{commit}")
     except RevisionNotFoundError as error:
         raise UserError(f"model {source!r}: the hub has no revision {revision!r}") from error
     except GatedRepoError as error:
@@ -194,18 +159,19 @@ def _hub_files(source: str, revision: str | None) -> Files:
                 f"model {source!r}: no such directory here, the hub does not answer ({type(error).__name__}), "
                 "and its cache on this machine does not hold it"
             ) from error
-        return _local_files(source, folder, revision=folder.name)
+        return _listed(source, folder.name, *open_filesystem(str(folder)))
 
 
-def _remote(source: str, revision: str | None, filesystem: Any, root: str, entries: Any) -> RemoteFiles:
+def _listed(source: str, revision: str | None, filesystem: Any, root: str) -> Files:
     names, ids = {}, {}
-    for entry in entries:
-        if entry["type"] == "file":
+    for entry in filesystem.ls(root, detail=True):
+        # A directory of the hub's cache holds links, whose type fsspec does not say.
+        if entry["type"] == "file" or (entry.get("islink") and filesystem.isfile(entry["name"])):
             name = entry["name"].rsplit("/", 1)[-1]
-            lfs = entry.get("lfs") or {}
             names[name] = int(entry["size"])
-            ids[name] = str(entry.get("ETag") or lfs.get("sha256") or entry.get("blob_id")).strip('"')
-    return RemoteFiles(source=source, revision=revision, names=names, filesystem=filesystem, root=root, ids=ids)
+            if said := entry.get("ETag") or (entry.get("lfs") or {}).get("sha256") or entry.get("blob_id"):
+                ids[name] = str(said).strip('"')
+    return Files(source, revision, names, ids, filesystem, root)
 
 
 def weight_files(files: Files) -> list[str]:

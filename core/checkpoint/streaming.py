@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from core.checkpoint.checkpoint import read_checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.checkpoint.files import open_files, weight_files
 from core.errors import UserError
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import psutil
 
-from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.checkpoint.files import open_files, read_weights
 from core.checkpoint.headers import read_header
 from core.errors import HubUnreachableError, UserError
+from core.store.open import open_filesystem
+from core.store.storage import within
 
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
@@ -95,7 +97,7 @@ def _from_s3(uri: str, target: Path, *, weights: bool) -> Path:
         if not target.is_dir():
             partial = Path(tempfile.mkdtemp(prefix=f"{target.name[:16]}-", dir=target.parent))
             try:
-                _download(uri.rstrip("/") + "/", partial, weights=weights)
+                _download(uri, partial, weights=weights)
                 partial.rename(target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -103,13 +105,10 @@ def _from_s3(uri: str, target: Path, *, weights: bool) -> Path:
 
 
 def _download(uri: str, folder: Path, *, weights: bool) -> None:
-    from core.store.s3 import s3_filesystem
-    from core.store.storage import within
-
-    filesystem, root = s3_filesystem(attempts=3), uri.removeprefix("s3://")
-    names = [within(key.removeprefix(root)) for key in filesystem.find(root)]
+    filesystem, root = open_filesystem(uri)
+    names = [within(key.removeprefix(f"{root}/")) for key in filesystem.find(f"{root}/")]
     wanted = [name for name in names if weights or not name.endswith(WEIGHT_ENDINGS)]
-    filesystem.get([root + name for name in wanted], [str(folder / name) for name in wanted])
+    filesystem.get([f"{root}/{name}" for name in wanted], [str(folder / name) for name in wanted])
     if not weights:
         files = open_files(uri, None)
         for name in filter(lambda name: name.endswith(".safetensors"), files.names):

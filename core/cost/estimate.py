@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, PolicySpec
-from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.cost.history import History
 from core.cost.model import CostModel, Estimate, Tokens, learn, setup_of
 from core.cost.workload import Workload, expected_tokens, workload

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from core.checkpoint.checkpoint import DTYPE_BYTES
+from core.checkpoint.facts import DTYPE_BYTES
 from core.cost.fit import LogFit, Point, Priors, fit
 from core.placement import GB
 

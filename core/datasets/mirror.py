@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -21,6 +20,7 @@ from typing import Any
 from core.checkpoint.weights import cache_dir
 from core.datasets.call import HUB_URL, DatasetCall
 from core.errors import UserError
+from core.store.open import open_filesystem
 from core.store.storage import within
 
 RECORD = "steelyard.json"
@@ -62,12 +62,12 @@ class Mirror:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self._s3 = uri.startswith("s3://")
-        self._root = uri.removeprefix("s3://").removeprefix("file://").rstrip("/")
+        self._files, self._root = open_filesystem(self.uri, attempts=2)
+        self._is_local = getattr(self._files, "local_file", False)  # by this fsspec tells its local one
 
     def check(self) -> None:
         """Raise `core.errors.UserError` where a mirror on this machine is not there."""
-        if not self._s3 and not Path(self._root).expanduser().is_dir():
+        if self._is_local and not self._files.isdir(self._root):
             raise UserError(f"mirror {self.uri!r}: there is no such directory; correct datasets.mirror")
 
     def find(self, call: DatasetCall) -> Found | None:
@@ -136,29 +136,22 @@ class Mirror:
 
     def _listing(self, folder: str) -> dict[str, str]:
         """Name of each file below a folder → what changes with its content."""
-        if not self._s3:
-            root = Path(self._root).expanduser() / folder
-            found = (Path(parent) / name for parent, _, names in os.walk(root) for name in names)
-            return {path.relative_to(root).as_posix(): str(path.stat().st_mtime_ns) for path in found}
         above = f"{self._root}/{folder}/"
         try:
-            with self._explained() as filesystem:
-                entries = filesystem.find(above.rstrip("/"), detail=True, timeout=LISTING_SECONDS)
+            with self._explained():
+                entries = self._files.find(above.rstrip("/"), detail=True, timeout=LISTING_SECONDS)
         except FileNotFoundError as error:
             raise UserError(f"mirror {self.uri!r}: there is no such bucket; create it or correct the URI") from error
         return {
-            within(key.removeprefix(above)): str(entry.get("ETag"))
+            within(key.removeprefix(above)): str(entry.get("ETag") or entry.get("mtime"))
             for key, entry in entries.items()
             if key.startswith(above)
         }
 
     def _record(self, prefix: str) -> dict[str, Any]:
         try:
-            if self._s3:
-                with self._explained() as filesystem:
-                    text = filesystem.cat_file(f"{self._root}/{prefix}/{RECORD}")
-            else:
-                text = (Path(self._root).expanduser() / prefix / RECORD).read_bytes()
+            with self._explained():
+                text = self._files.cat_file(f"{self._root}/{prefix}/{RECORD}")
         except FileNotFoundError:
             return {}
         try:
@@ -169,8 +162,8 @@ class Mirror:
 
     def _local(self, prefix: str) -> Path:
         """A folder of the mirror on local disk; of S3's, a copy that is made once for each content."""
-        if not self._s3:
-            return Path(self._root).expanduser() / prefix
+        if self._is_local:
+            return Path(self._root, prefix)
         listing = self._listing(prefix)
         digest = hashlib.sha256(json.dumps([self.uri, prefix, sorted(listing.items())]).encode()).hexdigest()
         target = cache_dir() / "datasets" / digest
@@ -178,10 +171,10 @@ class Mirror:
             return target
         scratch = target.with_name(f"fetching-{secrets.token_hex(8)}")
         try:
-            with self._explained() as filesystem:
+            with self._explained():
                 for name in listing:
                     (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                    filesystem.get_file(f"{self._root}/{prefix}/{name}", str(scratch / name))
+                    self._files.get_file(f"{self._root}/{prefix}/{name}", str(scratch / name))
             try:
                 scratch.rename(target)
             except OSError:
@@ -194,12 +187,12 @@ class Mirror:
     def _put(self, folder: Path, prefix: str) -> None:
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         names.sort(key=lambda name: (name == RECORD, Path(name).name in SAVED))  # what marks it whole comes last
-        if self._s3:
-            with self._explained() as filesystem:
+        if not self._is_local:
+            with self._explained():
                 for name in names:
-                    filesystem.put_file(str(folder / name), f"{self._root}/{prefix}/{name}")
+                    self._files.put_file(str(folder / name), f"{self._root}/{prefix}/{name}")
             return
-        target = Path(self._root).expanduser() / prefix
+        target = Path(self._root, prefix)
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
         try:
@@ -210,18 +203,17 @@ class Mirror:
             shutil.rmtree(scratch, ignore_errors=True)
 
     @contextmanager
-    def _explained(self) -> Iterator[Any]:
+    def _explained(self) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError
 
-        from core.store.s3 import s3_filesystem
-
         try:
-            yield s3_filesystem(attempts=2)
+            yield
         except FileNotFoundError:
             raise
         except (OSError, BotoCoreError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"mirror {self.uri!r}: {reason}; check AWS_ENDPOINT_URL and the AWS keys") from error
+            mend = "its permissions" if self._is_local else "AWS_ENDPOINT_URL and the AWS keys"
+            raise UserError(f"mirror {self.uri!r}: {reason}; check {mend}") from error
 
 
 def _within(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from core.results import Store
 from core.store.commit import FINGERPRINT
 from core.store.lease import EXPIRES_SECONDS, HOLDER_NAME, LEASE_NAME
+from core.store.open import open_storage
 from core.store.schema import SAMPLES, SCORES, decode
 from core.store.shards import SHARD_NAME
 from core.store.status import living_leases
-from core.store.storage import SCRATCH, Storage, open_storage
+from core.store.storage import SCRATCH, Storage
 
 GRACE_SECONDS = 7 * 24 * 3600.0
 RECORD_NAME = re.compile(r"cells/[0-9a-f]{64}\.json")

@@ -9,9 +9,10 @@ from urllib.parse import unquote
 from core.errors import StoreError, UserError, nearest
 from core.results import Store
 from core.store.commit import FINGERPRINT, record_path, shards_folder
+from core.store.open import open_storage
 from core.store.shards import SHARD_NAME
 from core.store.status import living_leases
-from core.store.storage import Storage, open_storage
+from core.store.storage import Storage
 
 
 @dataclass(frozen=True)

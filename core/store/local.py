@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
 from core.errors import StoreError
 from core.store.storage import SCRATCH, within
 
@@ -86,15 +88,12 @@ class LocalStorage:
 
     def _place(self, path: str, place: Callable[[Path], object]) -> None:
         target = self._file(path)
-        for left in reversed(range(10)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
+        # A `delete` may take the empty directory away in between.
+        missing = retry_if_exception_type(FileNotFoundError)
+        for attempt in Retrying(retry=missing, stop=stop_after_attempt(10), reraise=True):
+            with attempt:
+                target.parent.mkdir(parents=True, exist_ok=True)
                 place(target)
-            except FileNotFoundError:  # a `delete` took the empty directory away in between
-                if not left:
-                    raise
-            else:
-                return
 
     @contextmanager
     def _scratch(self, parts: Iterable[bytes]) -> Iterator[Path]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
+
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from core.errors import StoreError, StoreUnreachableError
 from core.store.claims import SETTLE_SECONDS, put_once
@@ -144,20 +145,24 @@ class S3Storage:
         return once
 
     def _put_new(self, fs: Any, path: str, data: bytes, timeout: float) -> bool:
+        # Another create of this name may be under way.
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, OSError) and _code(error) in CONFLICTS),
+            stop=stop_after_attempt(5),
+            wait=wait_exponential(multiplier=0.2),
+        )
         with self._explained(f"cannot write {path}"):
-            for attempt in range(5):
-                try:
-                    fs.pipe_file(self._key(path), data, mode="create", timeout=timeout, chunksize=PUT_BYTES // 2)
-                except OSError as error:
-                    if isinstance(error, FileExistsError) or _code(error) in EXISTS:
-                        # An earlier try of ours may have landed unheard: then the content is ours.
-                        return self.read(path) == data
-                    if _code(error) not in CONFLICTS:
-                        raise
-                    time.sleep(0.2 * 2**attempt)  # another create of this name is under way
-                else:
-                    return True
-        raise StoreError(f"results {self.uri!r}: cannot write {path}: other writers kept it busy; run again")
+            try:
+                retrying(fs.pipe_file, self._key(path), data, mode="create", timeout=timeout, chunksize=PUT_BYTES // 2)
+            except RetryError as error:
+                busy = f"results {self.uri!r}: cannot write {path}: other writers kept it busy; run again"
+                raise StoreError(busy) from error
+            except OSError as error:
+                if isinstance(error, FileExistsError) or _code(error) in EXISTS:
+                    # An earlier try of ours may have landed unheard: then the content is ours.
+                    return self.read(path) == data
+                raise
+            return True
 
     def _key(self, path: str) -> str:
         return f"{self.root}/{within(path)}"

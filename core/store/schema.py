@@ -7,23 +7,24 @@ and ``model`` are no columns of the files: they are hive partitions, so that eve
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, fields
+from itertools import accumulate, chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.request import Generated, Response, Scored
 from core.sample import Cell, Sample, Score
-from core.store.columns import array_of, table_of
 
 SCHEMA_VERSION = "2"
 READABLE = ("1", "2")  # 1 had no reasoning, no dropped_tokens and no images
 VERSION_KEY = b"steelyard.schema"
 TABLE_KEY = b"steelyard.table"
 ROWS_IN_GROUP = 1 << 16  # of a Parquet file; one is on its way to the storage while the next is made
+ROWS_AT_ONCE = 1 << 14  # so that the texts of no array outgrow the 2 GiB it may have
 
 _IDENTITY = [
     pa.field("fingerprint", pa.string(), nullable=False),  # the cell, 64 hex digits
@@ -93,6 +94,8 @@ RESPONSES = pa.schema(
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"responses"},
 )
+
+Row = TypeVar("Row")
 
 _KINDS: dict[str, type[Generated] | type[Scored]] = {"generated": Generated, "scored": Scored}
 _FIELDS = {kind: [field.name for field in fields(cls)] for kind, cls in _KINDS.items()}
@@ -239,3 +242,33 @@ def _response(row: dict[str, Any]) -> Response:
 def _identity(cell: Cell) -> dict[str, Any]:
     optional = {name: cell.settings.get(name) for name in ("checkpoint", "revision", "dtype")}
     return {"fingerprint": cell.fingerprint, **{k: None if v is None else str(v) for k, v in optional.items()}}
+
+
+def table_of(rows: Sequence[Row], schema: pa.Schema, column: Callable[[pa.Field, Sequence[Row]], pa.Array]) -> pa.Table:
+    """Return the table whose columns ``column`` makes of some rows at a time: several times as fast as a dict for each row."""
+    parts = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+    batches = [pa.record_batch([column(field, part) for field in schema], schema=schema) for part in parts]
+    return pa.Table.from_batches(batches, schema)
+
+
+def array_of(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
+    """Return an array. Maps are given as mappings; a list or map that is None is not understood."""
+    listed = list(values)
+    if pa.types.is_map(kind):
+        return _maps(listed, kind)
+    return _lists(listed, kind) if pa.types.is_list(kind) else pa.array(listed, kind)
+
+
+def _lists(values: Sequence[Sequence[Any]], kind: pa.ListType) -> pa.ListArray:
+    items = pa.array(list(chain.from_iterable(values)), kind.value_type)
+    return pa.ListArray.from_arrays(_offsets(values), items, type=kind)
+
+
+def _maps(values: Sequence[Mapping[str, Any]], kind: pa.MapType) -> pa.MapArray:
+    keys = pa.array(list(chain.from_iterable(values)), kind.key_type)
+    items = pa.array(list(chain.from_iterable(value.values() for value in values)), kind.item_type)
+    return pa.MapArray.from_arrays(_offsets(values), keys, items, type=kind)
+
+
+def _offsets(values: Sequence[Sized]) -> pa.Array:
+    return pa.array([0, *accumulate(map(len, values))], pa.int32())

@@ -17,16 +17,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 
 from core.errors import StoreError, StoreUnreachableError, UserError
 from core.redact import redact
 from core.store.commit import shards_folder
 from core.store.lease import process_is_gone, this_process
 from core.store.local import LocalStorage
-from core.store.patience import next_wait
+from core.store.open import open_storage
+from core.store.patience import FIRST_WAIT, LONGEST_WAIT, WAITS
 from core.store.shards import SHARD_NAME
-from core.store.storage import Storage, open_storage
+from core.store.storage import Storage
 
 NOTE = "spool.json"
 MB = 10**6
@@ -75,24 +78,14 @@ class Spool:
 
         Raises `core.errors.StoreError` where neither takes it, and the store refuses or was waited for long enough.
         """
-        wait: float | None = None
-        while True:
-            # What is spooled goes first, or a store that comes and goes would be asked by all who write.
-            if not self._backlog:
-                try:
-                    taken = self._storage.put_new(path, data)
-                except StoreError as error:
-                    self._miss(error)
-                else:
-                    self._is_back()
-                    return taken
-            if self._keep(path, data):
-                return True
-            with self._change:
-                if (left := self._left()) <= 0:
-                    raise StoreError(self._too_long())
-                wait = next_wait(wait)
-                self._change.wait(min(left, wait))
+        retrying = Retrying(
+            retry=retry_if_result(lambda taken: taken is None),
+            wait=WAITS,
+            sleep=self._await_change,
+            stop=lambda _: self._left() <= 0,
+            retry_error_callback=self._give_up,
+        )
+        return retrying(self._put_or_keep, path, data) is True
 
     def forget(self, fingerprint: str) -> None:
         """Drop what is spooled of a cell that is complete now."""
@@ -115,7 +108,7 @@ class Spool:
             while self._backlog:
                 left = self._left()
                 if left <= 0:
-                    raise StoreError(self._too_long())
+                    self._give_up()
                 self._change.wait(left)
 
     def hurry(self) -> None:
@@ -136,6 +129,27 @@ class Spool:
             return str(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
         return None
+
+    def _put_or_keep(self, path: str, data: bytes) -> bool | None:
+        """Put a shard into the store, or else into the folder; None where neither takes it."""
+        # What is spooled goes first, or a store that comes and goes would be asked by all who write.
+        if not self._backlog:
+            try:
+                taken = self._storage.put_new(path, data)
+            except StoreError as error:
+                self._miss(error)
+            else:
+                self._is_back()
+                return taken
+        return self._keep(path, data) or None
+
+    def _await_change(self, seconds: float) -> None:
+        with self._change:
+            self._change.wait(min(seconds, self._left()))
+
+    def _await_end(self, seconds: float) -> None:
+        with self._change:
+            self._change.wait_for(lambda: self._ending, seconds)
 
     def _keep(self, path: str, data: bytes) -> bool:
         """Write a shard to the folder; False where it does not fit."""
@@ -162,25 +176,21 @@ class Spool:
             return True
 
     def _upload(self) -> None:
-        wait: float | None = None
-        while True:
-            with self._change:
-                if not self._backlog or self._ending:
-                    self._thread = None
-                    return
-                wait = next_wait(wait)
-                if self._change.wait_for(lambda: self._ending, wait):
-                    continue
-            if self._upload_all():
-                wait = None
+        self._await_end(FIRST_WAIT)  # the store has just not answered
+        waits = wait_exponential(multiplier=2 * FIRST_WAIT, max=LONGEST_WAIT)
+        retrying = Retrying(retry=retry_if_result(lambda done: not done), wait=waits, sleep=self._await_end)
+        retrying(self._upload_all)
 
     def _upload_all(self) -> bool:
-        """Upload until nothing is left; False where the store takes no more."""
+        """Upload until nothing is left, unless trying has ended; False where the store takes no more."""
+        if self._ending:
+            return True
         while True:
             with self._change:
                 path = self._uploading = next(iter(self._backlog), None)
-            if path is None:
-                return True
+                if path is None:
+                    self._thread = None
+                    return True
             try:
                 if (data := self._local.read(path)) is not None:  # else it was forgotten just now
                     self._storage.put_new(path, data)
@@ -226,12 +236,13 @@ class Spool:
             log.warning("spool %s takes no more, generation waits: %s", self.folder, trouble)
         self._trouble = trouble
 
-    def _too_long(self) -> str:
+    def _give_up(self, _: RetryCallState | None = None) -> NoReturn:
         trouble = f"; spool {str(self.folder)!r} takes no more: {self._trouble}" if self._trouble else ""
         if self._last is not None and not isinstance(self._last, StoreUnreachableError):
-            return f"{self._last}{trouble}"
+            raise StoreError(f"{self._last}{trouble}")
         away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
-        return f"waited {away:.0f} s for the results store (policy.store_patience_seconds): {self._last}{trouble}"
+        waited = f"waited {away:.0f} s for the results store (policy.store_patience_seconds)"
+        raise StoreError(f"{waited}: {self._last}{trouble}")
 
 
 def how_to_upload(folder: str) -> str:

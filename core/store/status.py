@@ -10,7 +10,8 @@ from typing import Any
 from core.campaign import CampaignSpec, benchmark_label
 from core.results import Store
 from core.store.lease import EXPIRES_SECONDS, Lease, Watch, read_leases
-from core.store.storage import Storage, open_storage
+from core.store.open import open_storage
+from core.store.storage import Storage
 
 STATES = ("complete", "computing", "begun", "failed", "missing")
 

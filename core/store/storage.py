@@ -7,7 +7,6 @@ or the network raises comes out as `core.errors.StoreError` with one line.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
@@ -62,16 +61,6 @@ class Storage(Protocol):
     def check(self) -> None:
         """Write and delete a probe. Raises `core.errors.StoreError` within 15 s."""
         ...
-
-
-def open_storage(uri: str) -> Storage:
-    """Return the storage behind ``s3://bucket/prefix``, ``file:///directory`` or a local path. Touches nothing yet."""
-    from core.store.local import LocalStorage  # both speak this module's words
-    from core.store.s3 import S3Storage
-
-    if uri.startswith("s3://"):
-        return S3Storage(uri)
-    return LocalStorage(Path(uri.removeprefix("file://")))
 
 
 def within(path: str) -> str:

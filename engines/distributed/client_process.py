@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from core.errors import EngineDiedError, SteelyardError
 from core.request import Request, Response
@@ -65,14 +66,13 @@ class RemoteSession:
         """Take a lease on the service, which is created where there is none, and wait until it is loaded."""
         name = service_name(self._opening.config)
         async with asyncio.timeout(FIND_SECONDS):
-            while self._service is None:
-                await self._make_room(name)
-                service = self._get_or_create(name)
-                try:
+            # One that is just ending frees its name in a moment.
+            async for attempt in AsyncRetrying(retry=retry_if_exception_type(RayActorError), wait=wait_fixed(0.2)):
+                with attempt:
+                    await self._make_room(name)
+                    service = self._get_or_create(name)
                     found = await service.attach.remote(self._client, self._wish)
-                    self._service = service
-                except RayActorError:
-                    await asyncio.sleep(0.2)  # it was ending; its name is free in a moment
+            self._service = service
         self._renewing = asyncio.create_task(self._renew())
         try:
             facts = await self._service.ready.remote()

@@ -15,6 +15,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 
 from core.errors import EngineDiedError, UserError
 from engines.cpu_platform import ASKED_BY
@@ -85,14 +88,13 @@ def attach(spec: ClusterSpec, service: str, held: Sequence[int] = ()) -> Cluster
         check_address(spec.address)
         return Cluster(spec.address, None)
     local = local_spec(spec, os.environ)
-    for _ in range(TRIES):
-        line = _line_to_keeper(local, held)
-        line.send(idle_seconds=0, model=service)
-        facts = line.greeting()
-        if facts is not None:
-            return Cluster(facts["address"], line)
-        line.close()
-    raise EngineDiedError(f"local Ray cluster {local.key}: it ends as soon as it starts; see {_log_path(local.key)}")
+    retrying = Retrying(retry=retry_if_result(lambda joined: joined is None), stop=stop_after_attempt(TRIES))
+    try:
+        return cast(Cluster, retrying(_join, local, service, held))
+    except RetryError:
+        raise EngineDiedError(
+            f"local Ray cluster {local.key}: it ends as soon as it starts; see {_log_path(local.key)}"
+        ) from None
 
 
 def check_address(address: str) -> None:
@@ -184,6 +186,16 @@ def end_unused(device: str, names: Collection[str]) -> None:
         if shares and not cluster.clients and (line := Line.connect(cluster.key)):
             line.send(stop="unused")
             line.leave()
+
+
+def _join(local: LocalSpec, service: str, held: Sequence[int]) -> Cluster | None:
+    """A place at the local cluster; None where its keeper is just ending."""
+    line = _line_to_keeper(local, held)
+    line.send(idle_seconds=0, model=service)
+    if (facts := line.greeting()) is not None:
+        return Cluster(facts["address"], line)
+    line.close()
+    return None
 
 
 def _line_to_keeper(local: LocalSpec, held: Sequence[int]) -> Line:

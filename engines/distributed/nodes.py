@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from core.checkpoint.checkpoint import Checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.checkpoint.weights import fetch_checkpoint, has_weights
 from core.errors import UserError
 from engines.engine import FETCHING, EngineConfig

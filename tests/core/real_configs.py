@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from core.checkpoint.checkpoint import Checkpoint, Weights, describe
+from core.checkpoint.checkpoint import describe
+from core.checkpoint.facts import Checkpoint, Weights
 
 
 @dataclass(frozen=True)

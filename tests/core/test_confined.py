@@ -12,7 +12,8 @@ from core.errors import StoreError, UserError
 from core.results import open_store
 from core.spec.file import read_spec_file
 from core.store.local import LocalStorage
-from core.store.storage import open_storage, within
+from core.store.open import open_storage
+from core.store.storage import within
 from core.yaml_file import YamlFault, read_task_yaml
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 

@@ -18,7 +18,7 @@ from core.campaign import load_spec
 from core.monitor.summary import engines_alive
 from core.results import open_store
 from core.store.monitor import read_monitor
-from core.store.storage import open_storage
+from core.store.open import open_storage
 from deployments.deploy import deploy
 from tests import models
 from tests.deployments.prefect_server import PrefectServer, prefect_server, worker

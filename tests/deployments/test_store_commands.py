@@ -13,7 +13,7 @@ import pytest
 
 from core.results import Store, open_store
 from core.store.lease import Lessee
-from core.store.storage import open_storage
+from core.store.open import open_storage
 from tests.core.store_parts import METADATA, make_cell, make_responses, make_scoring
 
 Steelyard = Callable[..., tuple[int, str, str]]

@@ -12,7 +12,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from core.campaign import ModelSpec
-from core.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from core.checkpoint.checkpoint import read_checkpoint
+from core.checkpoint.facts import Checkpoint
 from core.checkpoint.weights import fetch_checkpoint
 from core.errors import UserError
 from deployments.demo_model import write_llama

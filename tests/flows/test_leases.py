@@ -16,7 +16,7 @@ import flows.evaluate_model
 from core.errors import EngineDiedError
 from core.request import Request, Response
 from core.results import open_store
-from core.store.storage import open_storage
+from core.store.open import open_storage
 from engines.slots import DevicePool, Held, holders
 from engines.vllm_arguments import known_arguments
 from flows.campaign import CampaignFailedError, campaign

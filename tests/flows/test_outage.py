@@ -14,8 +14,8 @@ import pytest
 import flows.evaluate_model
 from core.request import Request, Response
 from core.results import open_store
+from core.store.open import open_storage
 from core.store.spool import upload
-from core.store.storage import open_storage
 from deployments.local_s3 import local_s3
 from flows.campaign import CampaignFailedError, campaign
 from tests.checkpoints import write_checkpoint

@@ -11,7 +11,7 @@ from core.fleet import resolve_fleet
 from core.monitor.summary import engines_alive
 from core.request import Generate, Generated, Request, Response, Sampling
 from core.store.monitor import read_monitor
-from core.store.storage import open_storage
+from core.store.open import open_storage
 from engines.slots import DevicePool, Held
 from tasks.monitor import monitored, summed_up
 from tests.scripted_engine import ScriptedEngine

@@ -22,7 +22,7 @@ from core.plan import PlannedModel
 from core.request import Generate, Generated, Request, Response, Sampling
 from core.schedule.turns import Demand
 from core.store.monitor import read_monitor
-from core.store.storage import open_storage
+from core.store.open import open_storage
 from engines.engine import EngineInfo
 from engines.replicas import ReplicatedEngine
 from engines.slots import DevicePool, Held, holders

@@ -2,12 +2,14 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.checkpoint.checkpoint import Checkpoint, Weights, describe, read_checkpoint
+from core.checkpoint.checkpoint import describe, read_checkpoint
+from core.checkpoint.facts import Checkpoint, Weights
 from core.errors import UserError
 from tests.checkpoints import CONFIG, write_checkpoint
 from tests.core.real_configs import REAL
@@ -26,6 +28,15 @@ def test_the_same_files_elsewhere_are_the_same_checkpoint(tmp_path: Path) -> Non
     first = write_checkpoint(tmp_path / "a")
     shutil.copytree(first, tmp_path / "b")
     assert read_checkpoint(str(first)).identity == read_checkpoint(str(tmp_path / "b")).identity
+
+
+def test_a_directory_of_links_is_the_checkpoint_that_they_lead_to(tmp_path: Path) -> None:
+    first, links = write_checkpoint(tmp_path / "a"), tmp_path / "snapshot"
+    links.mkdir()
+    for file in first.iterdir():
+        (links / file.name).symlink_to(file)
+    found = read_checkpoint(str(links))
+    assert replace(found, source=str(first)) == read_checkpoint(str(first))
 
 
 def test_other_weights_of_one_shape_are_another_checkpoint(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from core.monitor.readings import Monitor, Reading
 from core.monitor.summary import engines_alive
 from core.store.local import LocalStorage
 from core.store.monitor import MONITOR, MonitorWriter, monitor_path, monitor_table, read_monitor
+from core.store.open import open_storage
 from core.store.schema import decode, encode
-from core.store.storage import open_storage
 
 READINGS = [
     Reading(1_700_000_000.25, "gpu", "0", "power_watts", 312.5),

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-import core.store.columns
-from core.store.columns import array_of, table_of
+import core.store.schema
+from core.store.schema import array_of, table_of
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_mappings_become_maps_in_their_order() -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 3, 4])
 def test_rows_come_in_their_order_however_many_at_a_time(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(core.store.columns, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(core.store.schema, "ROWS_AT_ONCE", 3)
     schema = pa.schema([("number", pa.int64())])
     table = table_of(range(rows), schema, lambda field, part: pa.array(part, field.type))
     assert table["number"].to_pylist() == list(range(rows))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from core.errors import StoreError, StoreUnreachableError
-from core.store.patience import Patience, patiently
+from core.store.patience import patiently
 
 
 class Store:
@@ -21,18 +23,25 @@ class Store:
         return "answer"
 
 
-def test_waits_double_up_to_half_a_minute() -> None:
-    patience, error = Patience(1e6), StoreUnreachableError("away")
-    assert [patience.after(error) for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
-
-
-def test_an_answer_ends_the_waiting() -> None:
+def resting() -> tuple[list[float], Callable[[float], bool]]:
+    """Waits that were asked for, and who is asked."""
     rested: list[float] = []
 
     def rest(seconds: float) -> bool:
         rested.append(seconds)
         return False
 
+    return rested, rest
+
+
+def test_waits_double_up_to_half_a_minute() -> None:
+    rested, rest = resting()
+    assert patiently(Store(failures=8), 1e6, rest) == "answer"
+    assert rested == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_an_answer_ends_the_waiting() -> None:
+    rested, rest = resting()
     assert patiently(Store(failures=3), 600, rest) == "answer"
     assert rested == [1, 2, 4]
 
