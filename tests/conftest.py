@@ -7,11 +7,13 @@ import secrets
 import signal
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from deployments.local_s3 import S3Server, local_s3
 from engines.distributed.cluster import stop_all
+from tests import models
 
 os.environ.update(
     HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false"
@@ -21,6 +23,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup; what is st
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUCKET = "steelyard-tests"
+ENGINES = "engines"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with real engines come first and go to one worker: two engines at a time would spin on the same cores."""
+    marks = ((item.path, item.get_closest_marker) for item in items)
+    first = {path for path, mark in marks if mark("vllm") and not mark("slow")}
+    for item in items:
+        if item.path in first:
+            item.add_marker(pytest.mark.xdist_group(ENGINES))
+    items.sort(key=lambda item: item.path not in first)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadgroup``, what is in no group goes to a worker file by file."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByGroupOrFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            group = super()._split_scope(nodeid)
+            return nodeid.partition("::")[0] if group == nodeid else group
+
+    return ByGroupOrFile(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +56,14 @@ def runtime_directory() -> Iterator[None]:
         os.environ["STEELYARD_RUNTIME"] = path
         yield
         stop_all()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checkpoint_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Checkpoints are made once for all workers: SmolLM2 takes half a minute."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ["STEELYARD_TEST_CACHE"] = str(models.cache_directory(shared / "checkpoints"))
 
 
 @pytest.fixture(scope="session")

@@ -120,6 +120,18 @@ class TestContract:
 
 
 @pytest.mark.vllm
+def test_a_killed_engine_core_is_a_dead_engine(lightweight_engine: LightweightEngine) -> None:
+    """The end of the module's engine."""
+    pid = int(lightweight_engine.stats()["pid"])
+    (core,) = [child for child in psutil.Process(pid).children() if "EngineCore" in child.name()]
+    core.kill()
+    with pytest.raises(EngineDiedError, match="engine core ended"):
+        list(lightweight_engine.run([Generate("a", "b", Sampling(max_tokens=300))]))
+    lightweight_engine.close()
+    assert group_of(pid) == []
+
+
+@pytest.mark.vllm
 @pytest.mark.slow
 def test_a_prewarmed_process_has_vllm_before_its_device_and_leaves_nothing(smollm2: Path, tmp_path: Path) -> None:
     """Slots reach it when the model is opened; closed, it is gone with its files, its shared memory and the slots."""
@@ -176,6 +188,7 @@ def test_a_killed_process_raises_in_every_call_and_leaves_nothing(smollm2: Path)
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_a_killed_parent_leaves_no_process(smollm2: Path, tmp_path: Path) -> None:
     script = """
 import json, sys, tempfile
@@ -202,18 +215,6 @@ sys.stdin.read()
         parent.kill()
     assert len(group) > 1
     assert gone(group, 60)
-
-
-@pytest.mark.vllm
-def test_a_killed_engine_core_is_a_dead_engine(smollm2: Path) -> None:
-    engine = LightweightEngine(config(smollm2))
-    pid = engine.open().detail["pid"]
-    (core,) = [child for child in psutil.Process(pid).children() if "EngineCore" in child.name()]
-    core.kill()
-    with pytest.raises(EngineDiedError, match="engine core ended"):
-        list(engine.run([Generate("a", "b", Sampling(max_tokens=300))]))
-    engine.close()
-    assert group_of(pid) == []
 
 
 def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:
