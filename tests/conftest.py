@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -34,6 +35,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path in first:
             item.add_marker(pytest.mark.xdist_group(ENGINES))
     items.sort(key=lambda item: item.path not in first)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: looking through it takes a second, and statsmodels has it done at each correction."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """At the interpreter's end, vLLM's libraries count what is left."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(optionalhook=True)
