@@ -24,16 +24,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup; what is st
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUCKET = "steelyard-tests"
-ENGINES = "engines"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with real engines come first and go to one worker: two engines at a time would spin on the same cores."""
+    """Files with real engines come first, those of one folder in one worker: they are compared with the same."""
     marks = ((item.path, item.get_closest_marker) for item in items)
     first = {path for path, mark in marks if mark("vllm") and not mark("slow")}
     for item in items:
         if item.path in first:
-            item.add_marker(pytest.mark.xdist_group(ENGINES))
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
     items.sort(key=lambda item: item.path not in first)
 
 

@@ -103,10 +103,7 @@ class TestContract:
     def test_counts_what_it_answers(self, lightweight_engine: LightweightEngine) -> None:
         contract.counts_what_it_answers(lightweight_engine)
 
-    def test_shows_what_runs(self, lightweight_engine: LightweightEngine) -> None:
-        contract.shows_what_runs(lightweight_engine)
-
-    def test_its_work_is_summed_up(self, lightweight_engine: LightweightEngine) -> None:
+    def test_shows_what_runs_and_sums_it_up(self, lightweight_engine: LightweightEngine) -> None:
         """The weights alone are 540 MB in float32."""
         begin = time.time()
         with Monitor([engine_reader(lightweight_engine.stats), HostReader()], seconds=0.2) as monitor:
