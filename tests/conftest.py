@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from deployments.local_s3 import S3Server, local_s3
 from engines.distributed.cluster import stop_all
+from tests import models
 
 os.environ.update(
     HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false"
@@ -23,6 +26,39 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup; what is st
 BUCKET = "steelyard-tests"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with real engines come first, those of one folder in one worker: they are compared with the same."""
+    marks = ((item.path, item.get_closest_marker) for item in items)
+    first = {path for path, mark in marks if mark("vllm") and not mark("slow")}
+    for item in items:
+        if item.path in first:
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+    items.sort(key=lambda item: item.path not in first)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: looking through it takes a second, and statsmodels has it done at each correction."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """At the interpreter's end, vLLM's libraries count what is left."""
+    gc.unfreeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadgroup``, what is in no group goes to a worker file by file."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByGroupOrFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            group = super()._split_scope(nodeid)
+            return nodeid.partition("::")[0] if group == nodeid else group
+
+    return ByGroupOrFile(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def runtime_directory() -> Iterator[None]:
     """Local clusters of the tests are found in a directory of their own, and have ended when the session ends."""
@@ -30,6 +66,14 @@ def runtime_directory() -> Iterator[None]:
         os.environ["STEELYARD_RUNTIME"] = path
         yield
         stop_all()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checkpoint_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Checkpoints are made once for all workers: SmolLM2 takes half a minute."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ["STEELYARD_TEST_CACHE"] = str(models.cache_directory(shared / "checkpoints"))
 
 
 @pytest.fixture(scope="session")

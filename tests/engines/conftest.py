@@ -41,8 +41,10 @@ def harness(smollm2: Path) -> Any:
 
     Its window is one token shorter than the engines' because vLLM keeps room for one generated token.
     """
+    import torch
     from lm_eval.models.huggingface import HFLM
 
+    torch.set_num_threads(1)  # the engine and the other worker have the cores; threads that wait would spin
     return HFLM(pretrained=str(smollm2), device="cpu", dtype="float32", max_length=WINDOW - 1, batch_size=1)
 
 

@@ -36,19 +36,24 @@ def scores(engine: Engine, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
     return found  # type: ignore[return-value]
 
 
-def harness_scores(harness: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-    """What lm-evaluation-harness says of the same pairs."""
+KNOWN: dict[tuple[str, tuple[str, ...]], Any] = {}  # a kind of request and its arguments → the harness's answer
+
+
+def harness_answers(harness: Any, kind: str, arguments: Sequence[tuple[str, ...]]) -> list[Any]:
+    """What lm-evaluation-harness answers, asked once a session: all engines are compared with the same."""
     from lm_eval.api.instance import Instance
 
-    instances = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
-    result: list[tuple[float, bool]] = harness.loglikelihood(instances, disable_tqdm=True)
-    return result
+    new = [each for each in dict.fromkeys(arguments) if (kind, each) not in KNOWN]
+    instances = [Instance(kind, {}, each, index) for index, each in enumerate(new)]  # type: ignore[arg-type]
+    answers = getattr(harness, kind)(instances, disable_tqdm=True) if new else []
+    KNOWN.update({(kind, each): found for each, found in zip(new, answers, strict=True)})
+    return [KNOWN[kind, each] for each in arguments]
 
 
 def agrees_with_harness(engine: Engine, harness: Any, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
     """Log-probabilities within 1e-3 of the harness's and the same greedy flags."""
     ours = scores(engine, pairs)
-    theirs = harness_scores(harness, pairs)
+    theirs = harness_answers(harness, "loglikelihood", pairs)
     assert [score.logprob for score in ours] == pytest.approx([logprob for logprob, _ in theirs], abs=1e-3)
     assert [score.is_greedy for score in ours] == [is_greedy for _, is_greedy in theirs]
     assert all(score.error is None for score in ours)
@@ -132,13 +137,10 @@ def drops_what_does_not_fit(engine: Engine, harness: Any) -> None:
 
 
 def scores_a_text_in_windows(engine: Engine, harness: Any) -> None:
-    from lm_eval.api.instance import Instance
-
     texts = ["The quick brown fox jumps over the lazy dog, number. " * 130, "Short."]
     requests: list[Request] = [LoglikelihoodRolling(str(index), text) for index, text in enumerate(texts)]
     ours = answer(engine, requests)
-    instances = [Instance("loglikelihood_rolling", {}, (text,), index) for index, text in enumerate(texts)]
-    theirs = harness.loglikelihood_rolling(instances, disable_tqdm=True)
+    theirs = harness_answers(harness, "loglikelihood_rolling", [(text,) for text in texts])
     for index, (text, expected) in enumerate(zip(texts, theirs, strict=True)):
         score = ours[str(index)]
         assert isinstance(score, Scored)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from engines.distributed.cluster import (
 from engines.distributed.runtime import LocalSpec
 from tests.processes import gone, nothing_left, running, started_since
 
+ROOT = Path(__file__).resolve().parents[2]
 ONE = ClusterSpec((0,), 2, "cpu")
 OTHER = ClusterSpec((1,), 2, "cpu")
 
@@ -82,6 +85,27 @@ def test_a_killed_keeper_takes_its_cluster_along(before: dict[int, psutil.Proces
     again.leave(0)
 
 
+def test_a_killed_client_takes_its_cluster_along(before: dict[int, psutil.Process]) -> None:
+    script = """
+import sys
+from engines.distributed.cluster import ClusterSpec, attach
+attach(ClusterSpec((0,), 2, "cpu"), "m")
+print("attached", flush=True)
+sys.stdin.read()
+"""
+    client = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "attached\n"
+        started = started_since(before)
+        client.kill()
+    assert len(started) > 3
+    assert gone(started, 60)
+    assert nothing_left(before)
+
+
 def test_unused_clusters_make_room_and_used_ones_do_not(before: dict[int, psutil.Process]) -> None:
     unused, used = attach(ONE, "m"), attach(OTHER, "m")
     unused.leave(600)
@@ -95,9 +119,6 @@ def test_only_its_user_can_drive_it(before: dict[int, psutil.Process]) -> None:
     assert stat.S_IMODE(runtime.token_file().stat().st_mode) == 0o600
     assert stat.S_IMODE(runtime.directory().stat().st_mode) == 0o700
     code = f"import ray; ray.init({cluster.address!r}, logging_level='CRITICAL'); print('in')"
-    import subprocess
-    import sys
-
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     outsider = subprocess.run(
         [sys.executable, "-c", code],

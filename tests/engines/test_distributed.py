@@ -147,35 +147,30 @@ def is_served_beside_much_work(engine: DistributedEngine, of: DistributedEngine)
 
 
 @pytest.mark.vllm
-def test_the_last_client_ends_it_at_idle_time_zero(
-    distributed_engine: DistributedEngine, before: dict[int, psutil.Process]
+def test_a_kept_service_is_found_again_until_its_engine_dies(
+    distributed_engine: DistributedEngine, padded_smollm2: Path, before: dict[int, psutil.Process]
 ) -> None:
+    """Its last client says how long it is kept."""
+    last = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=600)
+    assert last.open().reused
     distributed_engine.close()
-    assert nothing_left(before)
-    assert local_clusters() == []
-
-
-@pytest.mark.vllm
-def test_a_kept_service_is_found_again_until_its_engine_dies(padded_smollm2: Path) -> None:
-    before = running()
-    first = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=600)
-    assert not first.open().reused
-    first.close()
+    last.close()
     (cluster,) = local_clusters()
     assert cluster.clients == 0
     assert cluster.models == (service_name(config(padded_smollm2)),)
 
-    second = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=600)
-    assert second.open().reused
+    again = DistributedEngine(config(padded_smollm2), CLUSTER, idle_seconds=600)
+    assert again.open().reused
     (core,) = [process for process in started_since(before) if "EngineCore" in process.name()]
     core.kill()
     with pytest.raises(EngineDiedError, match="engine core ended"):
-        list(second.run([Generate("a", "b", Sampling(max_tokens=300))]))
-    second.close()
+        list(again.run([Generate("a", "b", Sampling(max_tokens=300))]))
+    again.close()
     assert nothing_left(before)
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_a_killed_campaign_leaves_no_process(padded_smollm2: Path, tmp_path: Path) -> None:
     script = """
 import json, sys, tempfile

@@ -103,10 +103,7 @@ class TestContract:
     def test_counts_what_it_answers(self, lightweight_engine: LightweightEngine) -> None:
         contract.counts_what_it_answers(lightweight_engine)
 
-    def test_shows_what_runs(self, lightweight_engine: LightweightEngine) -> None:
-        contract.shows_what_runs(lightweight_engine)
-
-    def test_its_work_is_summed_up(self, lightweight_engine: LightweightEngine) -> None:
+    def test_shows_what_runs_and_sums_it_up(self, lightweight_engine: LightweightEngine) -> None:
         """The weights alone are 540 MB in float32."""
         begin = time.time()
         with Monitor([engine_reader(lightweight_engine.stats), HostReader()], seconds=0.2) as monitor:
@@ -117,6 +114,18 @@ class TestContract:
         assert found["generation_tokens_per_second"] > found["prompt_tokens_per_second"] > 0
         assert 0 < found["kv_cache_usage_peak"] <= 1
         assert 0 < found["host_cpu_mean"] <= 100
+
+
+@pytest.mark.vllm
+def test_a_killed_engine_core_is_a_dead_engine(lightweight_engine: LightweightEngine) -> None:
+    """The end of the module's engine."""
+    pid = int(lightweight_engine.stats()["pid"])
+    (core,) = [child for child in psutil.Process(pid).children() if "EngineCore" in child.name()]
+    core.kill()
+    with pytest.raises(EngineDiedError, match="engine core ended"):
+        list(lightweight_engine.run([Generate("a", "b", Sampling(max_tokens=300))]))
+    lightweight_engine.close()
+    assert group_of(pid) == []
 
 
 @pytest.mark.vllm
@@ -176,6 +185,7 @@ def test_a_killed_process_raises_in_every_call_and_leaves_nothing(smollm2: Path)
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_a_killed_parent_leaves_no_process(smollm2: Path, tmp_path: Path) -> None:
     script = """
 import json, sys, tempfile
@@ -202,18 +212,6 @@ sys.stdin.read()
         parent.kill()
     assert len(group) > 1
     assert gone(group, 60)
-
-
-@pytest.mark.vllm
-def test_a_killed_engine_core_is_a_dead_engine(smollm2: Path) -> None:
-    engine = LightweightEngine(config(smollm2))
-    pid = engine.open().detail["pid"]
-    (core,) = [child for child in psutil.Process(pid).children() if "EngineCore" in child.name()]
-    core.kill()
-    with pytest.raises(EngineDiedError, match="engine core ended"):
-        list(engine.run([Generate("a", "b", Sampling(max_tokens=300))]))
-    engine.close()
-    assert group_of(pid) == []
 
 
 def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:

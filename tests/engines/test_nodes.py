@@ -135,6 +135,7 @@ def largest(disk: Path) -> int:
     return max(path.stat().st_size for path in disk.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_weights_are_streamed_to_each_node(uri: str, disks: Disks) -> None:
     asked(replace(config(uri), stream=True), disks)
     assert largest(disks.ours) == largest(disks.theirs) < MUCH

@@ -7,9 +7,11 @@ import pytest
 
 from core.compare.agreement import agreement
 from core.results import open_store
+from engines.distributed.cluster import local_clusters
 from flows.campaign import CampaignFailedError, campaign
 from tests import models
 from tests.checkpoints import write_checkpoint
+from tests.processes import nothing_left, running
 
 LIMIT = 40
 
@@ -37,8 +39,11 @@ def test_both_engines_agree_and_a_broken_model_stops_neither(tmp_path: Path, s3_
         "results": s3_root,
         "canary": False,  # `make demo` has one; it loads two more engines
     }
+    before = running()
     with pytest.raises(CampaignFailedError, match="1 of 3 models failed: broken: ") as caught:
         campaign(spec)
+    assert local_clusters() == []  # at idle time zero
+    assert nothing_left(before)
     assert "NoSuch" in caught.value.failures["broken"] or "no-such" in caught.value.failures["broken"]
 
     store = open_store(s3_root)

@@ -25,9 +25,9 @@ const { index, pages } = JSON.parse(require("fs").readFileSync(0, "utf8"));
 """
 
 
-@pytest.fixture
-def embedded(tmp_path: Path) -> str:
-    store = open_store(str(tmp_path))
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> str:
+    store = open_store(str(tmp_path_factory.mktemp("report")))
     fill(store)
     page = Page(report_html(read_report(store, "nightly")))
     return json.dumps({"index": page.scripts["index"], "pages": [page.scripts["page-0"]]})
