@@ -12,6 +12,7 @@ from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, create_model
+from pydantic_core import PydanticCustomError
 
 from core.catalogue.index import GROUP_FIELDS
 from core.catalogue.task_functions import HF_METRICS, filters, registered, samplers
@@ -66,7 +67,7 @@ class Known:
 def _that(fits: Callable[[Any], bool], fix: str) -> BeforeValidator:
     def check(value: Any) -> Any:
         if not fits(value):
-            raise ValueError(fix)
+            raise PydanticCustomError("kind", "{fix}", {"fix": fix})
         return value
 
     return BeforeValidator(check)
@@ -96,7 +97,7 @@ def _any_of(*kinds: Any) -> Any:
         try:
             return validate(value)
         except ValidationError:
-            raise ValueError(f"use {words}") from None
+            raise PydanticCustomError("kind", "use {words}", {"words": words}) from None
 
     either = Union[(*(kind for _, kind in known), None)] if known else Any
     return Annotated[either, WrapValidator(told)] if len(known) > 1 else either
@@ -124,7 +125,7 @@ def _parts() -> dict[str, type[BaseModel]]:
     counts = ("top_k", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams")
     numbers = {"temperature": _any_of(float, str), "top_p": _any_of(float), **dict.fromkeys(counts, _any_of(int))}
     listed = BeforeValidator(lambda each: [each] if isinstance(each, str | Mapping) else each)
-    until: Any = Annotated[list[KINDS[str][1]] | None, listed]
+    until: Any = Annotated[list[KINDS[str][1]] | None, listed]  # type: ignore[misc]
     fix = "use a mapping with 'function', say {function: take_first}"
     step: Any = Annotated[Any, _that(lambda each: isinstance(each, Mapping) and each.get("function") is not None, fix)]
     mean = Annotated[Any, _that(lambda how: how == "mean" or _is_function(how), "use mean or a !function")]
@@ -140,14 +141,12 @@ def _parts() -> dict[str, type[BaseModel]]:
         mapping = _that(lambda each: isinstance(each, Mapping), f"use a mapping, say {example}")
         entry: Any = Annotated[parts[field], mapping]
         held[field] = list[entry] | None
-    aggregates = Annotated[held.pop("aggregate_metric_list"), listed]
-    held["num_fewshot"] = Annotated[int, Field(ge=0)] | None
-    held["repeats"] = Annotated[int, Field(ge=1)] | None
-    held["output_type"] = OutputType | None
-    held["process_results"] = _any_of(Callable)
+    aggregates: Any = Annotated[held.pop("aggregate_metric_list"), listed]
+    held |= {"num_fewshot": Annotated[int, Field(ge=0)] | None, "repeats": Annotated[int, Field(ge=1)] | None}
+    held |= {"output_type": OutputType | None, "process_results": _any_of(Callable)}
     task = _declared(TaskConfig) | held
     parts["task"] = _part(**task)
-    parts["group"] = _part(**task | {"task": Any, "group": text, "aggregate_metric_list": aggregates})
+    parts["group"] = _part(**task | {"task": Any, "group": KINDS[str][1], "aggregate_metric_list": aggregates})
     return parts
 
 
@@ -263,8 +262,8 @@ def _metric(entry: Mapping[str, Any], keys: Keys, known: Known, own_results: boo
         if field not in fields and (close := nearest(str(field), meant)):
             yield Fault((*keys, field), f"unknown field {str(field)!r} in {where_of(keys)}{close}")
     name = str(metric).rpartition(".")[2] if called else metric  # lm-eval goes by the function's own name
-    there = "aggregation" in {*entry, *meant} or name in registered("metric_agg") | known.registered
-    if isinstance(name, str) and not unknown and not there:
+    brings = registered("metric_agg") | known.registered
+    if isinstance(name, str) and not unknown and name not in brings and "aggregation" not in {*entry, *meant}:
         yield Fault(keys, f"{where_of(keys)}: {name!r} brings no aggregation; add one, say aggregation: mean")
 
 
