@@ -11,8 +11,9 @@ from core.campaign import CampaignSpec, FleetSpec
 from core.errors import EngineDiedError
 from core.plan import PlannedModel
 from core.replicas import docs_of, replica_change, replicas_paid, with_replicas
+from engines.bench.restart import lose
 from engines.bench.slot import Build
-from engines.bench.supervisor import IN_FLIGHT, Supervisor, lose
+from engines.bench.supervisor import IN_FLIGHT, Supervisor
 from engines.engine import Engine
 from engines.slots import Held
 from engines.tickets import devices_lacking, take_idle

@@ -29,9 +29,9 @@ class Taker:
 class Run:
     """One run: its requests that nobody answers yet, in their order, and the way back to its caller.
 
-    ``waiting`` is the weight of what may be dealt, ``left`` of all that is not answered; ``apart`` counts requests that wait for one
-    engine alone. ``inbox`` gives the responses, portions that the caller is to have answered itself, and None at the end; after
-    that ``error`` is what the caller has to see.
+    ``waiting`` is the weight of what may be dealt, ``left`` of all that is not answered; ``apart`` counts what waits for one engine
+    alone. ``inbox`` gives responses, portions that the caller is to have answered itself, and None at the end; after that ``error``
+    is what the caller has to see.
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:
@@ -85,6 +85,7 @@ class Run:
         """Have the caller see ``error`` once what is in flight has ended."""
         self.error = self.error or error
         self.abort.set()
+        self.settle()
 
     def settle(self) -> None:
         """End it, where nothing more can come."""
@@ -114,6 +115,17 @@ class Portion(Generic[T]):
         taker.portions += 1
         run.portions += 1
         return cls(taker, run, requests)
+
+    def answered(self, request: Request) -> None:
+        """Count one of them as answered."""
+        self.taker.load -= weight(request)
+        self.run.left -= weight(request)
+
+    def over(self, missing: Sequence[Request]) -> None:
+        """Count it as ended, without an answer to those ``missing``."""
+        self.taker.load -= sum(map(weight, missing))
+        self.taker.portions -= 1
+        self.run.portions -= 1
 
 
 def deal(takers: Sequence[T], runs: Sequence[Run], capacity: int | None) -> list[Portion[T]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
+import logging
+import threading
 from collections.abc import Callable
-from threading import Condition
+from typing import Any
 
 from core.errors import EngineDiedError, UserError
 from core.faults.ladder import Fault, Step, kind_of
@@ -11,15 +14,26 @@ from engines.bench.slot import Slot
 from engines.engine import Engine, EngineInfo
 
 ALIKE = ("vllm_version", "max_model_len", "dtype")
+log = logging.getLogger("steelyard.engine")
+
+
+def lose(fault: Fault) -> Step:
+    """Advice for engines that are not started again."""
+    return Step("give up", "")
 
 
 def start(
-    slot: Slot, fault: Fault | None, decide: Callable[[Fault], Step], change: Condition, deal: Callable[[], None]
+    slot: Slot,
+    fault: Fault | None,
+    decide: Callable[[Fault], Step],
+    change: threading.Condition,
+    deal: Callable[[], None],
 ) -> EngineInfo:
     """Have an engine in ``slot`` after ``fault``, None for the first, as often as ``decide`` says so. Raises what is final.
 
     ``change`` guards the slot; ``deal`` is called under it once the slot has given back what others may have.
     """
+    again = fault is not None
     while True:
         if fault is not None:
             with change:
@@ -44,6 +58,13 @@ def start(
             with change:
                 check_wanted(slot)
             fault = Fault(kind_of(str(error), loading=True), str(error), loading=True)
+        except UserError:
+            raise
+        except Exception as error:
+            if not again:
+                raise
+            log.exception("an engine could not be started again")
+            raise EngineDiedError(f"the engine could not be started again: {error}") from error
 
 
 def check_wanted(slot: Slot) -> None:
@@ -58,3 +79,10 @@ def check_alike(info: EngineInfo, first: EngineInfo, *, again: bool) -> None:
         if (found := getattr(info, name)) != (asked := getattr(first, name)):
             before = f"started again, the engine's {name} is {found}, and was {asked} before"
             raise UserError(before if again else f"its {name} is {found}, and {asked} in the others")
+
+
+def in_thread(target: Callable[..., None], *arguments: Any) -> None:
+    """Call on a thread, in this one's context: a flow's log lines stay the flow's."""
+    context = contextvars.copy_context()
+    name = f"steelyard-engine-{target.__name__.strip('_')}"
+    threading.Thread(target=context.run, args=(target, *arguments), name=name, daemon=True).start()

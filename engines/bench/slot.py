@@ -1,14 +1,15 @@
-"""An engine's slot: what its engine is made of and asked, and what it keeps from others after a death. Under the supervisor's lock."""
+"""An engine's slot: what its engine is made of and asked, and what it keeps from others after a death. Guarded by its owner."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from core.errors import EngineDiedError
 from core.faults.ladder import Fault, kind_of
-from core.request import Request
+from core.request import Request, Response
 from engines.bench.dealing import Portion, Run, Taker
 from engines.bench.isolation import POISON_DEATHS, Isolation, Stall
 from engines.engine import Engine
@@ -72,15 +73,27 @@ class Slot(Taker):
         self.stalled, self.death = True, f"no token for {minutes} while requests wait (policy.stall_minutes)"
         return True
 
-    def hold(self, run: Run, requests: Sequence[Request]) -> None:
-        """Keep what was in flight when the engine died."""
-        run.apart += len(requests)
-        found = {(run, request.id): request for request in requests}
-        self.held.update(found)
-        self.in_flight += found
+    def ask(self, portion: Portion[Slot]) -> Iterator[Response]:
+        """Have the engine answer a portion. To be called without the lock."""
+        if self.engine is None:
+            raise EngineDiedError("the engine is not open")
+        return self.engine.run(portion.requests, portion.run.abort)
+
+    def after(self, portion: Portion[Slot], missing: Sequence[Request], failure: Exception | None) -> None:
+        """Draw the conclusions from how a portion ended: what a dead engine had is kept until all its portions have ended."""
+        portion.over(missing)
+        if isinstance(failure, EngineDiedError):
+            self.death = self.death or str(failure)
+        elif failure is not None:
+            portion.run.fail(failure)
+        if self.death is not None:
+            portion.run.apart += len(missing)
+            found = {(portion.run, request.id): request for request in missing}
+            self.held.update(found)
+            self.in_flight += found
 
     def conclude(self, known: Isolation[Key], guilty: int) -> Fault:
-        """Draw the conclusions from the engine's death: who is a suspect, who has killed it. ``guilty`` counts those found before."""
+        """Draw the conclusions from the engine's death: who is a suspect, who killed it. ``guilty`` counts those found before."""
         asked = [key for key in self.in_flight if not key[0].abort.is_set]
         self.isolation, self.guilty = known.after_death(asked)
         self.in_flight.clear()
@@ -101,7 +114,7 @@ class Slot(Taker):
         self.give_back(self.isolation.suspects)
 
     def give_back(self, stay: Collection[Key] = ()) -> dict[Run, int]:
-        """Put what is held, but for ``stay``, in front of its runs again; see `engines.bench.dealing.Run.give_back` for the counts."""
+        """Put what is held, but for ``stay``, in front of its runs again. Counts as `engines.bench.dealing.Run.give_back` does."""
         kept, back = set(stay), defaultdict[Run, list[Request]](list)
         for key in [key for key in self.held if key not in kept]:
             back[key[0]].append(self._release(key))

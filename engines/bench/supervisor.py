@@ -2,50 +2,42 @@
 
 Who does what, and who wakes whom:
 
-- One lock, that of ``_change``, guards all slots and runs. Nothing that takes time happens under it; engines are asked for figures.
-- A run belongs to its caller's thread, which sleeps at the run's inbox and is woken by responses, portions, and None at the end.
-- `_deal` comes after each change: portions for slots with room, a restart for a slot whose engine died and has no portion left.
-- A portion is answered on its caller's own thread, with ``in_flight`` (many runs share many engines) on a thread of its own.
-- Each start of an engine, and each end of a slot, has a thread; it deals when the engine is loaded, or lost.
-- A thread watches for stalls and closes the engine that does nothing; its portions end with that.
-- ``open`` waits for the condition: until the first slot serves, all are lost, or ``close`` was called.
-- A death ends when every portion of the engine has ended: only then is it known what was in flight.
-- A stop, a failure or the caller's leaving sets the run's ``abort``, which ends its portions; the last one ends the run.
-- ``close`` ends every engine, with that every portion, and fails all runs; what loads meanwhile finds its slot gone.
+- One lock, that of ``_change``, guards slots and runs. Nothing slow happens under it; engines are only asked for figures.
+- A run belongs to its caller's thread, which sleeps at the run's inbox: responses, portions, and None at the end wake it.
+- `_deal` follows every change: portions for slots with room, a new start for one whose engine died and has no portion left.
+- The caller's own thread answers its portions; with ``in_flight``, where engines share runs, each portion has a thread.
+- Each start of an engine and each end of a slot has a thread, so that loading and closing hold nobody up.
+- A thread watches for stalls and closes an engine that does nothing; its portions end with that.
+- ``open`` waits for ``_change``: until one slot serves, or none is left.
+- An engine's death is seen by its portions, and over when the last of them ends: only then is it known what was in flight.
+- A stop, a failure or the caller's leaving sets the run's ``abort``, which ends its portions; the last of them ends the run.
+- ``close`` ends the slots, so that what loads is not wanted, then the engines and with them their portions, then all runs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from core.errors import EngineDiedError, UserError
 from core.faults.ladder import Fault, Step
 from core.monitor.readings import add_up
-from core.replicas import CHOICES_PER_DOC, weight
+from core.replicas import CHOICES_PER_DOC
 from core.request import Request, Response
 from engines.bench.dealing import Portion, Run, deal
 from engines.bench.isolation import POISON_DEATHS, Isolation, Stall
-from engines.bench.restart import check_alike, check_wanted, start
+from engines.bench.restart import check_alike, check_wanted, in_thread, lose, start
 from engines.bench.slot import Build, Key, Slot
 from engines.engine import Engine, EngineInfo
 from engines.stop import Stop
 
 IN_FLIGHT = 256  # generations, or four times as many scores, that an engine has at once: vLLM's usual ``max_num_seqs``
 WATCHES = 10  # looks at an engine within the time after which it counts as stalled
-log = logging.getLogger("steelyard.replicas")
-
-
-def lose(fault: Fault) -> Step:
-    """Advice for engines that are not started again."""
-    return Step("give up", "")
+log = logging.getLogger("steelyard.engine")
 
 
 class Supervisor:
@@ -53,9 +45,9 @@ class Supervisor:
 
     ``open`` returns once one is loaded; the others take part from when they are. ``decide`` says what is done about each fault
     (`core.faults.ladder`): an engine is started again in its slot, or the slot is lost; what it had not answered goes back to the
-    queue. Only when all are lost does every call raise `core.errors.EngineDiedError`. A request that engines die of is answered with
-    an error, or ends its run where it costs a slot. An engine that has requests and shows no progress for ``stall_seconds`` by
-    ``clock`` is closed, which counts as its death. Each engine has ``in_flight`` generations at once; None gives it whole runs.
+    queue. Only when all are lost does every call raise `core.errors.EngineDiedError`. A request that engines die of is answered
+    with an error, or ends its run where it costs a slot. An engine that has requests and shows no progress for ``stall_seconds``
+    by ``clock`` is closed, which counts as its death. Each engine has ``in_flight`` generations at once; None gives it whole runs.
     """
 
     def __init__(
@@ -64,13 +56,13 @@ class Supervisor:
         decide: Callable[[Fault], Step] = lose,
         *,
         in_flight: int | None = None,
-        stall_seconds: float = math.inf,
+        stall_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._decide, self._stall_seconds, self._clock = decide, stall_seconds, clock
         self._capacity = None if in_flight is None else CHOICES_PER_DOC * in_flight
         self._change = threading.Condition()  # guards everything below, but for reading _slots
-        self._slots = tuple(map(self._slot, sources))
+        self._slots = tuple(self._slot(source) for source in sources)
         self._runs: list[Run] = []
         self._info: EngineInfo | None = None
         self._failure: Exception | None = None
@@ -115,19 +107,19 @@ class Supervisor:
             if self._closing or self._opened:
                 raise EngineDiedError("the engine was closed" if self._closing else "the engine was opened before")
             self._opened = True
+            slots = self._slots
         try:
-            for slot in self._slots:
-                _in_thread(self._start, slot)
+            for slot in slots:
+                in_thread(self._start, slot)
             with self._change:
-                self._change.wait_for(lambda: self._info or self._closing or not self.size)
+                self._change.wait_for(lambda: self._info or not self.size)
                 info = self._info
             if info is None:
                 raise self._failure or EngineDiedError("the engine was closed")
         except BaseException:  # also Ctrl-C: nothing that was started may stay
             self.close(keep=False)
             raise
-        if math.isfinite(self._stall_seconds):
-            threading.Thread(target=self._watch, name="steelyard-stall", daemon=True).start()
+        threading.Thread(target=self._watch, name="steelyard-stall", daemon=True).start()
         return info
 
     def add(self, source: Engine | Build) -> None:
@@ -139,7 +131,7 @@ class Supervisor:
             self._slots += (slot,)
             opened = self._opened
         if opened:
-            _in_thread(self._start, slot)
+            in_thread(self._start, slot)
 
     def retire(self) -> Engine | Build | None:
         """Have the one that joined last end when it has answered what it has. Returns its source; None where there is but one."""
@@ -149,16 +141,15 @@ class Supervisor:
             leaving = [slot for slot in self._slots if slot.stays][-1]
             leaving.state = "leaving"
             if not leaving.portions:
-                _in_thread(self._end, leaving)
+                in_thread(self._end, leaving)
         return leaving.source
 
     def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
         """Yield one response per request as each finishes; see `engines.engine.Engine`."""
         run = Run(requests)
         with self._change:
-            if self._info is None or self._closing or not self.size:
-                closed = "the engine was closed" if self._closing else "the engine is not open"
-                raise EngineDiedError(str(self._failure or closed))
+            if self._info is None or not self.size:
+                raise EngineDiedError(str(self._failure or "the engine is not open"))
             self._runs.append(run)
         try:
             with stop.heard_by(lambda: self._stop(run)) if stop else contextlib.nullcontext():
@@ -167,7 +158,7 @@ class Supervisor:
                     run.settle()
                 while (found := run.inbox.get()) is not None:
                     if isinstance(found, Portion):
-                        yield from self._answer(found)
+                        yield from self._answers(found)
                     else:
                         yield found
             if run.error is not None:
@@ -184,6 +175,7 @@ class Supervisor:
         """End all engines at once. Safe to call twice, from another thread, and while ``run`` is under way."""
         with self._change:
             self._closing = True
+            self._failure = self._failure or EngineDiedError("the engine was closed")
             for slot in self._slots:
                 slot.state = "ended"
             self._change.notify_all()
@@ -195,7 +187,6 @@ class Supervisor:
         with self._change:
             for slot in self._slots:
                 slot.state = "gone"
-            self._failure = self._failure or EngineDiedError("the engine was closed")
             self._fail_runs()
 
     def look(self) -> None:
@@ -224,7 +215,7 @@ class Supervisor:
                     slot.state = "restarting"
                     fault = slot.conclude(self._known, self._guilty)
                     self._known, self._guilty = slot.isolation, fault.guilty
-                    _in_thread(self._start, slot, fault)
+                    in_thread(self._start, slot, fault)
             elif slot.isolation.suspects and (suspects := slot.suspects()):
                 for portion in suspects:
                     self._begin(portion)
@@ -238,34 +229,31 @@ class Supervisor:
             portion.run.inbox.put(portion)
             return
         try:
-            _in_thread(self._work, portion)
+            in_thread(self._work, portion)
         except RuntimeError as error:  # no more threads to be had
             self._after(portion, portion.requests, error)
 
     def _work(self, portion: Portion[Slot]) -> None:
-        for _ in self._answer(portion):
+        for _ in self._answers(portion):
             pass
 
-    def _answer(self, portion: Portion[Slot]) -> Iterator[Response]:
-        """Have a portion answered, as far as its engine does; on a thread other than the caller's, into the inbox too."""
-        slot, run, missing = portion.taker, portion.run, {request.id: request for request in portion.requests}
+    def _answers(self, portion: Portion[Slot]) -> Iterator[Response]:
+        """Yield what the engine answers of a portion, which goes to the inbox too where the caller does not ask itself."""
+        slot, missing = portion.taker, {request.id: request for request in portion.requests}
         failure: Exception | None = None
         try:
-            assert slot.engine is not None
-            for response in slot.engine.run(portion.requests, run.abort):
+            for response in slot.ask(portion):
                 if (request := missing.pop(response.id, None)) is None:
                     continue
                 with self._change:
+                    portion.answered(request)
                     slot.answers += 1
                     slot.barren = 0
-                    slot.load -= weight(request)
-                    if self._capacity is None:
-                        run.left -= weight(request)
-                    else:
-                        run.answer(request, response)
+                    if self._capacity is not None:
+                        portion.run.inbox.put(response)
                         self._deal()
                 yield response
-            if missing and not run.abort.is_set:
+            if missing and not portion.run.abort.is_set:
                 failure = EngineDiedError(f"{len(missing)} of {len(portion.requests)} requests were not answered")
         except Exception as error:
             failure = error
@@ -273,24 +261,14 @@ class Supervisor:
             self._after(portion, list(missing.values()), failure)
 
     def _after(self, portion: Portion[Slot], missing: Sequence[Request], failure: Exception | None) -> None:
-        """Draw the conclusions from how a portion ended."""
-        slot, run = portion.taker, portion.run
         with self._change:
-            slot.load -= sum(map(weight, missing))
-            slot.portions -= 1
-            run.portions -= 1
-            if isinstance(failure, EngineDiedError):
-                slot.death = slot.death or str(failure)
-            elif failure is not None:
-                run.fail(failure)
+            slot = portion.taker
+            slot.after(portion, missing, failure)
+            portion.run.settle()
             if slot.death is not None:
-                slot.hold(run, missing)
-            if left := slot.state == "leaving" and not slot.portions:
-                others = [each for each in self._slots if each.serves]
-                if others and all(each.death is not None for each in others):  # then it is needed
-                    left, slot.state = False, "serving"
-            run.settle()
+                self._retain()
             self._deal()
+            left = slot.state == "leaving" and not slot.portions
         if left:
             self._end(slot)
 
@@ -311,21 +289,17 @@ class Supervisor:
 
     def _start(self, slot: Slot, fault: Fault | None = None) -> None:
         """Have a slot take part once it has an engine, or lose it. On a thread of its own."""
-        again = fault is not None
         try:
             info = start(slot, fault, self._decide, self._change, self._deal)
-            check_alike(info, self._info or info, again=again)
             with self._change:
                 check_wanted(slot)
+                check_alike(info, self._info or info, again=fault is not None)
                 slot.state, slot.death = "serving", None
                 self._info = self._info or info
                 self._change.notify_all()
                 self._deal()
-        except (EngineDiedError, UserError) as error:
-            self._end(slot, error)
         except Exception as error:
-            log.exception("an engine could not be started")
-            self._end(slot, EngineDiedError(f"the engine could not be started again: {error}") if again else error)
+            self._end(slot, error)
 
     def _end(self, slot: Slot, error: Exception | None = None) -> None:
         """End a slot whose engine failed for good, or has left. Takes time: to be called without the lock."""
@@ -342,37 +316,28 @@ class Supervisor:
             for run, returns in slot.give_back().items():
                 if error is not None and returns >= POISON_DEATHS:  # more likely the cause than a victim
                     run.fail(EngineDiedError(str(error)))
-                run.settle()
-            self._go_on(error)
+            self._retain()
+            if not self.size:
+                if self._info is not None and len(self._slots) > 1:
+                    self._failure = EngineDiedError(f"all {len(self._slots)} replicas are gone; the last: {error}")
+                self._fail_runs()
+            self._change.notify_all()
+            self._deal()
         slot.close(keep=error is None and slot.death is None)
         slot.state = "gone"
 
-    def _go_on(self, error: Exception | None) -> None:
-        """Go on without a slot that has ended, or have all runs fail. Under the lock."""
-        if not self.serving:
-            for each in self._slots:  # who was about to leave is needed again
-                if each.state == "leaving" and each.portions:
-                    each.state = "serving"
-        if not self.size:
-            if self._info is not None and len(self._slots) > 1:
-                self._failure = EngineDiedError(f"all {len(self._slots)} replicas are gone; the last: {error}")
-            self._fail_runs()
-        self._change.notify_all()
-        self._deal()
+    def _retain(self) -> None:
+        """Have slots stay that were about to leave, where no other engine lives. Under the lock."""
+        if not any(slot.state == "serving" and slot.death is None for slot in self._slots):
+            for slot in self._slots:
+                if slot.state == "leaving" and slot.portions:
+                    slot.state = "serving"
 
     def _fail_runs(self) -> None:
         for run in self._runs:
             run.fail(EngineDiedError(str(self._failure)))
-            run.settle()
 
 
 def engines_of(engine: Engine) -> tuple[Engine, ...]:
     """The engines behind ``engine``, each with a process of its own."""
     return engine.engines if isinstance(engine, Supervisor) else (engine,)
-
-
-def _in_thread(target: Callable[..., None], *arguments: Any) -> None:
-    """Call on a thread, in this one's context: a flow's log lines stay the flow's."""
-    context = contextvars.copy_context()
-    name = f"steelyard-replica-{target.__name__.strip('_')}"
-    threading.Thread(target=context.run, args=(target, *arguments), name=name, daemon=True).start()
