@@ -25,6 +25,7 @@ from core.cost.expected import Expected
 from core.errors import SteelyardError
 from core.fleet import resolve_fleet
 from core.plan import PlannedModel
+from engines.bench.slot import Build
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.slots import Held
 from flows.cells import Cells
@@ -155,13 +156,13 @@ async def bench(ours: ModelRun, planned: PlannedModel, *, keep: bool = True) -> 
     spec, fleet, timeline = ours.spec, ours.fleet, ours.timeline
     config = engine_config(spec, planned, fleet, ours.weights)
 
-    def engine_on(held: Held) -> Engine:
+    def engine_on(held: Held) -> Build:
         def build(config: EngineConfig, again: bool) -> Engine:
             if again and cluster is not None and held.devices == cluster.devices:  # a replica has a cluster of its own
                 stand(config)
             return build_engine(spec, planned, config, held, cluster)
 
-        return recovering(spec, ours.recovery, config, build)
+        return recovering(config, build)
 
     async with AsyncExitStack() as stack:
         until_free = stack.enter_context(ExitStack())
@@ -171,7 +172,9 @@ async def bench(ours: ModelRun, planned: PlannedModel, *, keep: bool = True) -> 
         with timeline.span("load"):
             cluster = await stack.enter_async_context(provisioned(spec, planned, fleet, config, held, ours.run))
             stand = await stack.enter_async_context(standing(cluster, held))
-            engine, holder = await stack.enter_async_context(replicated(spec, planned, fleet, held, engine_on))
+            engine, holder = await stack.enter_async_context(
+                replicated(spec, planned, fleet, held, engine_on, ours.recovery)
+            )
             monitor = await stack.enter_async_context(
                 monitored(spec, fleet, planned.model.name, holder, engine, ours.run)
             )

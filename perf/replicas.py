@@ -19,10 +19,10 @@ from pathlib import Path
 
 from core.replicas import docs_of
 from core.request import Generate, Loglikelihood, Request, Response
+from engines.bench.supervisor import Supervisor
 from engines.devices import cores_of
 from engines.engine import Engine, EngineInfo
 from engines.lightweight import LightweightEngine
-from engines.replicas import ReplicatedEngine
 from engines.stop import Stop
 from perf.measure import Ratio, in_turns, load, ratio, report, seconds_of
 from perf.workload import checkpoint, config, requests_of, run_at_once
@@ -53,9 +53,9 @@ class Loaded:
         """Keep it loaded."""
 
 
-def replicas_of(engines: Sequence[Loaded]) -> ReplicatedEngine:
+def replicas_of(engines: Sequence[Loaded]) -> Supervisor:
     """All of them as one engine, each taking part."""
-    engine = ReplicatedEngine(engines, in_flight=CPU_IN_FLIGHT)
+    engine = Supervisor(engines, in_flight=CPU_IN_FLIGHT)
     engine.open()
     while engine.serving < len(engines):
         threading.Event().wait(0.01)

@@ -17,9 +17,9 @@ from core.monitor.readings import HostReader, Monitor, Reader, Reading, Sink, en
 from core.monitor.summary import summarise
 from core.store.monitor import MonitorWriter
 from core.store.open import open_storage
+from engines.bench.supervisor import engines_of
 from engines.devices import visible_names
 from engines.engine import Engine
-from engines.replicas import engines_of
 from tasks.say import warn
 
 

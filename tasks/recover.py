@@ -17,10 +17,10 @@ from prefect.cache_policies import NO_CACHE
 from core.campaign import CampaignSpec, FleetSpec
 from core.faults.ladder import QUOTED, Fault, Step, next_step
 from core.plan import PlannedModel
+from engines.bench.slot import Build
 from engines.distributed.cluster import Cluster, ClusterSpec, attach
 from engines.distributed.engine import service_name
 from engines.engine import Engine, EngineConfig
-from engines.recovering import RecoveringEngine
 from engines.slots import Held
 from tasks.keys import artifact_key
 from tasks.say import warn
@@ -69,10 +69,8 @@ class Recovery:
             return moved
 
 
-def recovering(
-    spec: CampaignSpec, recovery: Recovery, config: EngineConfig, build: Callable[[EngineConfig, bool], Engine]
-) -> Engine:
-    """Return an engine that ``build`` makes of ``config``, again where it dies; it is told whether it is again."""
+def recovering(config: EngineConfig, build: Callable[[EngineConfig, bool], Engine]) -> Build:
+    """Return how an engine is made of ``config``, as often as need be; ``build`` is told whether it is again."""
     built = 0
 
     def make(options: Mapping[str, Any]) -> Engine:
@@ -80,7 +78,7 @@ def recovering(
         built += 1
         return build(replace(config, extra={**config.extra, **options}), built > 1)
 
-    return RecoveringEngine(make, recovery.decide, stall_seconds=60 * spec.policy.stall_minutes)
+    return make
 
 
 @asynccontextmanager

@@ -11,11 +11,14 @@ from core.campaign import CampaignSpec, FleetSpec
 from core.errors import EngineDiedError
 from core.plan import PlannedModel
 from core.replicas import docs_of, replica_change, replicas_paid, with_replicas
+from engines.bench.restart import lose
+from engines.bench.slot import Build
+from engines.bench.supervisor import IN_FLIGHT, Supervisor
 from engines.engine import Engine
-from engines.replicas import IN_FLIGHT, ReplicatedEngine
 from engines.slots import Held
 from engines.tickets import devices_lacking, take_idle
 from tasks.prepare import CellWork
+from tasks.recover import Recovery
 from tasks.say import say, warn
 
 POLL_SECONDS = 2.0  # a lock that comes free tells nobody
@@ -45,24 +48,31 @@ async def spread(
 
 def as_used(planned: PlannedModel, engine: Engine) -> PlannedModel:
     """Return ``planned`` with the replicas that have answered so far, for the record."""
-    if not isinstance(engine, ReplicatedEngine):
+    if not isinstance(engine, Supervisor):
         return planned
     return replace(planned, placement=replace(planned.placement, replicas=max(1, engine.used)))
 
 
 @asynccontextmanager
 async def replicated(
-    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, held: Held, build: Callable[[Held], Engine]
+    spec: CampaignSpec,
+    planned: PlannedModel,
+    fleet: FleetSpec,
+    held: Held,
+    build: Callable[[Held], Engine | Build],
+    recovery: Recovery | None = None,
 ) -> AsyncIterator[tuple[Engine, Held | Replicas]]:
     """Give the engine of a placement, not yet open, and who holds its devices. To be left once the engine is closed.
 
-    ``build`` makes an engine on devices that are held. The first stands on ``held``; where the placement has replicas, further ones
-    join on devices that are idle, now and later, and leave when others wait for them.
+    ``build`` says how an engine is made on devices that are held; what it has to make again is, as ``recovery`` says. The first
+    stands on ``held``; where the placement has replicas, further ones join on devices that are idle, now and later, and leave when
+    others wait for them.
     """
     if planned.placement.replicas == 1:
-        yield build(held), held
+        source = build(held)
+        yield source if isinstance(source, Engine) else supervised(spec, recovery, source), held
         return
-    replicas = Replicas(spec, planned, fleet, held, build)
+    replicas = Replicas(spec, planned, fleet, held, build, recovery)
     ending = asyncio.Event()
     watching = asyncio.create_task(_watch(replicas, ending))
     try:
@@ -85,14 +95,29 @@ async def _watch(replicas: Replicas, ending: asyncio.Event) -> None:
         warn(f"{replicas.label}: replicas come and go no more: {type(error).__name__}: {error}")
 
 
+def supervised(
+    spec: CampaignSpec, recovery: Recovery | None, source: Engine | Build, in_flight: int | None = None
+) -> Supervisor:
+    """Return what sees to an engine, or to many that share runs with ``in_flight`` generations each."""
+    decide = lose if recovery is None else recovery.decide
+    return Supervisor([source], decide, in_flight=in_flight, stall_seconds=60 * spec.policy.stall_minutes)
+
+
 class Replicas:
     """The engines of one model and the devices they are on. `step` is to be called now and then, by one thread at a time."""
 
     def __init__(
-        self, spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, held: Held, build: Callable[[Held], Engine]
+        self,
+        spec: CampaignSpec,
+        planned: PlannedModel,
+        fleet: FleetSpec,
+        held: Held,
+        build: Callable[[Held], Engine | Build],
+        recovery: Recovery | None = None,
     ) -> None:
         usual = CPU_IN_FLIGHT if fleet.device == "cpu" else IN_FLIGHT
-        self.engine = ReplicatedEngine([build(held)], in_flight=int(planned.model.vllm.get("max_num_seqs", usual)))
+        in_flight = int(planned.model.vllm.get("max_num_seqs", usual))
+        self.engine = supervised(spec, recovery, build(held), in_flight)
         self.label = planned.model.name
         self._model, self._policy = planned.model, spec.policy
         self._most = planned.placement.replicas
@@ -100,7 +125,7 @@ class Replicas:
         self._gpus = planned.placement.replica_gpus
         self._most_at_first = max(1, len(held.pool.names) // len(spec.models) // self._gpus)
         self._held, self._build = held, build
-        self._extra: dict[int, tuple[Engine, Held]] = {}  # by the engine's id
+        self._extra: dict[int, tuple[Engine | Build, Held]] = {}  # by the source's id
         self._retired: set[int] = set()
         self._lost = 0
 
@@ -111,8 +136,8 @@ class Replicas:
 
     def step(self) -> None:
         """Give devices back whose engines have gone, and have replicas come or go as things are now."""
-        for key, (engine, held) in list(self._extra.items()):
-            if self.engine.is_gone(engine):
+        for key, (source, held) in list(self._extra.items()):
+            if self.engine.is_gone(source):
                 held.release()
                 del self._extra[key]
                 self._lost += key not in self._retired
@@ -139,17 +164,17 @@ class Replicas:
             held.release()
         self._extra.clear()
 
-    def _devices_of(self, engine: Engine) -> tuple[int, ...]:
-        return self._extra[id(engine)][1].devices if id(engine) in self._extra else self._held.devices
+    def _devices_of(self, source: Engine | Build) -> tuple[int, ...]:
+        return self._extra[id(source)][1].devices if id(source) in self._extra else self._held.devices
 
     def _join(self, held: Held) -> None:
-        engine = self._build(held)
+        source = self._build(held)
         try:
-            self.engine.add(engine)
+            self.engine.add(source)
         except EngineDiedError:  # it was closed meanwhile
             held.release()
             return
-        self._extra[id(engine)] = (engine, held)
+        self._extra[id(source)] = (source, held)
         say(f"{self.label}: replica {self.engine.size} loads on idle {devices_said(held.devices)}")
 
 

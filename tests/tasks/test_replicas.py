@@ -23,8 +23,8 @@ from core.request import Generate, Generated, Request, Response, Sampling
 from core.schedule.turns import Demand
 from core.store.monitor import read_monitor
 from core.store.open import open_storage
+from engines.bench.supervisor import Supervisor
 from engines.engine import EngineInfo
-from engines.replicas import ReplicatedEngine
 from engines.slots import DevicePool, Held, holders
 from engines.tickets import Ticket
 from tasks.monitor import monitored, summed_up
@@ -228,7 +228,7 @@ def test_all_replicas_are_watched_and_all_devices_come_back(tmp_path: Path) -> N
         ):
             await asyncio.to_thread(until, lambda: len(holder.devices) == 3)
             await asyncio.to_thread(engine.open)
-            assert isinstance(engine, ReplicatedEngine)
+            assert isinstance(engine, Supervisor)
             await asyncio.to_thread(until, lambda: engine.serving == 3)
             with summed_up(monitor) as summary:
                 await asyncio.to_thread(list, engine.run([Generate(f"t/{n}/0/0", "2", Sampling()) for n in range(900)]))

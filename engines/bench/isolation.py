@@ -1,9 +1,9 @@
-"""Which requests to repeat, and beside which others, after an engine has died of one of them. Pure."""
+"""What is concluded of an engine that fails: which requests to repeat, beside which others; whether one that lives does nothing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -49,3 +49,20 @@ class Isolation(Generic[K]):
         if not self.suspects:
             return self
         return replace(self, suspects=tuple(key for key in self.suspects if key not in answered))
+
+
+class Stall:
+    """Tells when there was work for ``seconds`` and no sign of progress. ``clock`` gives seconds, from wherever."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._since = clock()
+        self._sign: object = None
+
+    def over(self, sign: object, *, working: bool) -> bool:
+        """Take note of a ``sign`` that changes with every progress, and say whether the time is over."""
+        now = self._clock()
+        if not working or sign != self._sign:
+            self._since, self._sign = now, sign
+        return now - self._since >= self.seconds

@@ -10,9 +10,9 @@ import pytest
 
 from core.request import Generate, Response, Sampling
 from core.schedule.turns import Demand
+from engines.bench.supervisor import Supervisor
 from engines.distributed.cluster import ClusterSpec, local_clusters
 from engines.distributed.replica import ServiceReplica
-from engines.replicas import ReplicatedEngine
 from engines.slots import DevicePool, holders
 from engines.tickets import Ticket
 from tests.engines.test_distributed import config
@@ -28,7 +28,7 @@ def test_two_services_share_the_work_and_one_that_dies_costs_no_answer(padded_sm
     services = [
         ServiceReplica(config(padded_smollm2), ClusterSpec(each.devices, 4, "cpu"), each.descriptors) for each in held
     ]
-    engine = ReplicatedEngine(services, in_flight=4)
+    engine = Supervisor(services, in_flight=4)
     requests = [Generate(f"t/{n}/0/0", f"{n} + {n} =", Sampling(max_tokens=24)) for n in range(64)]
     try:
         engine.open()

@@ -13,10 +13,10 @@ import pytest
 
 from core.errors import EngineDiedError, UserError
 from core.request import Generate, Generated, Loglikelihood, Request, Response, Sampling, Scored
+from engines.bench.supervisor import IN_FLIGHT, Supervisor, engines_of
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.lightweight import LightweightEngine
 from engines.process_engine import ProcessEngine, child_environment
-from engines.replicas import ReplicatedEngine, engines_of
 from engines.stop import Stop
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, group_of
@@ -38,9 +38,9 @@ def scripted(*answers: Answers) -> list[ScriptedEngine]:
     return [ScriptedEngine(each) for each in answers]
 
 
-def opened(engines: Sequence[Engine], in_flight: int = 4) -> ReplicatedEngine:
+def opened(engines: Sequence[Engine], in_flight: int = 4) -> Supervisor:
     """All of them loaded."""
-    engine = ReplicatedEngine(engines, in_flight=in_flight)
+    engine = Supervisor(engines, in_flight=in_flight)
     engine.open()
     until(lambda: engine.serving == len(engines))
     return engine
@@ -235,7 +235,7 @@ def test_choices_of_a_question_go_to_one_engine() -> None:
 
 def test_a_replica_that_does_not_open_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     failing, fine = SlowToOpen(EngineDiedError("no such GPU")), ScriptedEngine(answer)
-    engine = ReplicatedEngine([failing, fine])
+    engine = Supervisor([failing, fine], in_flight=IN_FLIGHT)
     assert engine.open().engine == "scripted"
     failing.go.set()
     until(lambda: engine.is_gone(failing))
@@ -247,7 +247,7 @@ def test_where_none_opens_the_reason_is_what_a_person_can_mend() -> None:
     died, refused = SlowToOpen(EngineDiedError("no such GPU")), SlowToOpen(UserError("vllm.foo: no such argument"))
     for each in (died, refused):
         each.go.set()
-    engine = ReplicatedEngine([died, refused])
+    engine = Supervisor([died, refused], in_flight=IN_FLIGHT)
     with pytest.raises(UserError, match="no such argument"):
         engine.open()
     with pytest.raises(EngineDiedError):
@@ -261,7 +261,7 @@ def test_a_replica_that_loads_slowly_takes_part_from_then_on() -> None:
         assert holding.wait(20)
         return answer(request)
 
-    engine = ReplicatedEngine([ScriptedEngine(waits), late], in_flight=4)
+    engine = Supervisor([ScriptedEngine(waits), late], in_flight=4)
     engine.open()
     stream = engine.run(requests(100))
     late.go.set()
@@ -354,7 +354,7 @@ def test_one_about_to_leave_stays_where_the_others_die() -> None:
 
 
 def test_closing_while_it_loads_ends_open() -> None:
-    engine = ReplicatedEngine([SlowToOpen(), SlowToOpen()])
+    engine = Supervisor([SlowToOpen(), SlowToOpen()], in_flight=IN_FLIGHT)
     failures: list[Exception] = []
 
     def load() -> None:
@@ -427,7 +427,7 @@ class ScriptedProcess(ProcessEngine):
 
 def kill_in_the_middle(engines: Sequence[ProcessEngine], asked: Sequence[Request]) -> list[str]:
     """Ids of all responses, with the first engine's process killed once it has answered something."""
-    engine = ReplicatedEngine(engines, in_flight=32)
+    engine = Supervisor(engines, in_flight=32)
     engine.open()
     until(lambda: engine.serving == len(engines), seconds=120)
     group = group_of(int(engines[0].stats()["pid"]))

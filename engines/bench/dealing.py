@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from core.errors import EngineDiedError
 from core.replicas import weight
@@ -29,15 +29,16 @@ class Taker:
 class Run:
     """One run: its requests that nobody answers yet, in their order, and the way back to its caller.
 
-    ``waiting`` is the weight of what is not dealt, ``left`` of all that is not answered. ``inbox`` gives the responses, then None;
-    after that ``error`` is what the caller has to see.
+    ``waiting`` is the weight of what may be dealt, ``left`` of all that is not answered; ``apart`` counts what waits for one engine
+    alone. ``inbox`` gives responses, portions that the caller is to have answered itself, and None at the end; after that ``error``
+    is what the caller has to see.
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:
-        self.inbox: SimpleQueue[Response | None] = SimpleQueue()
+        self.inbox: SimpleQueue[Response | Portion[Any] | None] = SimpleQueue()
         self.abort = Stop()
         self.error: Exception | None = None
-        self.portions = 0
+        self.portions = self.apart = 0
         self.waiting = self.left = sum(map(weight, requests))
         self._requests = deque(requests)
         self._returns: Counter[str] = Counter()
@@ -55,8 +56,11 @@ class Run:
 
     def take(self, size: int) -> list[Request]:
         """Take the next requests, of weight ``size``, and with the last one what shares its whole prompt, up to `TOGETHER`."""
-        portion: list[Request] = []
-        taken = 0
+        if size >= self.waiting:
+            portion, self.waiting = list(self._requests), 0
+            self._requests.clear()
+            return portion
+        portion, taken = [], 0
         while self._requests and (
             taken < size or (taken < size + TOGETHER and key_of(self._requests[0]) == key_of(portion[-1]))
         ):
@@ -81,10 +85,11 @@ class Run:
         """Have the caller see ``error`` once what is in flight has ended."""
         self.error = self.error or error
         self.abort.set()
+        self.settle()
 
     def settle(self) -> None:
         """End it, where nothing more can come."""
-        if self._over or self.portions or (self.waiting and not self.abort.is_set):
+        if self._over or self.portions or ((self.waiting or self.apart) and not self.abort.is_set):
             return
         if self.left and not self.abort.is_set:
             self.error = EngineDiedError("requests were lost: are their ids unique?")
@@ -103,9 +108,28 @@ class Portion(Generic[T]):
     run: Run
     requests: list[Request]
 
+    @classmethod
+    def given(cls, taker: T, run: Run, requests: list[Request]) -> Portion[T]:
+        """Return the portion, counted for both."""
+        taker.load += sum(map(weight, requests))
+        taker.portions += 1
+        run.portions += 1
+        return cls(taker, run, requests)
 
-def deal(takers: Sequence[T], runs: Sequence[Run], capacity: int) -> list[Portion[T]]:
-    """Deal what waits to whoever has room below ``capacity``, the least busy first.
+    def answered(self, request: Request) -> None:
+        """Count one of them as answered."""
+        self.taker.load -= weight(request)
+        self.run.left -= weight(request)
+
+    def over(self, missing: Sequence[Request]) -> None:
+        """Count it as ended, without an answer to those ``missing``."""
+        self.taker.load -= sum(map(weight, missing))
+        self.taker.portions -= 1
+        self.run.portions -= 1
+
+
+def deal(takers: Sequence[T], runs: Sequence[Run], capacity: int | None) -> list[Portion[T]]:
+    """Deal what waits to whoever has room below ``capacity``, the least busy first; whole runs where it is None.
 
     Of concurrent runs, long generations go first, so that none of them is left to run alone at the end; equals share alike.
     """
@@ -114,15 +138,11 @@ def deal(takers: Sequence[T], runs: Sequence[Run], capacity: int) -> list[Portio
     left = sum(run.left for run in alive)
     while takers and (waiting := [run for run in alive if run.waiting]):
         taker = min(takers, key=lambda each: each.load)
-        size = portion_size(taker.load, left=left, takers=len(takers), capacity=capacity)
+        size = portion_size(taker.load, left=left, takers=len(takers), capacity=capacity) if capacity else left
         if not size:
             break
         run = min(waiting, key=lambda each: (each.rank, each.in_flight))
-        portion = Portion(taker, run, run.take(size))
-        taker.load += sum(map(weight, portion.requests))
-        taker.portions += 1
-        run.portions += 1
-        dealt.append(portion)
+        dealt.append(Portion.given(taker, run, run.take(size)))
     return dealt
 
 

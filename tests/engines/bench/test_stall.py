@@ -1,4 +1,4 @@
-from core.faults.stall import Stall
+from engines.bench.isolation import Stall
 
 
 class Clock:

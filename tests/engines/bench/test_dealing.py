@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.replicas import weight
 from core.request import Generate, Loglikelihood, Request, Sampling, Scored
-from engines.portions import TOGETHER, Portion, Run, Taker, deal, portion_size
+from engines.bench.dealing import TOGETHER, Portion, Run, Taker, deal, portion_size
 
 
 def scores(count: int, choices: int = 4) -> list[Request]:

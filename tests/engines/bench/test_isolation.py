@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.faults.isolation import MOST_TOGETHER, Isolation
+from engines.bench.isolation import MOST_TOGETHER, Isolation
 
 
 def run(count: int, poison: set[int], seed: int, strays: int = 0) -> tuple[set[int], set[int], list[int]]:

@@ -19,10 +19,11 @@ import engines.process_engine
 from core.errors import EngineDiedError
 from core.faults.ladder import Fault, Step, kind_of
 from core.request import Generate, Generated, Request, Response, Sampling
+from engines.bench.slot import POISON
+from engines.bench.supervisor import Supervisor
 from engines.engine import Engine, EngineInfo
 from engines.process_engine import ProcessEngine, child_environment
 from engines.process_log import oom_kills
-from engines.recovering import POISON, RecoveringEngine
 from engines.stop import Stop
 from tests.processes import gone, group_of
 from tests.scripted_engine import ScriptedEngine
@@ -61,7 +62,7 @@ class Scene:
         self.built: list[Dying] = []
         self.options: list[Mapping[str, Any]] = []
         self.faults: list[Fault] = []
-        self.engine = RecoveringEngine(self.build, self.decide, stall_seconds=more.pop("stall_seconds", 600), **more)
+        self.engine = Supervisor([self.build], self.decide, stall_seconds=more.pop("stall_seconds", 600), **more)
 
     def build(self, options: Mapping[str, Any]) -> Engine:
         self.options.append(options)
@@ -192,7 +193,7 @@ class Hanging(ScriptedEngine):
         self.closing.set()
 
 
-def hanging(**more: Any) -> tuple[RecoveringEngine, list[Hanging], list[Fault]]:
+def hanging(**more: Any) -> tuple[Supervisor, list[Hanging], list[Fault]]:
     built: list[Hanging] = []
     faults: list[Fault] = []
 
@@ -204,7 +205,7 @@ def hanging(**more: Any) -> tuple[RecoveringEngine, list[Hanging], list[Fault]]:
         faults.append(fault)
         return Step("restart", "again")
 
-    return RecoveringEngine(build, decide, **more), built, faults
+    return Supervisor([build], decide, **more), built, faults
 
 
 def test_an_engine_that_makes_no_token_while_requests_wait_is_ended_and_started_again() -> None:
@@ -330,7 +331,7 @@ def test_a_killed_process_costs_no_answer() -> None:
         built.append(in_a_process())
         return built[-1]
 
-    engine = RecoveringEngine(build, lambda fault: Step("restart", fault.message), stall_seconds=600)
+    engine = Supervisor([build], lambda fault: Step("restart", fault.message), stall_seconds=600)
     pid = engine.open().detail["pid"]
     processes = group_of(pid)
     answered = []
