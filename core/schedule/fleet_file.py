@@ -11,10 +11,10 @@ from pydantic import Field, ValidationError
 from core.campaign import FleetSpec
 from core.cost.model import CPU
 from core.errors import UserError
+from core.fault_lines import fault_lines
 from core.fleet import gpu_kind
 from core.schedule.jobs import Node
-from core.spec.faults import fault_lines
-from core.spec.file import read_yaml
+from core.yaml_file import read_yaml
 
 
 class NodeGroup(FleetSpec):

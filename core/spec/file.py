@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.yaml_file import read_yaml as read_yaml  # for core.schedule.fleet_file, until it asks core.yaml_file
+from core.yaml_file import read_yaml
 
 
 def read_spec_file(path: Path) -> dict[str, Any]:
