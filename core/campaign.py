@@ -28,8 +28,8 @@ from core.spec.parts import (
     check_uri,
     safe_name,
 )
-from core.spec.strict import Strict
 from core.spec.suite import expanded, is_folder, is_path
+from core.strict import Strict
 
 __all__ = [
     "BenchmarkSpec",

@@ -22,17 +22,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from core.adaptive import early
 from core.errors import StoreError, nearest
 from core.monitor.timeline import Span
 from core.request import Response
 from core.sample import Cell, Sample, Scoring
-from core.scoring.quality import notes
+from core.storage.open import open_storage
+from core.storage.storage import Storage, path_part
 from core.store.commit import commit_cell, parse_record, read_record, record_path, shards_folder
-from core.store.open import open_storage
+from core.store.quality import early, notes
 from core.store.schema import SAMPLES, SCORES, decode, samples_of
 from core.store.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
-from core.store.storage import Storage, path_part
 from core.store.timeline import read_spans, write_spans
 
 if TYPE_CHECKING:
@@ -61,9 +60,9 @@ LEADERBOARD_COLUMNS = (
     "repeats",  # answers per doc, where docs have several
     "mean",  # of all those answers' own numbers; the benchmark's filter may count but the first
     "mean_stderr",
-    "within",  # variance of a doc's answers, and between docs beyond that: core.compare.statistics.repeated
+    "within",  # variance of a doc's answers, and between docs beyond that: core.scoring.statistics.repeated
     "between",
-    "notes",  # what its data or answers hold against the score, see core.scoring.quality
+    "notes",  # what its data or answers hold against the score, see core.store.quality
     "fingerprint",
 )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from core.compare.statistics import Repeats
+    pass
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Sample:
     reasoning: tuple[str, ...] = ()  # what stood before each of ``texts``; empty where no answer has any
     truncated: bool = False  # an answer stopped at its length limit
     dropped_tokens: int = 0  # of the prompts, from the left, to fit the window
-    images: tuple[str, ...] = ()  # digest of each image of the prompt, see core.images.EncodedImage
+    images: tuple[str, ...] = ()  # digest of each image of the prompt, see core.benchmark.images.EncodedImage
     error: str | None = None
 
 
@@ -81,3 +82,22 @@ class Cell:
     model: str  # display name
     benchmark: str  # label, see core.campaign.benchmark_label
     settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What n answers per doc say: variance ``within`` a doc (sampling) and ``between`` docs' own means.
+
+    ``repeats`` is the harmonic mean of answers per doc. ``within`` is NaN where no doc has two, ``between`` too.
+    """
+
+    value: float
+    stderr: float
+    docs: int
+    repeats: float
+    within: float
+    between: float
+
+    def stderr_at(self, repeats: float) -> float:
+        """Standard error with so many answers per doc, √((between + within/repeats)/docs); ``math.inf`` for the least there is."""
+        return math.sqrt((self.between + self.within / repeats) / self.docs)

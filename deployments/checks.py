@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.campaign import CampaignSpec
-from engines.vllm_arguments import check_arguments
+from engines.session.arguments import check_arguments
 
 
 def check_spec(spec: CampaignSpec) -> None:

@@ -12,16 +12,13 @@ import typer
 
 from core.campaign import FleetSpec, load_spec
 from core.errors import UserError
-from deployments import (
-    catalogue,
-    compare_command,
-    datasets,
-    exchange_command,
-    report_command,
-    results_command,
-    store_commands,
-)
-from deployments import simulate as simulation
+from deployments.commands import catalogue, datasets
+from deployments.commands import compare as compare_command
+from deployments.commands import exchange as exchange_command
+from deployments.commands import report as report_command
+from deployments.commands import results as results_command
+from deployments.commands import simulate as simulation
+from deployments.commands import store as store_commands
 
 app = typer.Typer(
     help="LLM evaluation campaigns: many models × many benchmarks, one specification, one result format.",
@@ -84,8 +81,8 @@ def rescore(spec_path: SpecPath) -> None:
 @app.command()
 def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why, how long the campaign would take and what it would cost. Starts nothing."""
-    from core.describe import placement_table
-    from core.plan import make_plan
+    from core.planning.describe import placement_table
+    from core.planning.plan import make_plan
     from deployments.checks import check_spec
     from deployments.console import console
 
@@ -111,9 +108,9 @@ def models(
     gpu_memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Fleet: GB per GPU.")] = None,
 ) -> None:
     """Show what checkpoints are and where they would run."""
-    from core.checkpoint.checkpoint import read_checkpoint
-    from core.describe import checkpoint_table
-    from core.fleet import resolve_fleet
+    from core.model.checkpoint import read_checkpoint
+    from core.model.fleet import resolve_fleet
+    from core.planning.describe import checkpoint_table
     from deployments.console import console
 
     given = {"nodes": nodes, "gpus": gpus, "gpu_memory_gb": gpu_memory_gb}

@@ -76,8 +76,8 @@ def print_board(
     Of one campaign (``runs`` has the newest of each) also what the run took and was expected to take, and its report.
     """
     from core.board.text import engine_findings, leaderboard_table, runs_table
-    from core.cost.spent import spent_line
     from core.monitor.timeline import lanes
+    from core.planning.cost.spent import spent_line
 
     out = console()
     if board.empty:

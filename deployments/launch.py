@@ -6,12 +6,12 @@ import sys
 
 from core.campaign import CampaignSpec
 from core.errors import StoreError
-from core.plan import check_campaign
+from core.planning.plan import check_campaign
 from core.results import open_store
 from deployments.checks import check_spec
 from deployments.console import print_leaderboard, terminal
-from deployments.embedded import embedded_server
 from deployments.live import shown
+from flows.prefect_server import embedded_server
 
 
 def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
 
 def rerun_failed(spec: CampaignSpec) -> int:
     """Run what failed in the last run of ``spec`` once more. Returns as `run_campaign`; 0 where nothing had failed."""
-    from tasks.reopen import find_failed, reopen
+    from core.upkeep.reopen import find_failed, reopen
 
     check_spec(spec)
     plan = check_campaign(spec)

@@ -21,7 +21,7 @@ log = logging.getLogger("steelyard")
 @contextmanager
 def shown(console: Console) -> Iterator[None]:
     """Show the progress of this process's campaign on ``console`` for the length of the block."""
-    from tasks.progress import listening
+    from core.monitor.progress import listening
 
     if console.is_terminal:
         with Bars(console) as bars, listening(bars):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from engines.orphan import ends_with_us
+from engines.process.guard import ends_with_us
 
 START_SECONDS = 30
 STOP_SECONDS = 5  # SIGTERM alone once took over a minute

@@ -71,7 +71,7 @@ def default_limit(pool: str) -> int:
     """Runs at once when none is asked for: on ``gpu`` as many as this machine has GPUs."""
     if pool in FLOWS_AT_ONCE:
         return FLOWS_AT_ONCE[pool]
-    from core.fleet import detect_fleet
+    from core.model.fleet import detect_fleet
 
     return detect_fleet().gpus
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from core.checkpoint.facts import Checkpoint
+from core.model.facts import Checkpoint
 from core.request import Request, Response
 from engines.stop import Stop
 
-FETCHING = "steelyard_fetching"  # the load format of `engines.node_loader`
+FETCHING = "steelyard_fetching"  # the load format of `engines.session.node_loader`
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,16 @@ from prefect.states import Cancelled, State
 
 from core.campaign import CampaignSpec
 from core.errors import SteelyardError, StoreError
-from core.plan import Plan
+from core.model.placement import Plan
 from core.redact import redact
 from core.results import new_run_id
+from engines.control import CANCELLED
 from flows.canary import check_engines
 from flows.dispatch import evaluate_models
-from flows.heed import is_cancelling
-from flows.loop import run_interruptible
+from flows.interrupt import is_cancelling, run_interruptible
 from flows.spec_flow import spec_flow
-from tasks.check import check
-from tasks.control import CANCELLED
-from tasks.foretell import foretell
-from tasks.judge import judges_of
+from tasks.plan import check, foretell
+from tasks.prepare import judges_of
 from tasks.publish import carry_over, publish, publish_report, watch_scores
 
 if get_current_settings().api.url is None:

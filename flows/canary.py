@@ -9,21 +9,21 @@ from typing import Any
 from prefect.states import State
 
 from core.campaign import CampaignSpec
-from core.canary import ENGINES, canary_key, choose, compare
 from core.errors import StoreError, UserError
-from core.plan import Plan
+from core.log import say, warn
+from core.model.placement import Plan
+from core.planning.canary import ENGINES, canary_key, choose, compare
+from core.storage.open import open_storage
 from core.store.canary import read_answers, read_finding, write_finding
-from core.store.open import open_storage
 from flows.dispatch import evaluate_models
-from flows.loop import run_interruptible
-from tasks.say import say, warn
+from flows.interrupt import run_interruptible
 
 
 def check_engines(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, Any] | None:
     """Have both engines answer the canary set, where the campaign uses both, and say whether they agree.
 
     What was found for the same model, versions and degrees is taken from the store. Returns JSON values for the run's manifest:
-    ``text`` and, where both answered, `core.canary.Canary`'s fields; None for a campaign of one engine. Never fails the campaign.
+    ``text`` and, where both answered, `core.planning.canary.Canary`'s fields; None for a campaign of one engine. Never fails the campaign.
     """
     if not spec.canary or len({planned.placement.engine for planned in plan.models}) < len(ENGINES):
         return None

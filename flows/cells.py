@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
 
-from flows.preparing import Preparation, known
-from tasks.leases import Leases
-from tasks.prepare import CellWork
+from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
+from core.cell_work import CellWork
+from core.log import say
+from core.model.placement import PlannedModel
+from core.monitor.timeline import Timeline
+from flows.holding import Leases
+from tasks.prepare import prepare, prepare_judging
+from tasks.publish import record_model, record_verdicts
 
 POLL_SECONDS = 2.0  # a cell that others complete tells nobody
 POLL_SECONDS_PER_CELL = 0.25  # the more there are to look at, the less often
@@ -109,3 +116,102 @@ class Cells:
         self._busy.discard(what)
         if not self._busy:
             self._idle.set()
+
+
+Part = Literal["benchmarks", "judge", "canary"]
+Preparation = asyncio.Task[list[CellWork]]
+
+
+@asynccontextmanager
+async def preparing(
+    spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path, part: Part, timeline: Timeline
+) -> AsyncIterator[list[Preparation]]:
+    """Begin to prepare all that ``part`` has to answer. What is not prepared when the block ends is given up."""
+
+    async def one(benchmark: BenchmarkSpec) -> list[CellWork]:
+        with timeline.span("prepare", benchmark_label(benchmark)):
+            work: CellWork = (await prepare(spec, planned, weights, benchmark)).unquote()
+        return told([work])
+
+    async def judging() -> list[CellWork]:
+        with timeline.span("prepare"):
+            works: list[CellWork] = (await prepare_judging(spec, run, planned, weights)).unquote()
+        return told(works)
+
+    def told(works: list[CellWork]) -> list[CellWork]:
+        for work in works:
+            if work.complete:
+                say(f"{work.cell.model} · {work.cell.benchmark}: complete in the store, not computed again")
+        return works
+
+    steps = [judging()] if part == "judge" else [one(benchmark) for benchmark in spec.benchmarks]
+    preparations = [asyncio.create_task(step) for step in steps]
+    try:
+        yield preparations
+    finally:
+        await given_up(preparations)
+
+
+async def given_up(tasks: Sequence[Preparation]) -> None:
+    """Cancel what has not ended, and wait until it has."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def record(
+    spec: CampaignSpec, run: str, planned: PlannedModel, part: Part, preparations: Sequence[Preparation]
+) -> None:
+    """Say in the store what the run asks for, as far as it is known, and once more when all is known."""
+    say_so = record_verdicts if part == "judge" else record_model
+    works = known(preparations)
+    if works:
+        await say_so(spec, run, planned, [work.cell for work in works])
+    await asyncio.wait(preparations)
+    if len(known(preparations)) > len(works):  # also where they were prepared while the first was written
+        await say_so(spec, run, planned, [work.cell for work in known(preparations)])
+
+
+def known(preparations: Iterable[Preparation]) -> list[CellWork]:
+    """Return the cells that are prepared."""
+    return [work for each in preparations if each.done() and not failure_of(each) for work in each.result()]
+
+
+def failure_of(task: Preparation) -> BaseException | None:
+    """Return what a task that has ended raised."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
+async def work_is_known(preparations: Sequence[Preparation]) -> None:
+    """Wait until a cell is known that is not complete in the store, or all are known."""
+    pending: set[Preparation] = set(preparations)
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if any(not work.complete for work in known(done)):
+            return
+
+
+@asynccontextmanager
+async def all_ended(tasks: list[asyncio.Task[None]]) -> AsyncIterator[None]:
+    """Wait after the block until all ``tasks`` have ended, then raise the first failure. Cancelled, they are cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        raise
+    finally:
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    raise_first(outcomes)
+
+
+async def in_full(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all to their ends at once, then raise the first failure."""
+    raise_first(await asyncio.gather(*coroutines, return_exceptions=True))
+
+
+def raise_first(outcomes: Iterable[object]) -> None:
+    """Raise the first of ``outcomes`` that is an exception."""
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome

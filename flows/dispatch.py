@@ -19,13 +19,13 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, State
 
 from core.campaign import CampaignSpec
-from core.cost.expected import Expected
 from core.errors import UserError
-from core.plan import Plan, PlannedModel
+from core.log import say, warn
+from core.model.placement import Plan, PlannedModel
+from core.planning.cost.expected import Expected
 from core.spec.portable import absolute_paths
 from flows.evaluate_model import Part, evaluate_model
 from flows.pools import GPU, MISSED_HEARTBEATS, RAY, live_workers, no_worker_message, silent_seconds
-from tasks.say import say, warn
 
 CONFLICT = 409  # parameters that do not fit the schema of the time of the deployment
 POLL_SECONDS = 2.0  # the server tells nobody of a change

@@ -9,43 +9,55 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from prefect import flow
 from prefect.context import TagsContext
 from prefect.states import State
 from prefect.utilities.annotations import quote
 
-from core.campaign import CampaignSpec, FleetSpec
-from core.cost.expected import Expected
+from core.campaign import CampaignSpec
+from core.cell_work import CellWork
 from core.errors import SteelyardError
-from core.fleet import resolve_fleet
-from core.plan import PlannedModel
+from core.model.eager import compiled_or_not
+from core.model.fleet import resolve_fleet
+from core.model.placement import PlannedModel, loads_from_here
+from core.planning.cost.expected import Expected
+from engines.bench.answering import CellRun
+from engines.bench.bench import Bench, ModelRun, build_engine, engine_config
+from engines.bench.growth import as_used, replicated, spread
+from engines.bench.monitoring import monitored
+from engines.bench.recovery import Recovery, recovering, standing
 from engines.bench.slot import Build
+from engines.bench.waiting import hold_devices, queued
+from engines.control import Control
 from engines.engine import Engine, EngineConfig, EngineInfo
-from engines.slots import Held
-from flows.cells import Cells
-from flows.heed import run_heeding
-from flows.preparing import Part, Preparation, failure_of, known, preparing, record, work_is_known
+from engines.host.slots import Held
+from engines.process.lightweight import warming
+from flows.cells import (
+    Cells,
+    Part,
+    Preparation,
+    all_ended,
+    failure_of,
+    in_full,
+    known,
+    preparing,
+    raise_first,
+    record,
+    work_is_known,
+)
+from flows.holding import leasing, recorded, spooling
+from flows.interrupt import run_heeding
+from tasks.artifacts import show_faults
 from tasks.canary import answer_canary
-from tasks.control import Control
-from tasks.evaluate import Bench, CellRun, cell_metadata, score, store
+from tasks.evaluate import cell_metadata, score, store
 from tasks.evaluate import evaluate as evaluate_benchmark
-from tasks.leases import leasing
-from tasks.monitor import monitored
-from tasks.prepare import CellWork, fetch, loads_from_here
-from tasks.provision import build_engine, compiled_or_not, engine_config, open_engine, provisioned
-from tasks.recover import Recovery, recovering, show_faults, standing
-from tasks.replicas import as_used, replicated, spread
-from tasks.route import route
-from tasks.slots import Place, hold_devices, queued
-from tasks.spooling import spooling
-from tasks.timeline import Timeline, recorded
-from tasks.warm import Claim, warming
+from tasks.plan import route
+from tasks.prepare import fetch
+from tasks.provision import open_engine, provisioned
 
 WARM_SECONDS = 2.0  # benchmarks that take longer to prepare are usually not complete
 IMPORT_SECONDS = 8.0  # until the process that is to load has vLLM imported; meanwhile more becomes known of the work
@@ -128,22 +140,6 @@ async def evaluate(
                             raise
                         cells.reopen_failed()
             raise_first(failure_of(each) for each in preparations)
-
-
-@dataclass(frozen=True)
-class ModelRun:
-    """One model's part of a run, and what goes with it from one engine to the next."""
-
-    spec: CampaignSpec
-    fleet: FleetSpec
-    weights: Path
-    run: str
-    control: Control
-    timeline: Timeline
-    claim: Claim
-    recovery: Recovery
-    place: Place
-    expected: Expected | None
 
 
 @asynccontextmanager
@@ -277,29 +273,3 @@ async def faults_shown(recovery: Recovery) -> AsyncIterator[None]:
     finally:
         if faults := recovery.record():
             await asyncio.shield(show_faults(quote(recovery), recovery.planned.model.name, len(faults)))
-
-
-@asynccontextmanager
-async def all_ended(tasks: list[asyncio.Task[None]]) -> AsyncIterator[None]:
-    """Wait after the block until all ``tasks`` have ended, then raise the first failure. Cancelled, they are cancelled."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        raise
-    finally:
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    raise_first(outcomes)
-
-
-async def in_full(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all to their ends at once, then raise the first failure."""
-    raise_first(await asyncio.gather(*coroutines, return_exceptions=True))
-
-
-def raise_first(outcomes: Iterable[object]) -> None:
-    """Raise the first of ``outcomes`` that is an exception."""
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome

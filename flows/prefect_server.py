@@ -10,11 +10,14 @@ from __future__ import annotations
 import atexit
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import httpx
@@ -23,7 +26,7 @@ from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import get_current_settings
 
 from core.errors import UserError
-from tasks.say import say
+from core.log import say
 
 OWNER = "STEELYARD_PREFECT_OWNER"  # process that a temporary server ends with, in its environment
 LEAST_SECONDS = 120  # Prefect's own 20 s are over before a busy machine, or a slow disk, has the server up
@@ -148,3 +151,34 @@ def use_temporary_server() -> None:
     """Have Prefect start `TemporaryServer` where it would start its own: it keeps one instance for all who ask without a port."""
     if get_current_settings().api.url is None:
         TemporaryServer()
+
+
+@contextmanager
+def embedded_server() -> Iterator[Future[None]]:
+    """Start the server in the background where no other is configured; wait on the future before the first flow.
+
+    Ctrl-C reaches the whole foreground process group, and systemd sends SIGTERM to the whole control group. A server that dies of
+    either leaves Prefect's client retrying for minutes while the campaign wants to end, so it is started with both blocked.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="prefect-server") as pool:
+        yield pool.submit(_start)
+
+
+def _start() -> None:
+    # A blocked signal stays blocked in child processes; this thread has nothing else to do with it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is None:
+        pass
+
+        server = TemporaryServer()
+        server.start()
+        atexit.register(_kill, server)  # comes before Prefect's own stop, which would wait for its SIGTERM
+
+
+def _kill(server: object) -> None:
+    process = getattr(server, "server_process", None)
+    if process is not None:
+        process.kill()
+        process.wait()

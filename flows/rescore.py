@@ -9,18 +9,18 @@ from pathlib import Path
 
 from prefect.utilities.annotations import quote
 
+from core.benchmark.rescore import find_donor
 from core.campaign import CampaignSpec
-from core.plan import PlannedModel
+from core.cell_work import CellWork
+from core.log import say, warn
+from core.model.placement import PlannedModel
 from core.results import new_run_id, open_store
-from core.scoring.rescore import find_donor
-from flows.loop import run_interruptible
+from flows.interrupt import run_interruptible
 from flows.spec_flow import spec_flow
-from tasks.check import check
-from tasks.judge import judges_of, prepare_judging
-from tasks.prepare import CellWork, fetch, prepare
+from tasks.plan import check
+from tasks.prepare import fetch, judges_of, prepare, prepare_judging
 from tasks.publish import publish, record_model, record_verdicts
 from tasks.rescore import score_again
-from tasks.say import say, warn
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from core.adaptive import rounds
+from core.compare.adaptive import rounds
 from core.compare.sequential import standing
 from perf.measure import Ratio, load, report
 

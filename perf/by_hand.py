@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from core.request import Generate
 from engines.engine import EngineConfig
-from engines.process_engine import child_environment
+from engines.process.engine import child_environment
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def serve(connection: Connection) -> None:
     begun = time.monotonic()
     from vllm import LLM
 
-    from engines.vllm_params import cut, engine_arguments, generation_params
+    from engines.session.params import cut, engine_arguments, generation_params
 
     imported = time.monotonic()
     llm = LLM(**{**engine_arguments(config, None), **more})

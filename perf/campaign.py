@@ -21,9 +21,9 @@ from pathlib import Path
 
 import yaml
 
-from core.catalogue.find import bundled
+from core.benchmark.find import bundled
 from core.results import open_store
-from engines.process_engine import child_environment
+from engines.process.engine import child_environment
 from perf.lm_eval_cli import Answer, Answers, Harness, choice_of
 from perf.measure import Ratio, in_turns, load, ratio, report, run_logged, say
 from perf.workload import CHOICES, WINDOW, checkpoint, mixed_benchmarks

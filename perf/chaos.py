@@ -28,8 +28,8 @@ import yaml
 
 from core.results import open_store
 from engines.distributed import runtime
-from engines.process_engine import child_environment
-from engines.slots import DevicePool, holders
+from engines.host.slots import DevicePool, holders
+from engines.process.engine import child_environment
 from perf.chaos_world import BUCKET, Store, ours, surroundings, title_of, write_model
 from perf.measure import say
 
@@ -223,7 +223,9 @@ class Chaos:
                     wanted = title.startswith(IN_RAY)
                 else:
                     leader = psutil.Process(os.getpgid(process.pid))
-                    wanted = "engines.lightweight_process" in " ".join(leader.cmdline()) or title.startswith("VLLM::")
+                    wanted = "engines.process.lightweight_process" in " ".join(leader.cmdline()) or title.startswith(
+                        "VLLM::"
+                    )
                 if wanted:
                     found.append((title, process))
         return [process for _, process in sorted(found, key=lambda each: each[0])]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from core.errors import UserError
 from core.request import Generate, Generated
-from engines.lightweight import LightweightEngine
+from engines.process.lightweight import LightweightEngine
 from perf.by_hand import Answers, ByHand
 from perf.measure import Ratio, in_turns, load, ratio, report, say
 from perf.workload import checkpoint, config, generation_benchmarks, requests_of, run_at_once

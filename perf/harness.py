@@ -64,7 +64,7 @@ class Harness:
         from lm_eval.evaluator import evaluate
         from lm_eval.tasks import TaskManager
 
-        from core.catalogue.find import bundled
+        from core.benchmark.find import bundled
 
         path = Path(bundled().get(name, name))
         manager = TaskManager(include_path=str(path.parent), include_defaults=False)

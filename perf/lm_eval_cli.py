@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from engines.process_engine import child_environment
+from engines.process.engine import child_environment
 from perf.measure import run_logged
 
 CPU_KV_CACHE_GIB = "2"

@@ -1,7 +1,7 @@
 """Log-likelihoods, ours against the harness's way, on one engine: ``python -m perf.loglikelihood``.
 
 The harness's way (lm-eval's vLLM backend): every (context, continuation) pair is a full prefill with ``prompt_logprobs=1``,
-longest first, all handed over at once, nothing read from the prefix cache. Ours: `engines.vllm_io`. Both in turns on the same
+longest first, all handed over at once, nothing read from the prefix cache. Ours: `engines.session.session`. Both in turns on the same
 engine, its prefix cache emptied before each; medians, and the largest difference of a log-probability.
 """
 
@@ -135,7 +135,7 @@ def differing(one: dict[str, int], other: dict[str, int]) -> int:
 
 async def in_float32(opened: EngineConfig, kinds: dict[str, int]) -> dict[str, dict[str, int]]:
     """Return the choices of every kind of work in float32, in which both ways agree."""
-    from engines.vllm_io import Session
+    from engines.session.session import Session
 
     session = await Session.open(replace(opened, dtype="float32"))
     try:
@@ -146,7 +146,7 @@ async def in_float32(opened: EngineConfig, kinds: dict[str, int]) -> dict[str, d
 
 async def measure(opened: EngineConfig, kinds: dict[str, int], runs: int, *, exact: bool) -> list[Ratio]:
     """Open one engine and compare every kind of work on it; with ``exact``, first another for the choices in float32."""
-    from engines.vllm_io import Session
+    from engines.session.session import Session
 
     right = await in_float32(opened, kinds) if exact else {}
     session = await Session.open(opened)

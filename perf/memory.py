@@ -1,6 +1,6 @@
 """What a cell of a million requests takes of the process that feeds the engine: peak memory above that of the interpreter.
 
-``python -m perf.memory`` runs `tasks.evaluate.run_cell` as a campaign does, into a local store, with the scripted engine of the
+``python -m perf.memory`` runs `engines.bench.answering.run_cell` as a campaign does, into a local store, with the scripted engine of the
 tests, which answers at once and keeps nothing but ids: what is left is requests, responses and the run path's own. Each run is a
 process of its own. With ``--harness N`` also a benchmark of N docs through lm-evaluation-harness's task side, whose instances
 live in the same process, up to the committed cell.
@@ -56,7 +56,7 @@ def question(n: int) -> str:
 
 
 class Questions:
-    """A `core.benchmark.Askable` of ``count`` requests that are built when they are asked for, texts included."""
+    """A `core.cell_work.Askable` of ``count`` requests that are built when they are asked for, texts included."""
 
     label = "perf"
     settings: Mapping[str, Any] = {}
@@ -98,7 +98,7 @@ def answer(request: Any) -> Any:
 
 def harness_benchmark(docs: int, folder: Path) -> Any:
     """Load a benchmark of ``docs`` docs as campaigns load theirs."""
-    from core.benchmark import load_benchmark
+    from core.benchmark.benchmark import load_benchmark
     from core.campaign import BenchmarkSpec
 
     (folder / "perf_memory.yaml").write_text(YAML.format(docs=docs))
@@ -108,11 +108,11 @@ def harness_benchmark(docs: int, folder: Path) -> Any:
 
 def inside(count: int, kind: str) -> dict[str, float]:
     """Run one cell in this process. Returns MiB and seconds of each step."""
+    from core.cell_work import CellWork
     from core.results import open_store
     from core.sample import Cell
-    from tasks.control import Control
-    from tasks.evaluate import Bench, run_cell
-    from tasks.prepare import CellWork
+    from engines.bench.answering import Answering, run_cell
+    from engines.control import Control
     from tests.scripted_engine import ScriptedEngine
 
     found = {"own": psutil.Process().memory_info().rss / MIB}
@@ -131,7 +131,7 @@ def inside(count: int, kind: str) -> dict[str, float]:
         work = CellWork(Cell("0" * 64, "perf", benchmark.label, {}), benchmark, complete=False)
         engine = ScriptedEngine(answer)
         engine.open()
-        run = run_cell(Bench(engine, str(folder / "results"), Control()), work, lambda progress: None)
+        run = run_cell(Answering(engine, str(folder / "results"), Control()), work, lambda progress: None)
         mark("run")
         if len(run.responses) != count:
             raise RuntimeError(f"{len(run.responses)} of {count} requests were answered")

@@ -29,7 +29,7 @@ import json, sys, time
 from deployments.console import configure
 configure()
 from core.campaign import load_spec
-from deployments.embedded import embedded_server
+from flows.prefect_server import embedded_server
 with embedded_server() as server:
     from flows.campaign import campaign
     server.result()
@@ -66,12 +66,12 @@ def write_campaign(folder: Path) -> Path:
 
 def complete_cells(spec_path: Path) -> None:
     """Have every cell of the campaign complete, whatever its score."""
+    from core.benchmark.prepare import prepare_cell
     from core.campaign import load_spec
-    from core.fleet import resolve_fleet
-    from core.plan import plan_model
+    from core.model.fleet import resolve_fleet
+    from core.planning.plan import plan_model
     from core.request import Generate, Generated, Request, Response, Scored
     from core.results import open_store
-    from tasks.prepare import prepare_cell
 
     def answer(request: Request) -> Response:
         if isinstance(request, Generate):

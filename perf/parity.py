@@ -20,14 +20,14 @@ from typing import Any
 
 from rich.console import Console
 
-from core.benchmark import Chat, load_benchmark
+from core.benchmark.benchmark import Chat, load_benchmark
+from core.benchmark.chat import chat_renderer
 from core.campaign import BenchmarkSpec
-from core.chat import chat_renderer
 from core.request import Generated, Request, Response, strings_of
 from core.sample import Sample, Scoring
 from core.tables import Row, Table, numbers, texts
 from engines.engine import EngineConfig
-from engines.lightweight import LightweightEngine
+from engines.process.lightweight import LightweightEngine
 from perf.harness import Harness, Theirs
 
 WINDOW = 2048

@@ -17,16 +17,16 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from core.replicas import docs_of
+from core.model.replicas import docs_of
 from core.request import Generate, Loglikelihood, Request, Response
+from engines.bench.growth import CPU_IN_FLIGHT
 from engines.bench.supervisor import Supervisor
-from engines.devices import cores_of
 from engines.engine import Engine, EngineInfo
-from engines.lightweight import LightweightEngine
+from engines.host.names import cores_of
+from engines.process.lightweight import LightweightEngine
 from engines.stop import Stop
 from perf.measure import Ratio, in_turns, load, ratio, report, seconds_of
 from perf.workload import checkpoint, config, requests_of, run_at_once
-from tasks.replicas import CPU_IN_FLIGHT
 
 DEVICES = 2
 

@@ -22,19 +22,19 @@ from statistics import median
 from rich.console import Console
 
 from core.campaign import BenchmarkSpec, ModelSpec, PolicySpec
-from core.checkpoint.facts import Checkpoint
-from core.cost.estimate import Estimator, placed_everywhere
-from core.cost.history import History
-from core.cost.workload import DOCS, Workload, expected_tokens, workload
 from core.errors import CannotPlaceError
-from core.schedule.bound import lower_bound
-from core.schedule.fleet_file import NodeGroup, nodes_of
-from core.schedule.jobs import Job, Node
-from core.schedule.order import SchedulingPolicy
-from core.schedule.rivals import policies
-from core.schedule.simulate import really, simulate
-from core.schedule.state import Arrived, State, after
-from core.schedule.step import choose, timetable
+from core.model.facts import Checkpoint
+from core.planning.cost.estimate import Estimator, placed_everywhere
+from core.planning.cost.history import History
+from core.planning.cost.workload import DOCS, Workload, expected_tokens, workload
+from core.planning.schedule.bound import lower_bound
+from core.planning.schedule.fleet_file import NodeGroup, nodes_of
+from core.planning.schedule.jobs import Job, Node
+from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.rivals import policies
+from core.planning.schedule.simulate import really, simulate
+from core.planning.schedule.state import Arrived, State, after
+from core.planning.schedule.step import choose, timetable
 from core.tables import Row, Table, numbers, texts
 
 GPUS = (

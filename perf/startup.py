@@ -16,8 +16,8 @@ from typing import Any
 
 from core.request import Generate, Sampling
 from engines.engine import EngineConfig
-from engines.lightweight import LightweightEngine, start_process
-from engines.process_child import Child
+from engines.process.child import Child
+from engines.process.lightweight import LightweightEngine, start_process
 from perf.by_hand import ByHand
 from perf.measure import Ratio, in_turns, load, ratio, report, seconds_of
 from perf.workload import checkpoint, config

@@ -1,13 +1,13 @@
-"""The lightweight engine's own process with a clock: as `engines.lightweight_process`, and says what each phase took."""
+"""The lightweight engine's own process with a clock: as `engines.process.lightweight_process`, and says what each phase took."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from engines import lightweight_process
 from engines.engine import EngineConfig
-from engines.process_server import EngineSession, run_server
+from engines.process import lightweight_process
+from engines.process.server import EngineSession, run_server
 
 
 class Timed:
@@ -19,7 +19,7 @@ class Timed:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """See `engines.process_server.EngineSession`."""
+        """See `engines.process.server.EngineSession`."""
         return {**self._session.facts, "detail": {"phases": self._phases}}
 
 
@@ -27,14 +27,14 @@ phases: dict[str, float] = {}
 
 
 def import_vllm() -> None:
-    """See `engines.lightweight_process`."""
+    """See `engines.process.lightweight_process`."""
     begun = time.monotonic()
     lightweight_process.import_vllm()
     phases["import"] = time.monotonic() - begun
 
 
 async def open_session(config: EngineConfig) -> EngineSession:
-    """See `engines.lightweight_process`."""
+    """See `engines.process.lightweight_process`."""
     begun = time.monotonic()
     session = await lightweight_process.open_session(config)
     return Timed(session, {**phases, "engine": time.monotonic() - begun})

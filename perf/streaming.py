@@ -17,11 +17,11 @@ from pathlib import Path
 
 import fsspec
 
-from core.checkpoint.checkpoint import read_checkpoint
-from core.checkpoint.weights import fetch_checkpoint
+from core.model.checkpoint import read_checkpoint
+from core.model.weights import fetch_checkpoint
 from deployments.local_s3 import local_s3
 from engines.engine import EngineConfig
-from engines.lightweight import LightweightEngine
+from engines.process.lightweight import LightweightEngine
 from perf import workload
 from perf.measure import in_turns, load, ratio, report
 

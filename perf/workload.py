@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.benchmark import load_benchmark
+from core.benchmark.benchmark import load_benchmark
 from core.campaign import BenchmarkSpec
 from core.request import Request, Response
 from engines.engine import Engine, EngineConfig

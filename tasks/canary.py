@@ -7,14 +7,14 @@ import asyncio
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from core.benchmark import load_benchmark
+from core.benchmark.benchmark import load_benchmark
 from core.campaign import CampaignSpec
-from core.canary import BENCHMARK
+from core.log import say
+from core.planning.canary import BENCHMARK
+from core.storage.open import open_storage
 from core.store.canary import write_answers
-from core.store.open import open_storage
-from tasks.evaluate import Bench
+from engines.bench.bench import Bench
 from tasks.retry import RETRYING
-from tasks.say import say
 
 
 @task(name="answer canary set", task_run_name="answer canary set {engine}", cache_policy=NO_CACHE, **RETRYING)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,39 +14,23 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from core.benchmark import Askable, Chat, load_benchmark
-from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec
-from core.cell import make_cell
-from core.chat import chat_renderer, image_token
-from core.checkpoint.weights import fetch_checkpoint
-from core.compare.clusters import cluster_field
-from core.errors import UserError
-from core.plan import PlannedModel
-from core.request import Generate
-from core.results import open_store
-from core.sample import Cell
-from core.spec.adaptive import AdaptiveSpec
-from core.store.patience import patiently_in_thread
+from core.benchmark.cell import make_cell
+from core.benchmark.find import cluster_field
+from core.benchmark.prepare import chat_of, prepare_cell
+from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
+from core.cell_work import CellWork
+from core.log import warn
+from core.model.placement import PlannedModel
+from core.model.weights import fetch_checkpoint
+from core.results import Store, open_store
+from core.scoring.judge import Judging
+from core.scoring.judge_spec import JudgeSpec
+from core.storage.retry import patiently_in_thread
 from tasks.retry import RETRYING
 
 # Preparing is Python's work, so all at once would end all at once: in turn, the model that asked first can start.
 AT_ONCE = 4
 _IN_TURN = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="steelyard-prepare")
-
-
-@dataclass(frozen=True)
-class CellWork:
-    """A cell, the benchmark it answers and how long that may take; ``complete`` where the store holds it already.
-
-    ``cluster`` is the doc field that groups its docs; with ``adaptive`` fewer docs may do.
-    """
-
-    cell: Cell
-    benchmark: Askable
-    complete: bool
-    timeout_seconds: float | None = None
-    cluster: str | None = None
-    adaptive: AdaptiveSpec | None = None
 
 
 @task(
@@ -58,15 +42,6 @@ class CellWork:
 async def fetch(planned: PlannedModel, *, weights: bool) -> Path:
     """Put the checkpoint on local disk, with or without its weights."""
     return await asyncio.to_thread(fetch_checkpoint, planned.checkpoint, weights=weights)
-
-
-def loads_from_here(planned: PlannedModel, fleet: FleetSpec) -> bool:
-    """Whether the model's engine reads weights from this machine's disk.
-
-    It does not where they are streamed, nor on nodes of a Ray cluster that may be other machines and fetch them themselves.
-    """
-    elsewhere = planned.placement.engine == "distributed" and bool(fleet.ray_address or fleet.kuberay)
-    return not (planned.model.stream_weights or elsewhere)
 
 
 @task(name="prepare", task_run_name="prepare {benchmark.name}", cache_policy=NO_CACHE)
@@ -84,49 +59,51 @@ async def prepare(
     return quote(replace(work, complete=complete))
 
 
-def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:
-    """Load ``benchmark`` as ``planned``'s model is asked it. Whether its cell is complete is not looked up."""
-    chat = chat_of(planned.model, weights)
-    loaded = load_benchmark(
-        benchmark,
-        chat=chat,
-        seed=spec.seed,
-        allow_unsafe_code=spec.allow_unsafe_code,
-        think_end_token=planned.model.think_end_token,
-        image_token=_image_token(planned, weights),
-        datasets=spec.datasets,
-    )
-    if benchmark.judge and not all(isinstance(request, Generate) for request in loaded.requests()):
-        raise UserError(f"benchmark {loaded.label!r} has no generated answers for a judge to score: drop its judge")
-    adaptive = benchmark.adaptive
-    if adaptive and planned.model.name in adaptive.against:  # what others are compared with answers all docs
-        adaptive = None
-    settings = loaded.settings if adaptive is None else {**loaded.settings, "adaptive": adaptive.model_dump()}
-    placed = (planned.model, planned.checkpoint, planned.placement)
-    cell = make_cell(*placed, loaded.label, settings, loaded.datasets)
-    return CellWork(
-        cell,
-        loaded,
-        complete=False,
-        timeout_seconds=benchmark.timeout_seconds,
-        cluster=cluster_field(benchmark.name),
-        adaptive=adaptive,
-    )
+@task(name="prepare judging", task_run_name="prepare judging by {planned.model.name}", cache_policy=NO_CACHE)
+async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> quote[list[CellWork]]:
+    """Find what ``planned``'s model judges of the campaign's run ``run``; a cell's ``model`` is the one that answered."""
+    works = await patiently_in_thread(lambda: judgings(spec, run, planned, weights), spec.policy.store_patience_seconds)
+    return quote(works)
 
 
-def _image_token(planned: PlannedModel, weights: Path) -> Callable[[], str] | None:
-    if not planned.checkpoint.multimodal:
-        return None
-    return partial(image_token, weights, trust_remote_code=planned.model.trust_remote_code)
+def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:
+    """See `prepare_judging`. Answers that are not complete in the store are named and left out."""
+    store, judge = open_store(spec.results), planned.model
+    chat = chat_of(judge, weights)
+    works = []
+    for judge_spec, benchmark, model, fingerprint in _answered(spec, store, run, judge.name):
+        if not store.is_complete(fingerprint):
+            warn(f"{model} · {benchmark_label(benchmark)}: not judged, it is not complete")
+            continue
+        judging = Judging(
+            spec=judge_spec,
+            benchmark=benchmark_label(benchmark),
+            samples=tuple(store.cell_samples(fingerprint)),
+            render_chat=chat.render if chat else None,
+            system_prompt=judge.system_prompt,
+            think_end_token=judge.think_end_token,
+        )
+        cell = make_cell(judge, planned.checkpoint, planned.placement, judging.label, judging.settings)
+        complete = store.is_complete(cell.fingerprint)
+        cell = replace(cell, model=model)
+        works.append(CellWork(cell, judging, complete, benchmark.timeout_seconds, cluster_field(benchmark.name)))
+    return works
 
 
-def chat_of(model: ModelSpec, weights: Path) -> Chat | None:
-    """Return how ``model``'s prompts become chat turns; None where its spec asks for no template."""
-    if not model.chat_template:
-        return None
-    return Chat(
-        render=chat_renderer(weights, trust_remote_code=model.trust_remote_code, variables=model.chat_template_args),
-        tokenizer_name=model.name,
-        system_prompt=model.system_prompt,
-        fewshot_as_multiturn=model.fewshot_as_multiturn,
-    )
+def judges_of(spec: CampaignSpec) -> list[str]:
+    """Names of the models that judge, in the campaign's order."""
+    asked = {benchmark.judge.model for benchmark in spec.benchmarks if benchmark.judge}
+    return [model.name for model in spec.models if model.name in asked]
+
+
+def _answered(
+    spec: CampaignSpec, store: Store, run: str, judge: str
+) -> Iterator[tuple[JudgeSpec, BenchmarkSpec, str, str]]:
+    """(judge, benchmark, model, fingerprint) of every cell of the run that ``judge`` scores."""
+    (manifest,) = (each for each in store.campaigns(spec.name) if each["run"] == run)
+    cells = {entry["model"]: entry["cells"] for entry in manifest["models"] if "judge" not in entry}
+    for benchmark in spec.benchmarks:
+        if benchmark.judge and benchmark.judge.model == judge:
+            for model in spec.models:
+                if fingerprint := cells.get(model.name, {}).get(benchmark_label(benchmark)):
+                    yield benchmark.judge, benchmark, model.name, fingerprint

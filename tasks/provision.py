@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
 from core.campaign import CampaignSpec, FleetSpec
-from core.compiling import OPTION as EAGER_OPTION
-from core.compiling import starts_eagerly, tokens_ahead
-from core.plan import PlannedModel
-from engines.devices import cores_of
+from core.log import say
+from core.model.placement import PlannedModel
 from engines.distributed import kuberay
 from engines.distributed.cluster import Cluster, ClusterSpec, attach
-from engines.distributed.engine import DistributedEngine, service_name
+from engines.distributed.engine import service_name
 from engines.distributed.kuberay_manifest import MODEL_RESOURCE
-from engines.distributed.replica import ServiceReplica
 from engines.engine import Engine, EngineConfig, EngineInfo
-from engines.lightweight import LightweightEngine
-from engines.slots import Held
-from tasks.prepare import CellWork, loads_from_here
-from tasks.say import say
+from engines.host.slots import Held
 
 
 @asynccontextmanager
@@ -105,69 +96,6 @@ class Entered:
                 return given
         self._context.__exit__(None, None, None)
         return given
-
-
-def build_engine(
-    spec: CampaignSpec, planned: PlannedModel, config: EngineConfig, held: Held, cluster: ClusterSpec | None
-) -> Engine:
-    """Return the engine of a placement, or a replica of it, on the devices that are held for it, not yet open."""
-    if cluster is None:
-        return LightweightEngine(replace(config, devices=held.devices, cores=_cores(config, held)), held.descriptors)
-    if cluster.address is None and held.devices != cluster.devices:
-        return ServiceReplica(config, replace(cluster, devices=held.devices), held.descriptors)
-    return DistributedEngine(config, cluster, spec.policy.service_idle_seconds)
-
-
-def _cores(config: EngineConfig, held: Held) -> tuple[int, ...]:
-    """The cores of logical devices; any where vLLM was told by hand."""
-    if config.device != "cpu" or "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
-        return ()
-    return cores_of(held.devices, len(held.pool.names), os.sched_getaffinity(0))
-
-
-async def compiled_or_not(
-    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, works: Sequence[CellWork] | None
-) -> PlannedModel:
-    """Return ``planned`` to start eagerly where ``works`` are few; None stands for more than could be prepared by now."""
-    model, placement = planned.model, planned.placement
-    decide = partial(starts_eagerly, placement, model.vllm, fleet, spec.policy)
-    if works is None or decide(0) is None:  # then no number of tokens would
-        return planned
-    todo = [work.benchmark for work in works if not work.complete]
-    why = decide(await asyncio.to_thread(lambda: sum(tokens_ahead(benchmark.requests()) for benchmark in todo)))
-    if why is None:
-        return planned
-    say(f"{model.name}: {why}")
-    return replace(
-        planned,
-        model=model.model_copy(update={"vllm": {**model.vllm, EAGER_OPTION: True}}),
-        placement=replace(placement, reason=f"{placement.reason} It {why}."),
-    )
-
-
-def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, weights: Path) -> EngineConfig:
-    """Return what an engine of this placement loads, whatever its devices."""
-    model, placement = planned.model, planned.placement
-    return EngineConfig(
-        model=str(weights),
-        dtype=model.dtype,
-        max_model_len=placement.max_model_len,
-        tensor_parallel=placement.tensor_parallel,
-        pipeline_parallel=placement.pipeline_parallel,
-        trust_remote_code=model.trust_remote_code,
-        device=fleet.device,
-        gpu_memory_gb=fleet.gpu_memory_gb,
-        seed=spec.seed,
-        checkpoint=None if loads_from_here(planned, fleet) else planned.checkpoint,
-        stream=model.stream_weights,
-        extra=_extra(spec, fleet, model.vllm),
-    )
-
-
-def _extra(spec: CampaignSpec, fleet: FleetSpec, vllm: dict[str, object]) -> dict[str, object]:
-    if fleet.device == "cpu":
-        return dict(vllm)
-    return {"gpu_memory_utilization": spec.policy.gpu_memory_utilization, **vllm}
 
 
 @task(name="open engine", task_run_name="open engine of {model}", cache_policy=NO_CACHE)

@@ -15,22 +15,22 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
+from core.board.history import Drop, drops
 from core.board.text import leaderboard_rows
 from core.campaign import CampaignSpec
 from core.compare.compare import compare_store
-from core.compare.history import Drop, drops
 from core.errors import TransientError, UserError, nearest
+from core.log import warn
+from core.model.placement import Plan, PlannedModel
 from core.monitor.timeline import lanes
 from core.monitor.timeline_chart import timeline_markdown
-from core.plan import Plan, PlannedModel
 from core.report.html import report_html
 from core.report.read import read_report
 from core.results import open_store
 from core.sample import Cell
-from core.store.patience import patiently, patiently_in_thread
-from tasks.keys import artifact_key
+from core.storage.retry import patiently, patiently_in_thread
+from tasks.artifacts import artifact_key
 from tasks.retry import RETRYING
-from tasks.say import warn
 
 SCORE_DROPPED = "steelyard.score.dropped"
 BOARD_COLUMNS = [
@@ -111,7 +111,7 @@ def publish(
     """Store the run's manifest and show what came of it as Prefect artifacts. Returns the leaderboard (`core.compare.compare`).
 
     ``engines`` says whether both engines score alike, where the campaign used both (`flows.canary.check_engines`), ``estimate``
-    what the run was expected to take (`tasks.foretell`).
+    what the run was expected to take (`tasks.plan`).
     """
     store = open_store(spec.results)
     # Where models failed because the store is away, nobody wants to wait for that once more.
@@ -179,7 +179,7 @@ def publish_report(spec: CampaignSpec, run: str) -> str | None:
 def watch_scores(spec: CampaignSpec, run: str) -> list[str]:
     """Emit an event for each score that is worse than in the campaign's run before, for automations. Returns them as text.
 
-    Worse is what ``steelyard compare`` of the two runs calls so (`core.compare.history.drops`).
+    Worse is what ``steelyard compare`` of the two runs calls so (`core.board.history.drops`).
     """
     found = patiently(lambda: _drops(spec, run), spec.policy.store_patience_seconds, Event().wait)
     for drop in found:

@@ -10,10 +10,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.utilities.annotations import quote
 
-from core.adaptive import doc_of_sample, of_docs
+from core.cell_work import CellWork
+from core.compare.adaptive import doc_of_sample, of_docs
 from core.results import open_store
-from core.scoring.quality import facts_of
-from tasks.prepare import CellWork
+from core.store.quality import facts_of
 from tasks.retry import RETRYING
 
 

@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
+from core.benchmark.cell import make_cell
+from core.benchmark.prepare import prepare_cell
 from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec
-from core.canary import canary_key
-from core.cell import make_cell
-from core.checkpoint.checkpoint import read_checkpoint
-from core.placement import place
-from core.plan import PlannedModel
+from core.model.checkpoint import read_checkpoint
+from core.model.placement import PlannedModel, place
+from core.planning.canary import canary_key
 from core.sample import Sample
 from core.scoring.judge import Judging
 from core.scoring.judge_spec import JudgeSpec
-from tasks.prepare import prepare_cell
 from tests.checkpoints import write_checkpoint
 from tests.core.real_configs import real
 
@@ -139,7 +138,7 @@ def test_a_judge_s_cell_is_what_it_was() -> None:
 
 
 def test_the_canary_s_key_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.canary._version", lambda name: None)  # whichever build of vLLM is installed
+    monkeypatch.setattr("core.planning.canary._version", lambda name: None)  # whichever build of vLLM is installed
     lightweight, _ = spec({"engine": "lightweight"}, FACTS)
     distributed, _ = spec({"engine": "distributed", "tensor_parallel": 2}, FACTS)
     pair = {"lightweight": planned(lightweight), "distributed": planned(distributed)}

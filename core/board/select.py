@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, nearest
-from core.placement import GB
+from core.model.placement import GB
 from core.spec.suite import suites
 
 if TYPE_CHECKING:

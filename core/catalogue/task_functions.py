@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.python_source import parse
 from core.errors import nearest
+from core.python_source import parse
 from core.yaml_file import FunctionName, Keys
 
 # A module that calls one of these may bind names that its source does not show.

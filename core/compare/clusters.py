@@ -10,23 +10,7 @@ import json
 import logging
 from collections.abc import Iterable
 
-from core.errors import UserError
-
 log = logging.getLogger("steelyard.results")
-
-
-def cluster_field(benchmark: str) -> str | None:
-    """Return the doc field that groups a benchmark's docs, None where its YAML names none.
-
-    Raises `core.errors.UserError` where it is no name, and as `core.catalogue.find.find` does.
-    """
-    from core.catalogue import find as catalogue  # reports read no benchmark
-
-    metadata = catalogue.find(benchmark).get("metadata")
-    field = metadata.get("cluster") if isinstance(metadata, dict) else None
-    if field is not None and (not isinstance(field, str) or not field):
-        raise UserError(f"benchmark {benchmark!r}: metadata.cluster = {field!r}: name one field of its docs")
-    return field
 
 
 def cluster_keys(benchmark: str, docs: Iterable[str], field: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 A model's score on a benchmark is a mean of its docs' values (``value`` of the samples): over all docs, or over tasks that weigh
 the same however many docs they have. Which of the two, the score itself tells. A benchmark of several tasks is tested on that same
-mean, its tasks taken as given and its docs as drawn (`core.compare.statistics`): a pair's difference is that of the scores over the
+mean, its tasks taken as given and its docs as drawn (`core.scoring.statistics`): a pair's difference is that of the scores over the
 docs both answered. A score that is no such mean (perplexity, F1, nested groups of own weights) has no interval and is not
 compared.
 """
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from core.compare.clusters import cluster_keys
 from core.compare.paired import compact_letters, compare_paired, holm
-from core.compare.statistics import LEVEL, Floats, Weights, estimate, interval
 from core.errors import StoreError, StoreUnreachableError
 from core.results import Store
+from core.scoring.statistics import LEVEL, Floats, Weights, estimate, interval
 from core.tables import ranked
 
 if TYPE_CHECKING:

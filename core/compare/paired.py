@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.compare.statistics import (
+from core.scoring.statistics import (
     LEVEL,
     ROUNDING,
     Floats,
@@ -69,13 +69,13 @@ def compare_paired(
     level: float = LEVEL,
     seed: int = 0,
 ) -> PairedComparison:
-    """Compare two models' values [docs], NaN where one has none; further arguments as in `core.compare.statistics.estimate`.
+    """Compare two models' values [docs], NaN where one has none; further arguments as in `core.scoring.statistics.estimate`.
 
     The test follows from the values, two-sided each time:
 
     - 0 and 1, no clusters, every doc of one weight: McNemar's exact test, on the docs where the two differ. The interval is Bonett
       and Price's (2012): Wald's with one doc more on either side. Close to the border the two may disagree; the test decides.
-    - otherwise Student's t on the differences with the standard error of `core.compare.statistics`, by docs or clusters,
+    - otherwise Student's t on the differences with the standard error of `core.scoring.statistics`, by docs or clusters,
     - unless the mean cannot be taken as normal: fewer than 30 docs (clusters), or, up to 5,000, not more than 25 times the squared
       skewness of their contributions. Then the signs of the differences are flipped, a cluster's together: in all ways up to 14
       docs (clusters), beyond in 9,999 to 99,999 random ones drawn with ``seed``. The interval holds every difference that this test

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core.request import doc_of
@@ -67,3 +69,32 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+Listener = Callable[[Progress], None]
+
+
+_listeners: list[Listener] = []
+
+
+_lock = threading.Lock()
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Have ``listener`` hear of all progress in this process. It is called from several threads and must not block."""
+    with _lock:
+        _listeners.append(listener)
+    try:
+        yield
+    finally:
+        with _lock:
+            _listeners.remove(listener)
+
+
+def tell(progress: Progress) -> None:
+    """Tell every listener."""
+    with _lock:
+        listeners = list(_listeners)
+    for listener in listeners:
+        listener(progress)

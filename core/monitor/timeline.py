@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -173,3 +175,28 @@ def _minus(intervals: Sequence[Interval], taken: Sequence[Interval]) -> list[Int
 
 def _length(intervals: Iterable[Interval]) -> float:
     return sum(ended - started for started, ended in intervals)
+
+
+class Timeline:
+    """The phases of one model (`core.monitor.timeline.PHASES`). Any thread may add to it."""
+
+    def __init__(self, model: str = "", part: str = "benchmarks", engine: str = "") -> None:
+        self._of = (model, part, engine)
+        self._spans: list[Span] = []
+
+    @contextmanager
+    def span(self, phase: str, benchmark: str = "") -> Iterator[None]:
+        """Take down the time within the block, however it ends."""
+        started = time.time()
+        try:
+            yield
+        finally:
+            self._spans.append(Span(*self._of, phase, benchmark, started, time.time()))
+
+    def plan(self, starts: float, ends: float) -> None:
+        """Take down when the model was expected to have devices."""
+        self._spans.append(Span(*self._of, PLAN, "", starts, ends))
+
+    def spans(self) -> list[Span]:
+        """Return what was taken down so far, in order of ending."""
+        return list(self._spans)

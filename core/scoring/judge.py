@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.compare.repeats import spread
-from core.compare.statistics import estimate
 from core.errors import SteelyardError
 from core.request import Generate, Generated, Request, Response, Sampling
 from core.sample import Sample, Score, Scoring
-from core.scoring.judge_spec import JudgeSpec
+from core.scoring.judge_spec import JudgeSpec, render
 from core.scoring.reasoning import split_reasoning, whole_texts
+from core.scoring.statistics import estimate, spread
 
 METRIC, FILTER = "judge", "verdict"
 
@@ -24,14 +23,6 @@ METRIC, FILTER = "judge", "verdict"
 def judged_label(benchmark: str, judge: str) -> str:
     """Name a benchmark as scored by a judge."""
     return f"{benchmark}@{judge}"
-
-
-def render(template: str, values: Mapping[str, Any]) -> str:
-    """Fill in a prompt. Answers are data: they are never taken for a template. Raises `jinja2.TemplateError`."""
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(keep_trailing_newline=False)
-    return environment.from_string(template).render(values)
 
 
 def parse_verdict(text: str, spec: JudgeSpec) -> float | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from core.spec.strict import Strict
+from core.strict import Strict
 
 DEFAULT_PROMPT = """\
 Rate how well the answer below meets the request, from {{low}} (useless) to {{high}} (could not be better).
@@ -47,7 +48,7 @@ class JudgeSpec(Strict):
     def _renders(cls, value: str) -> str:
         from jinja2 import TemplateError
 
-        from core.scoring.judge import render
+        pass
 
         try:
             render(value, {"prompt": "", "answer": "", "target": "", "doc": {}, "low": 0, "high": 1})
@@ -78,3 +79,11 @@ class JudgeSpec(Strict):
     def identity(self) -> dict[str, Any]:
         """Everything but the judge's name that decides a verdict."""
         return self.model_dump(exclude={"model"})
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Fill in a prompt. Answers are data: they are never taken for a template. Raises `jinja2.TemplateError`."""
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(keep_trailing_newline=False)
+    return environment.from_string(template).render(values)

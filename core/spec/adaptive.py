@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from core.spec.strict import Strict
+from core.strict import Strict
 
 
 class AdaptiveSpec(Strict):

@@ -23,7 +23,7 @@ from core.errors import nearest
 from core.scoring.judge_spec import JudgeSpec
 from core.spec.adaptive import AdaptiveSpec
 from core.spec.kuberay import KubeRaySpec
-from core.spec.strict import Strict
+from core.strict import Strict
 
 LONGEST_PATH, LONGEST_PART = 4000, 255  # what file systems take
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -11,7 +11,7 @@ from core.spec.suite import is_path
 def absolute_paths(spec: CampaignSpec) -> CampaignSpec:
     """Return ``spec`` with local paths of models, task YAMLs, the mirror and results made absolute; it names and means the same.
 
-    Hub ids and URIs stay as they are; what a hub id is, `core.checkpoint.files.open_files` decides the same way.
+    Hub ids and URIs stay as they are; what a hub id is, `core.model.files.open_files` decides the same way.
     """
     return spec.model_copy(
         update={

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.request import Response
+from core.storage.storage import Storage, path_part
 from core.store.schema import RESPONSES, decode, encode, responses_of, responses_table
-from core.store.storage import Storage, path_part
 
 
 def write_answers(storage: Storage, campaign: str, run: str, engine: str, responses: Iterable[Response]) -> None:
@@ -23,7 +23,7 @@ def read_answers(storage: Storage, campaign: str, run: str, engine: str) -> list
 
 
 def write_finding(storage: Storage, key: str, finding: Mapping[str, Any]) -> None:
-    """Store what a canary set said, as JSON values, under its `core.canary.canary_key`."""
+    """Store what a canary set said, as JSON values, under its `core.planning.canary.canary_key`."""
     storage.put(_finding_path(key), json.dumps(finding, indent=2).encode())
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from core.errors import StoreError
 from core.sample import Cell, Score, Scoring
+from core.storage.storage import Storage, path_part
 from core.store.schema import (
     READABLE,
     SAMPLES,
@@ -33,7 +34,6 @@ from core.store.schema import (
     scores_table,
 )
 from core.store.shards import SHARD_NAME
-from core.store.storage import Storage, path_part
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 COMMIT_KEY = b"steelyard.commit"

@@ -30,8 +30,8 @@ from typing import Any
 import psutil
 
 from core.errors import StoreError
+from core.storage.storage import Storage
 from core.store.commit import FINGERPRINT
-from core.store.storage import Storage
 
 LEASE_SCHEMA = "1"  # a lease of another version is one nonetheless: what it says of its holder stays
 EXPIRES_SECONDS = 60.0  # after a holder's last sign of life

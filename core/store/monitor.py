@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from core.errors import StoreError
 from core.monitor.readings import Reading
+from core.storage.storage import Storage, path_part
 from core.store.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, decode, encode
-from core.store.storage import Storage, path_part
 
 FILE_SECONDS = 60.0
 UNSENT_FILES = 60  # kept while the storage fails: an hour's

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from core.errors import StoreError
 from core.request import Response
+from core.storage.storage import Storage
 from core.store.schema import RESPONSES, decode, encode, responses_of, responses_table
-from core.store.storage import Storage
 
 SHARD_NAME = re.compile(r"[0-9a-f]{16}-[0-9]{5,}\.parquet")
 
@@ -57,10 +57,10 @@ def compact(storage: Storage, folder: str, responses: Sequence[Response], shards
 
 
 class Sink(Protocol):
-    """What takes shards: a `core.store.storage.Storage`, or a `core.store.spool.Spool` before one."""
+    """What takes shards: a `core.storage.storage.Storage`, or a `core.store.spool.Spool` before one."""
 
     def put_new(self, path: str, data: bytes) -> bool:
-        """See `core.store.storage.Storage.put_new`."""
+        """See `core.storage.storage.Storage.put_new`."""
         ...
 
 

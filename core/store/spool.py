@@ -23,13 +23,13 @@ from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 
 from core.errors import StoreError, StoreUnreachableError, UserError
 from core.redact import redact
+from core.storage.local import LocalStorage
+from core.storage.open import open_storage
+from core.storage.retry import FIRST_WAIT, LONGEST_WAIT, WAITS
+from core.storage.storage import Storage
 from core.store.commit import shards_folder
 from core.store.lease import process_is_gone, this_process
-from core.store.local import LocalStorage
-from core.store.open import open_storage
-from core.store.patience import FIRST_WAIT, LONGEST_WAIT, WAITS
 from core.store.shards import SHARD_NAME
-from core.store.storage import Storage
 
 NOTE = "spool.json"
 MB = 10**6

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from core.monitor.timeline import Span
+from core.storage.storage import Storage, path_part
 from core.store.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, decode, encode
-from core.store.storage import Storage, path_part
 
 log = logging.getLogger("steelyard.results")
 

@@ -10,9 +10,9 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from core.errors import EngineDiedError
-from core.replicas import weight
+from core.model.replicas import weight
 from core.request import Request, Response
-from engines.order import key_of
+from engines.session.order import key_of
 from engines.stop import Stop
 
 TOGETHER = 128  # weight; an engine makes one prefill of a prompt for up to 128 choices
@@ -20,7 +20,7 @@ TOGETHER = 128  # weight; an engine makes one prefill of a prompt for up to 128 
 
 @dataclass(eq=False)
 class Taker:
-    """An engine as who deals sees it: the weight (`core.replicas.weight`) and the portions that it has in flight."""
+    """An engine as who deals sees it: the weight (`core.model.replicas.weight`) and the portions that it has in flight."""
 
     load: int = field(default=0, init=False)
     portions: int = field(default=0, init=False)
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def rank(self) -> int:
-        """Where the next request goes among those of other runs, lower ones first; see `engines.order.key_of`."""
+        """Where the next request goes among those of other runs, lower ones first; see `engines.session.order.key_of`."""
         return key_of(self._requests[0])[0]
 
     def take(self, size: int) -> list[Request]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import EngineDiedError, UserError
-from core.faults.ladder import Fault, Step, kind_of
+from core.planning.ladder import Fault, Step, kind_of
 from engines.bench.slot import Slot
 from engines.engine import Engine, EngineInfo
 

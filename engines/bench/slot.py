@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.errors import EngineDiedError
-from core.faults.ladder import Fault, kind_of
+from core.planning.ladder import Fault, kind_of
 from core.request import Request, Response
 from engines.bench.dealing import Portion, Run, Taker
 from engines.bench.isolation import POISON_DEATHS, Isolation, Stall
 from engines.engine import Engine
-from engines.tokens import failed
+from engines.session.tokens import failed
 
 POISON = "poison request"
 Build = Callable[[Mapping[str, Any]], Engine]  # with vLLM's arguments that are advised, as often as need be

@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from core.errors import EngineDiedError, UserError
-from core.faults.ladder import Fault, Step
+from core.model.replicas import CHOICES_PER_DOC
 from core.monitor.readings import add_up
-from core.replicas import CHOICES_PER_DOC
+from core.planning.ladder import Fault, Step
 from core.request import Request, Response
 from engines.bench.dealing import Portion, Run, deal
 from engines.bench.isolation import POISON_DEATHS, Isolation, Stall
@@ -44,7 +44,7 @@ class Supervisor:
     """An `engines.engine.Engine` over those of ``sources``, all of one model; further ones may come and go.
 
     ``open`` returns once one is loaded; the others take part from when they are. ``decide`` says what is done about each fault
-    (`core.faults.ladder`): an engine is started again in its slot, or the slot is lost; what it had not answered goes back to the
+    (`core.planning.ladder`): an engine is started again in its slot, or the slot is lost; what it had not answered goes back to the
     queue. Only when all are lost does every call raise `core.errors.EngineDiedError`. A request that engines die of is answered
     with an error, or ends its run where it costs a slot. An engine that has requests and shows no progress for ``stall_seconds``
     by ``clock`` is closed, which counts as its death. Each engine has ``in_flight`` generations at once; None gives it whole runs.
@@ -93,7 +93,7 @@ class Supervisor:
 
     @property
     def waiting(self) -> int:
-        """Docs (`core.replicas.docs_of`) that no engine has begun yet."""
+        """Docs (`core.model.replicas.docs_of`) that no engine has begun yet."""
         with self._change:
             return sum(run.waiting for run in self._runs) // CHOICES_PER_DOC
 

@@ -1,4 +1,4 @@
-"""The distributed engine's own process: ``python -m engines.distributed.client_process FD``; see `engines.process_server`.
+"""The distributed engine's own process: ``python -m engines.distributed.client_process FD``; see `engines.process.server`.
 
 Finds or starts the cluster, finds or creates the model's service, and passes requests and responses on.
 """
@@ -26,13 +26,13 @@ from engines.distributed.engine import CLOSE_SECONDS, Opening, service_name
 from engines.distributed.lease import RENEW_SECONDS
 from engines.distributed.ray_node import RayNode, start_node
 from engines.distributed.service import CONTROLS_AT_ONCE, NAMESPACE, RUNS_AT_ONCE, ModelService
-from engines.process_server import STATS_SECONDS, run_server
+from engines.process.server import STATS_SECONDS, run_server
 
 FIND_SECONDS = 120.0  # a service that is just ending is waited for
 
 
 class RemoteSession:
-    """One client of one model service; see `engines.process_server.EngineSession`."""
+    """One client of one model service; see `engines.process.server.EngineSession`."""
 
     def __init__(self, opening: Opening, cluster: Cluster) -> None:
         self.facts: dict[str, Any] = {}

@@ -20,11 +20,11 @@ from typing import cast
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 
 from core.errors import EngineDiedError, UserError
-from engines.cpu_platform import ASKED_BY
-from engines.devices import INHERITED, visible_names
 from engines.distributed import runtime
 from engines.distributed.runtime import Line, LocalSpec
-from engines.process_engine import child_environment
+from engines.host.names import INHERITED, visible_names
+from engines.process.engine import child_environment
+from engines.session.cpu_platform import ASKED_BY
 
 REACH_SECONDS = 5.0
 TRIES = 3  # a keeper that is just ending hangs up; the next one is ours
@@ -79,7 +79,7 @@ class Cluster:
 def attach(spec: ClusterSpec, service: str, held: Sequence[int] = ()) -> Cluster:
     """Find the cluster or start it; until `Cluster.leave` it ends with this process.
 
-    One that is started takes over the slots ``held`` (`engines.slots`).
+    One that is started takes over the slots ``held`` (`engines.host.slots`).
 
     Raises `core.errors.UserError` for an address that does not answer, `core.errors.EngineDiedError` with the cause where a
     local cluster does not start.
@@ -209,7 +209,13 @@ def _line_to_keeper(local: LocalSpec, held: Sequence[int]) -> Line:
             listener.bind(str(path))
             listener.listen()
             subprocess.Popen(
-                [sys.executable, "-m", "engines.distributed.keeper", str(listener.fileno()), json.dumps(asdict(local))],
+                [
+                    sys.executable,
+                    "-m",
+                    "engines.distributed.cluster_daemon",
+                    str(listener.fileno()),
+                    json.dumps(asdict(local)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines.distributed.cluster import ClusterSpec, driver_environment
 from engines.engine import EngineConfig
-from engines.process_engine import ProcessEngine, child_environment
+from engines.process.engine import ProcessEngine, child_environment
 
 CLOSE_SECONDS = 60.0  # the model's end, then the cluster's
 

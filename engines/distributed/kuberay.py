@@ -18,7 +18,7 @@ from importlib.metadata import version
 from typing import Any
 
 from core.errors import EngineDiedError, SteelyardError, UserError
-from core.placement import Placement
+from core.model.placement import Placement
 from core.redact import redact
 from core.spec.kuberay import KubeRaySpec
 from engines.distributed.kube_api import ConflictError, KubeApi, NotFoundError, connect

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.errors import CannotPlaceError
-from core.placement import Placement
+from core.model.placement import Placement
 from core.spec.kuberay import KubeRaySpec
 
 API_VERSION = "ray.io/v1"

@@ -10,9 +10,9 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from core.checkpoint.facts import Checkpoint
-from core.checkpoint.weights import fetch_checkpoint, has_weights
 from core.errors import UserError
+from core.model.facts import Checkpoint
+from core.model.weights import fetch_checkpoint, has_weights
 from engines.engine import FETCHING, EngineConfig
 
 
@@ -20,7 +20,7 @@ def on_every_node(config: EngineConfig) -> EngineConfig:
     """Return ``config`` as all nodes with GPUs can load it, whatever of it they have.
 
     vLLM fetches from the hub by itself. From S3 each node gets all but the weights, and where these are not streamed vLLM's workers
-    get them (`engines.node_loader`): only they know which nodes the model is on.
+    get them (`engines.session.node_loader`): only they know which nodes the model is on.
 
     Raises `core.errors.UserError` for a directory that is not on all nodes, and where nodes would keep what they fetch in
     different places.

@@ -1,4 +1,4 @@
-"""One Ray node as a child process: ``ray start`` behind `engines.guard`, so that it ends with whoever started it."""
+"""One Ray node as a child process: ``ray start`` behind `engines.process.guard`, so that it ends with whoever started it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from engines.process_log import quote_log
+from engines.process.log import quote_log
 
 START_SECONDS = 120.0
 STARTED = "Ray runtime started"
@@ -40,7 +40,7 @@ async def start_node(arguments: Sequence[str], log: Path, environment: Mapping[s
     """
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *arguments]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "engines.guard", *command),
+        *(sys.executable, "-m", "engines.process.guard", *command),
         stdin=asyncio.subprocess.PIPE,  # held open: the guard ends with us
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

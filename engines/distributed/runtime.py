@@ -8,17 +8,14 @@ import json
 import os
 import secrets
 import socket
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import EngineDiedError, UserError
-
-PATH_BYTES = 100  # a Unix socket's path may have 107
+from core.errors import EngineDiedError
+from engines.host.folder import directory
 
 
 @dataclass(frozen=True)
@@ -38,24 +35,6 @@ class LocalSpec:
         """What the cluster is found by: clusters on other devices are other clusters."""
         text = f"{self.device}-" + "+".join("-".join(node) for node in self.nodes)
         return text if len(text) <= 24 else f"{self.device}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def directory() -> Path:
-    """This user's own directory for sockets and the token; ``STEELYARD_RUNTIME`` where that is set.
-
-    Raises `core.errors.UserError` where it is somebody else's: who writes there could have us run their code.
-    """
-    named = os.environ.get("STEELYARD_RUNTIME")
-    usual = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    path = Path(named) if named else Path(usual) / f"steelyard-{os.getuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise UserError(f"STEELYARD_RUNTIME = {str(path)!r}: not a directory of yours; name one that is")
-    path.chmod(0o700)
-    if len(os.fsencode(path)) + 30 > PATH_BYTES:
-        raise UserError(f"STEELYARD_RUNTIME = {str(path)!r}: too long for sockets; name a shorter path")
-    return path
 
 
 def socket_path(key: str) -> Path:

@@ -21,10 +21,10 @@ from core.request import Request, Response
 from engines.distributed.lease import LEASE_SECONDS, Leases
 from engines.distributed.nodes import on_every_node
 from engines.engine import EngineConfig
-from engines.process_log import quote_log
+from engines.process.log import quote_log
 
 if TYPE_CHECKING:
-    from engines.vllm_io import Session
+    from engines.session.session import Session
 
 NAMESPACE = "steelyard"
 FLUSH_SECONDS = 0.02  # responses that finish within this time travel as one object
@@ -133,7 +133,7 @@ class ModelService:
             del self._runs[client, run]
 
     async def _load(self) -> dict[str, Any]:
-        from engines.vllm_io import Session
+        from engines.session.session import Session
 
         try:
             config = await asyncio.to_thread(on_every_node, self._config)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark import Benchmark, load_benchmark
+from core.benchmark.benchmark import Benchmark, load_benchmark
 from core.campaign import BenchmarkSpec, DatasetsSpec
 from tests.core.tasks.rows import DATA
 

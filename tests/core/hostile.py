@@ -94,7 +94,7 @@ FAKES = {
     ),
     "verdicts in our own words": (
         """
-        from core.sandbox.wire import HEADER
+        from core.scoring.sandbox.wire import HEADER
         import json, os
         for message in [["done", None]] * 9 + [["done", True]] * 9:
             data = json.dumps(message).encode()
@@ -136,7 +136,7 @@ FAKES = {
         "AssertionError: wrong",
     ),
     "the encoder replaced": (
-        "import core.sandbox.wire as wire\nwire.encode = lambda value, lend: True\ndef answer(n): return 0",
+        "import core.scoring.sandbox.wire as wire\nwire.encode = lambda value, lend: True\ndef answer(n): return 0",
         "'bool' object is not callable",
     ),
     "a message that is none": (
@@ -145,7 +145,7 @@ FAKES = {
     ),
     "a message that nests": (
         """
-        from core.sandbox.wire import HEADER
+        from core.scoring.sandbox.wire import HEADER
         import os, sys
         data = b"[" * 1000000
         os.write(int(sys.argv[1]), HEADER.pack(len(data)) + data)
@@ -154,7 +154,7 @@ FAKES = {
     ),
     "a function of its choice": (
         """
-        from core.sandbox.wire import HEADER
+        from core.scoring.sandbox.wire import HEADER
         import json, os, sys
         data = json.dumps(["done", ["named", "builtins", "exit"]]).encode()
         os.write(int(sys.argv[1]), HEADER.pack(len(data)) + data)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from hypothesis import strategies as st
 
-from core.schedule.jobs import Device, Job, Node, Option, fits, runnable
-from core.schedule.order import SchedulingPolicy
-from core.schedule.simulate import Simulated, Span
-from core.schedule.state import Arrived, Ended, Start, State, after, started
-from core.schedule.step import decide
+from core.planning.schedule.jobs import Device, Job, Node, Option, fits, runnable
+from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.simulate import Simulated, Span
+from core.planning.schedule.state import Arrived, Ended, Start, State, after, started
+from core.planning.schedule.step import decide
 
 
 def node(name: str = "n0", gpus: int = 8, kind: str = "H100", memory_gb: float = 80, *, links: bool = True) -> Node:

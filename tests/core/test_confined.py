@@ -11,9 +11,9 @@ import pytest
 from core.errors import StoreError, UserError
 from core.results import open_store
 from core.spec.file import read_spec_file
-from core.store.local import LocalStorage
-from core.store.open import open_storage
-from core.store.storage import within
+from core.storage.local import LocalStorage
+from core.storage.open import open_storage
+from core.storage.storage import within
 from core.yaml_file import YamlFault, read_task_yaml
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.benchmark import load_benchmark
+from core.benchmark.benchmark import load_benchmark
 from core.benchmarks.hooks import assertion_program, code_of, humaneval_rows, pass_at_k_results, run_assertions
 from core.campaign import BenchmarkSpec
 from core.errors import UserError

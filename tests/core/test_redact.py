@@ -141,9 +141,7 @@ def test_log_records_are_made_without_them(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_logs_are_clean_wherever_flows_run() -> None:
-    script = (
-        "import tasks.say, logging; logging.warning('a %s', 'b' * 20); print(logging.getLogRecordFactory().redacts)"
-    )
+    script = "import core.log, logging; logging.warning('a %s', 'b' * 20); print(logging.getLogRecordFactory().redacts)"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={"MY_SECRET": "b" * 20, "PATH": ""},

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from core.campaign import CampaignSpec
-from core.spec.strict import Strict
+from core.strict import Strict
 
 Path = tuple[str | int, ...]
 # Of each kind, what it is not. YAML can say all of it.

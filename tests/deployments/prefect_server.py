@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from engines.orphan import ends_with_us
+from engines.process.guard import ends_with_us
 from tests.prefect_events import drain
 
 START_SECONDS = 60

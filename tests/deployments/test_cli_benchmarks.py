@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.catalogue.find import bundled, entries
+from core.benchmark.find import bundled, entries
 from core.spec.suite import suites
 
 Run = Callable[..., tuple[int, str, str]]

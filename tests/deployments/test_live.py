@@ -7,9 +7,8 @@ import pytest
 from rich.console import Console
 
 import deployments.live
-from core.monitor.progress import Progress
+from core.monitor.progress import Progress, tell
 from deployments.live import Bars, shown
-from tasks.progress import tell
 
 
 def cell(**changes: object) -> Progress:

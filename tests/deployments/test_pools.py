@@ -17,8 +17,8 @@ from prefect.states import Cancelling
 from core.campaign import load_spec
 from core.monitor.summary import engines_alive
 from core.results import open_store
+from core.storage.open import open_storage
 from core.store.monitor import read_monitor
-from core.store.open import open_storage
 from deployments.deploy import deploy
 from tests import models
 from tests.deployments.prefect_server import PrefectServer, prefect_server, worker
@@ -76,7 +76,7 @@ def await_(what: Callable[[], Any], seconds: float) -> Any:
 
 
 def engines(before: dict[int, psutil.Process]) -> list[psutil.Process]:
-    return [each for each in started_since(before) if "engines.lightweight_process" in each.cmdline()]
+    return [each for each in started_since(before) if "engines.process.lightweight_process" in each.cmdline()]
 
 
 @pytest.mark.vllm

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.benchmark import Chat, load_benchmark
+from core.benchmark.benchmark import Chat, load_benchmark
+from core.benchmark.chat import chat_renderer, image_token
+from core.benchmark.images import encode_image
+from core.benchmark.load import load_tasks
 from core.benchmarks.shapes import draw
 from core.campaign import BenchmarkSpec
-from core.catalogue import find as catalogue
-from core.chat import chat_renderer, image_token
-from core.images import encode_image
 from core.request import Generate, Generated, Request, Sampling
 from engines.engine import Engine
 from tests.engines.conftest import WINDOW
@@ -48,7 +48,7 @@ def answers_as_the_harness_does(engine: Engine, model: Path, harness: Any, *, ch
     benchmark = load_benchmark(
         BenchmarkSpec(name=NAME, limit=DOCS), chat=template, seed=0, image_token=lambda: image_token(model)
     )
-    task = catalogue.load_tasks(NAME)[0][NAME]
+    task = load_tasks(NAME)[0][NAME]
     task.build_all_requests(
         limit=DOCS,
         apply_chat_template=chat,

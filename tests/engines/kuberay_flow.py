@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.placement import Placement
+from core.model.placement import Placement
 from core.spec.kuberay import KubeRaySpec
 from engines.distributed.kuberay import provision
 from engines.distributed.kuberay_manifest import cluster_name

@@ -9,7 +9,7 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 from core.request import Generated, Request, Response
-from engines.process_server import run_server
+from engines.process.server import run_server
 
 hoard: list[Any] = []
 

@@ -75,7 +75,7 @@ def test_is_kept_and_found_again(before: dict[int, psutil.Process]) -> None:
 def test_a_killed_keeper_takes_its_cluster_along(before: dict[int, psutil.Process]) -> None:
     cluster = attach(ONE, "m")
     started = started_since(before)
-    (keeper,) = [process for process in started if "engines.distributed.keeper" in process.cmdline()]
+    (keeper,) = [process for process in started if "engines.distributed.cluster_daemon" in process.cmdline()]
     keeper.kill()
     assert gone(started, 60)
     cluster.leave(0)

@@ -14,15 +14,15 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from core.checkpoint.checkpoint import read_checkpoint
-from core.checkpoint.weights import fetch_checkpoint
 from core.errors import UserError
+from core.model.checkpoint import read_checkpoint
+from core.model.weights import fetch_checkpoint
 from deployments.local_s3 import S3Server
-from engines.cpu_platform import ASKED_BY
 from engines.distributed.cluster import ClusterSpec
 from engines.distributed.engine import DistributedEngine
 from engines.distributed.ray_node import STARTED, free_port
 from engines.engine import EngineConfig
+from engines.session.cpu_platform import ASKED_BY
 from tests.checkpoints import write_checkpoint
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
@@ -56,7 +56,7 @@ def node(arguments: list[str], environment: dict[str, str], around: list[str]) -
     """A Ray node with one logical GPU, started by the command ``around``."""
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     common = ["--node-ip-address=127.0.0.1", "--num-gpus=1", f"--ray-client-server-port={free_port()}"]
-    command = [sys.executable, "-m", "engines.guard", *around, *ray, *common, *arguments]
+    command = [sys.executable, "-m", "engines.process.guard", *around, *ray, *common, *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as process:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engines.tokens import Prefill, Span
+from engines.session.tokens import Prefill, Span
 
 NAN = math.nan
 
@@ -31,7 +31,7 @@ PREFILL = Prefill((5, 6, 7), (Span(0, (5, 6, 7, 9), 1),))
 
 
 def test_numbers_are_scored() -> None:
-    from engines.vllm_params import add_up, has_nan, read_rows, swallowed
+    from engines.session.params import add_up, has_nan, read_rows, swallowed
 
     found = output([[-1.0, -0.5], [-2.0, -2.0]], [-0.1, -3.0])
     rows = read_rows(PREFILL, found)
@@ -43,7 +43,7 @@ def test_numbers_are_scored() -> None:
 
 @pytest.mark.parametrize("prompt", [[[NAN, NAN], [-2.0, -0.5]], [[NAN] * 2] * 2])
 def test_what_is_no_number_is_no_row(prompt: list[list[float]]) -> None:
-    from engines.vllm_params import has_nan, read_rows
+    from engines.session.params import has_nan, read_rows
 
     found = output(prompt, [-0.1, -3.0])
     assert read_rows(PREFILL, found) is None
@@ -51,7 +51,7 @@ def test_what_is_no_number_is_no_row(prompt: list[list[float]]) -> None:
 
 
 def test_a_step_without_a_number_is_no_score() -> None:
-    from engines.vllm_params import add_up, has_nan, read_rows
+    from engines.session.params import add_up, has_nan, read_rows
 
     found = output([[-1.0, -0.5], [-2.0, -0.5]], [-0.1, NAN])
     rows = read_rows(PREFILL, found)
@@ -61,14 +61,14 @@ def test_a_step_without_a_number_is_no_score() -> None:
 
 
 def test_rows_of_cached_positions_tell_nothing() -> None:
-    from engines.vllm_params import has_nan
+    from engines.session.params import has_nan
 
     assert not has_nan(output([[NAN, NAN], [-2.0, -0.5]], [-0.1, -3.0], cached=2))
 
 
 def test_what_the_cache_swallowed_is_a_prefill_of_its_own() -> None:
     """Cached are the tokens 5 and 6, so nothing predicts 6; 7 is predicted by 6, which is cached too."""
-    from engines.vllm_params import read_rows, swallowed
+    from engines.session.params import read_rows, swallowed
 
     found = output([[NAN, NAN], [NAN, NAN]], [-0.1, -3.0], cached=2)
     assert read_rows(PREFILL, found) == []
@@ -79,7 +79,7 @@ def test_what_the_cache_swallowed_is_a_prefill_of_its_own() -> None:
 
 
 def test_nothing_is_swallowed_before_the_first_scored_position() -> None:
-    from engines.vllm_params import read_rows, swallowed
+    from engines.session.params import read_rows, swallowed
 
     later = Prefill((5, 6, 7), (Span(0, (5, 6, 7, 9), 2),))
     found = output([[NAN, NAN], [-2.0, -0.5]], [-0.1, -3.0], cached=1)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from engines.engine import Engine
-from engines.lightweight import LightweightEngine, start_process
-from engines.process_child import Child
+from engines.process.child import Child
+from engines.process.lightweight import LightweightEngine, start_process
 from tests.engines import contract
-from tests.engines.test_lightweight import config
+from tests.engines.process.test_lightweight import config
 
 INTERPRETED = Path(__file__).resolve().parents[1] / "triton_interpreted"
 

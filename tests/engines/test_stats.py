@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import EngineDiedError
 from engines.engine import EngineConfig
-from engines.lightweight import LightweightEngine
+from engines.process.lightweight import LightweightEngine
 from tests.scripted_engine import ScriptedEngine
 
 
@@ -21,7 +21,7 @@ def manager() -> Any:
     """vLLM's own distribution of figures to loggers, as `AsyncLLM` makes it for `EngineStats`, with two engine cores."""
     from vllm.v1.metrics.loggers import StatLoggerManager
 
-    from engines.vllm_stats import EngineStats
+    from engines.session.stats import EngineStats
 
     return StatLoggerManager(None, [0, 1], [EngineStats], enable_default_loggers=False)
 

@@ -12,14 +12,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from core.campaign import ModelSpec
-from core.checkpoint.checkpoint import read_checkpoint
-from core.checkpoint.facts import Checkpoint
-from core.checkpoint.weights import fetch_checkpoint
 from core.errors import UserError
+from core.model.checkpoint import read_checkpoint
+from core.model.facts import Checkpoint
+from core.model.weights import fetch_checkpoint
 from deployments.demo_model import write_llama
-from engines import vllm_arguments
 from engines.engine import EngineConfig
-from engines.lightweight import LightweightEngine
+from engines.process.lightweight import LightweightEngine
+from engines.session import arguments as vllm_arguments
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
 

@@ -3,8 +3,6 @@ from typing import Any
 
 import pytest
 
-import flows.evaluate_model
-import tasks.warm
 from tests.checkpoints import write_checkpoint
 from tests.flows.scripted import BENCHMARKS, Engines
 
@@ -18,13 +16,13 @@ def prefect_server(prefect_harness: None) -> None:
 def nothing_prewarmed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripted engines take no process."""
     if request.node.get_closest_marker("vllm") is None:
-        monkeypatch.setattr(tasks.warm, "prewarmed", lambda device: None)
+        monkeypatch.setattr("engines.process.lightweight.prewarmed", lambda device: None)
 
 
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
     engines = Engines()
-    monkeypatch.setattr(flows.evaluate_model, "build_engine", engines.build)
+    monkeypatch.setattr("engines.bench.bench.build_engine", engines.build)
     return engines
 
 

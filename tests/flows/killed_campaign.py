@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import flows.evaluate_model
-import tasks.warm
+import engines.bench.bench
 from engines.engine import Engine
-from engines.process_engine import ProcessEngine, child_environment
+from engines.process.engine import ProcessEngine, child_environment
 from flows.campaign import campaign
 
 SECONDS = float(sys.argv[2])
@@ -36,5 +35,5 @@ def build(spec: Any, planned: Any, config: Any, held: Any, cluster: Any) -> Engi
 
 if __name__ == "__main__":
     tasks.warm.prewarmed = lambda device: None  # type: ignore[assignment, return-value]
-    flows.evaluate_model.build_engine = build
+    engines.bench.bench.build_engine = build
     campaign(json.loads(Path(sys.argv[1]).read_text()))

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from core.request import Generate, Generated, Request, Response, Scored
-from engines.slots import Held
+from engines.host.slots import Held
 from tests.scripted_engine import ScriptedEngine
 
 LIMIT = 6

@@ -12,7 +12,7 @@ from core.monitor.timeline import lanes
 from core.request import Generated, Request, Response, Scored
 from core.results import open_store
 from flows.campaign import CampaignFailedError, campaign
-from tasks.keys import artifact_key
+from tasks.artifacts import artifact_key
 from tests.flows.scripted import BENCHMARKS, LIMIT, Engines, answer
 
 

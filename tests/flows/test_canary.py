@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-import flows.evaluate_model
-from core.canary import BENCHMARK
+from core.planning.canary import BENCHMARK
 from core.request import Request, Response, Scored
 from core.results import open_store
-from engines.slots import Held
+from engines.host.slots import Held
 from flows.campaign import campaign
 from tests.flows.scripted import BENCHMARKS, answer, no_cluster
 from tests.scripted_engine import ScriptedEngine
@@ -48,8 +47,8 @@ class TwoEngines:
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> TwoEngines:
     engines = TwoEngines()
-    monkeypatch.setattr(flows.evaluate_model, "build_engine", engines.build)
-    monkeypatch.setattr(flows.evaluate_model, "provisioned", no_cluster)
+    monkeypatch.setattr("engines.bench.bench.build_engine", engines.build)
+    monkeypatch.setattr("tasks.provision.provisioned", no_cluster)
     return engines
 
 

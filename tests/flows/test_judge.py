@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from core.compare.statistics import interval
 from core.errors import UserError
 from core.request import Generate, Generated, Request, Response
 from core.results import open_store
+from core.scoring.statistics import interval
 from flows.campaign import CampaignFailedError, campaign
 from flows.rescore import rescore
 from tests.flows.scripted import LIMIT, Engines, answer

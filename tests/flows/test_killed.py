@@ -18,8 +18,8 @@ import pytest
 from prefect.settings import get_current_settings
 
 from core.results import open_store
-from engines.process_engine import child_environment
-from engines.slots import DevicePool, holders
+from engines.host.slots import DevicePool, holders
+from engines.process.engine import child_environment
 from flows.campaign import campaign
 from tests.flows.scripted import BENCHMARKS
 from tests.processes import nothing_left, running, started_since

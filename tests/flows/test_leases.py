@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-import flows.evaluate_model
 from core.errors import EngineDiedError
 from core.request import Request, Response
 from core.results import open_store
-from core.store.open import open_storage
-from engines.slots import DevicePool, Held, holders
-from engines.vllm_arguments import known_arguments
+from core.storage.open import open_storage
+from engines.host.slots import DevicePool, Held, holders
+from engines.session.arguments import known_arguments
 from flows.campaign import CampaignFailedError, campaign
 from tests.checkpoints import write_checkpoint
 from tests.flows.scripted import LIMIT, answer
@@ -55,8 +54,8 @@ class Machines:
 def machines(monkeypatch: pytest.MonkeyPatch) -> Machines:
     machines = Machines()
     known_arguments()  # CPython 3.11 parses Python in one thread at a time; two campaigns are two processes elsewhere
-    monkeypatch.setattr(flows.evaluate_model, "build_engine", machines.build)
-    monkeypatch.setattr(flows.evaluate_model, "IMPORT_SECONDS", 0.0)
+    monkeypatch.setattr("engines.bench.bench.build_engine", machines.build)
+    monkeypatch.setattr("flows.cells.IMPORT_SECONDS", 0.0)
     return machines
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-import flows.evaluate_model
 from core.request import Request, Response
 from core.results import open_store
-from core.store.open import open_storage
+from core.storage.open import open_storage
 from core.store.spool import upload
 from deployments.local_s3 import local_s3
 from flows.campaign import CampaignFailedError, campaign
@@ -41,7 +40,7 @@ def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outage]:
 
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(flows.evaluate_model, "IMPORT_SECONDS", 0.0)
+    monkeypatch.setattr("flows.cells.IMPORT_SECONDS", 0.0)
     return {
         "name": "outage",
         "models": [str(write_checkpoint(tmp_path / "model", 0))],

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-import flows.evaluate_model
 import tasks.prepare
+from core.cell_work import CellWork
 from core.errors import UserError
 from core.monitor.timeline import lanes
 from core.request import Request, Response
 from core.results import open_store
 from core.sample import Scoring
-from engines.slots import DevicePool, holders
+from engines.host.slots import DevicePool, holders
 from flows.campaign import CampaignFailedError, campaign
-from tasks.prepare import CellWork
 from tests.flows.scripted import LIMIT, Engines, answer
 
 SECONDS = 60
@@ -26,7 +25,7 @@ SECONDS = 60
 @pytest.fixture
 def one_model(spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A campaign whose engine does not wait for a process that imports vLLM."""
-    monkeypatch.setattr(flows.evaluate_model, "IMPORT_SECONDS", 0.0)
+    monkeypatch.setattr("flows.cells.IMPORT_SECONDS", 0.0)
     return {**spec, "models": spec["models"][:1], "fleet": {**spec["fleet"], "gpus": 1}}
 
 
@@ -36,7 +35,7 @@ def preparing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[CellWork],
     real = tasks.prepare.prepare_cell
 
     def install(see: Callable[[CellWork], CellWork]) -> None:
-        monkeypatch.setattr(tasks.prepare, "prepare_cell", lambda *arguments: see(real(*arguments)))
+        monkeypatch.setattr("tasks.prepare.prepare_cell", lambda *arguments: see(real(*arguments)))
 
     return install
 

@@ -10,11 +10,10 @@ import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-import flows.evaluate_model
 from core.errors import EngineDiedError
 from core.request import Request, Response
 from core.results import open_store
-from engines.slots import DevicePool, Held, holders
+from engines.host.slots import DevicePool, Held, holders
 from flows.campaign import CampaignFailedError, campaign
 from tests.flows.scripted import BENCHMARKS, LIMIT, answer, no_cluster
 from tests.scripted_engine import ScriptedEngine
@@ -44,8 +43,8 @@ class Failing:
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
     found = Failing()
-    monkeypatch.setattr(flows.evaluate_model, "build_engine", found.build)
-    monkeypatch.setattr(flows.evaluate_model, "provisioned", no_cluster)
+    monkeypatch.setattr("engines.bench.bench.build_engine", found.build)
+    monkeypatch.setattr("tasks.provision.provisioned", no_cluster)
     return found
 
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-import flows.evaluate_model
 from core.errors import EngineDiedError
 from core.request import Request, Response
 from core.results import open_store
-from engines.slots import DevicePool, holders
+from engines.host.slots import DevicePool, holders
 from flows.campaign import campaign
 from tests.flows.scripted import LIMIT, Engines, answer
 from tests.scripted_engine import ScriptedEngine
@@ -43,7 +42,7 @@ class Replicas(Engines):
 @pytest.fixture
 def replicas(monkeypatch: pytest.MonkeyPatch) -> Replicas:
     found = Replicas()
-    monkeypatch.setattr(flows.evaluate_model, "build_engine", found.build)
+    monkeypatch.setattr("engines.bench.bench.build_engine", found.build)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Models get devices as `core.schedule.step` decides, and what was expected of them is stored beside what they took."""
+"""Models get devices as `core.planning.schedule.step` decides, and what was expected of them is stored beside what they took."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 
 import flows.campaign
-import flows.evaluate_model
 import tasks.prepare
-from core.cost.expected import Expected
+from core.cell_work import CellWork
 from core.monitor.timeline import lanes
+from core.planning.cost.expected import Expected
 from core.results import open_store
-from engines.slots import folder, ledger
+from engines.host.slots import folder, ledger
 from flows.campaign import campaign
-from tasks.foretell import Forecast
-from tasks.prepare import CellWork
+from tasks.plan import Forecast
 from tests.flows.scripted import BENCHMARKS, LIMIT, Engines
 from tests.waiting import until
 
@@ -58,8 +57,8 @@ def test_a_long_model_that_is_ready_later_goes_first(
 
     forecast = Forecast({"first": Expected(10, 5, 20, 2, 0, 0), "second": Expected(100, 50, 200, 2, 0, 0)})
     monkeypatch.setattr(flows.campaign, "foretell", lambda spec, plan: forecast)
-    monkeypatch.setattr(flows.evaluate_model, "build_engine", noted)
-    monkeypatch.setattr(tasks.prepare, "prepare_cell", prepared)
+    monkeypatch.setattr("engines.bench.bench.build_engine", noted)
+    monkeypatch.setattr("tasks.prepare.prepare_cell", prepared)
     result = campaign({**spec, "fleet": {**spec["fleet"], "gpus": 1}})
     assert order == ["second", "first"]
     assert set(result.leaderboard["docs"]) == {LIMIT}

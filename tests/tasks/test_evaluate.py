@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from core.benchmark import load_benchmark
+from core.benchmark.benchmark import load_benchmark
 from core.campaign import BenchmarkSpec
+from core.cell_work import CellWork
 from core.errors import EngineDiedError, SteelyardError
 from core.monitor.progress import Progress
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell
-from tasks.control import CancelledByUserError, Control
-from tasks.evaluate import Bench, run_cell
+from engines.bench.answering import Answering, run_cell
+from engines.control import CancelledByUserError, Control
 from tasks.evaluate import store as store_cell
-from tasks.prepare import CellWork
 from tests.core.store_parts import make_scoring
 from tests.scripted_engine import ScriptedEngine
 
@@ -52,7 +52,7 @@ def silent(progress: Progress) -> None:
 
 def test_progress_is_told_up_to_the_end(results: str) -> None:
     told: list[Progress] = []
-    run_cell(Bench(opened(answer), results, Control()), work(), told.append)
+    run_cell(Answering(opened(answer), results, Control()), work(), told.append)
     assert told[-1].done == told[-1].docs == LIMIT
     assert told[-1].ended
     assert told[-1].tokens == 6 * LIMIT
@@ -69,7 +69,9 @@ def test_a_paused_model_asks_nothing_until_it_is_resumed_and_nothing_twice(resul
 
     engine = opened(pauses_in_the_middle)
     outcome: list[Any] = []
-    thread = threading.Thread(target=lambda: outcome.append(run_cell(Bench(engine, results, control), work(), silent)))
+    thread = threading.Thread(
+        target=lambda: outcome.append(run_cell(Answering(engine, results, control), work(), silent))
+    )
     thread.start()
     assert paused.wait(30)
     thread.join(0.3)
@@ -91,7 +93,7 @@ def test_a_cancelled_model_keeps_what_it_answered(results: str) -> None:
 
     engine = opened(cancels)
     with pytest.raises(CancelledByUserError, match="stored"):
-        run_cell(Bench(engine, results, control), work(), silent)
+        run_cell(Answering(engine, results, control), work(), silent)
     assert len(open_store(results).responses(FINGERPRINT)) == 3
 
 
@@ -105,9 +107,9 @@ def test_a_benchmark_whose_time_is_over_fails_and_keeps_what_it_answered(results
 
     engine = opened(hangs)
     with pytest.raises(SteelyardError, match=r"timeout_seconds = 0\.5 are over with 5 of 8 requests to go"):
-        run_cell(Bench(engine, results, Control()), work(timeout_seconds=0.5), silent)
+        run_cell(Answering(engine, results, Control()), work(timeout_seconds=0.5), silent)
     assert len(open_store(results).responses(FINGERPRINT)) == 3
-    run = run_cell(Bench(opened(answer), results, Control()), work(timeout_seconds=60), silent)
+    run = run_cell(Answering(opened(answer), results, Control()), work(timeout_seconds=60), silent)
     assert run.resumed == 3
 
 
@@ -119,11 +121,11 @@ def test_an_engine_that_leaves_requests_unanswered_is_named(results: str) -> Non
     engine = Forgetful(answer)
     engine.open()
     with pytest.raises(EngineDiedError, match="1 of 8 requests were not answered"):
-        run_cell(Bench(engine, results, Control()), work(), silent)
+        run_cell(Answering(engine, results, Control()), work(), silent)
 
 
 def test_the_record_keeps_what_groups_the_benchmarks_docs(results: str) -> None:
-    bench = Bench(opened(answer), results, Control())
+    bench = Answering(opened(answer), results, Control())
     asyncio.run(store_cell.fn(work(cluster="question"), make_scoring(), {"seconds": 1.0}, bench, "m"))
     record = open_store(results).commit_record(FINGERPRINT)
     assert record is not None

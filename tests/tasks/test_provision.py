@@ -11,10 +11,13 @@ import fsspec
 import pytest
 
 from core.campaign import CampaignSpec, FleetSpec, load_spec
-from core.plan import PlannedModel, plan_model
+from core.cell_work import CellWork
+from core.model.eager import compiled_or_not
+from core.model.placement import PlannedModel, loads_from_here
+from core.planning.plan import plan_model
 from core.request import Generate, Request, Sampling
-from tasks.prepare import CellWork, loads_from_here
-from tasks.provision import Entered, compiled_or_not, engine_config
+from engines.bench.bench import engine_config
+from tasks.provision import Entered
 from tests.checkpoints import write_checkpoint
 from tests.core.store_parts import make_cell
 

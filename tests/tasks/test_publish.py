@@ -11,7 +11,7 @@ from prefect.artifacts import Artifact
 import tasks.publish
 from core.campaign import load_spec
 from core.results import open_store
-from tasks.keys import artifact_key
+from tasks.artifacts import artifact_key
 from tasks.publish import publish, publish_report, watch_scores
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from core.benchmark import load_benchmark
+from core.benchmark import find as catalogue
+from core.benchmark.benchmark import load_benchmark
 from core.benchmarks import shapes
 from core.benchmarks.generate import files
 from core.benchmarks.hooks import pass_at_k
 from core.campaign import BenchmarkSpec
-from core.catalogue import find as catalogue
 from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Scored
 
 DOCS = {"steelyard_arithmetic": 240, "steelyard_facts": 230, "steelyard_letters": 230, "steelyard_prose": 24}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.catalogue.find import entries, find
+from core.benchmark.find import entries, find
 from core.catalogue.index import harness_folder, harness_index
 from core.catalogue.task_rules import Known, faults_of
 from core.catalogue.task_yaml import check_yaml, read_yaml

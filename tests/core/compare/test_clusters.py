@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from core.compare.clusters import cluster_field, cluster_keys
+from core.benchmark.find import cluster_field
+from core.compare.clusters import cluster_keys
 from core.errors import UserError
 
 

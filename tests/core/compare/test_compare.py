@@ -13,9 +13,9 @@ import pytest
 
 from core.compare.compare import PAIR_COLUMNS, Comparison, compare, compare_store, not_compared
 from core.compare.paired import compare_paired
-from core.compare.statistics import estimate, interval, wilson
 from core.results import LEADERBOARD_COLUMNS, open_store
 from core.sample import Scoring
+from core.scoring.statistics import estimate, interval, wilson
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 
 TOLERANCE = 1e-9

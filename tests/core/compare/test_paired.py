@@ -20,7 +20,7 @@ from core.compare.paired import (
     mcnemar,
     share_letter,
 )
-from core.compare.statistics import estimate
+from core.scoring.statistics import estimate
 
 NAN = math.nan
 TOLERANCE = 1e-9

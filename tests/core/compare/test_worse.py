@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from core.board.history import drops, history
 from core.compare.between import compare_sides
-from core.compare.history import drops, history
 from core.results import Store, open_store
 from core.sample import Cell, Sample, Score, Scoring
 

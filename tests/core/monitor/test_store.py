@@ -15,9 +15,9 @@ from core.errors import StoreError, UserError
 from core.monitor.prometheus import Exporter, serve_prometheus
 from core.monitor.readings import Monitor, Reading
 from core.monitor.summary import engines_alive
-from core.store.local import LocalStorage
+from core.storage.local import LocalStorage
+from core.storage.open import open_storage
 from core.store.monitor import MONITOR, MonitorWriter, monitor_path, monitor_table, read_monitor
-from core.store.open import open_storage
 from core.store.schema import decode, encode
 
 READINGS = [

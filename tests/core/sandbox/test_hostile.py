@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from core.sandbox.sandbox import Limits, Outcome, Program, run_programs
+from core.scoring.sandbox.sandbox import Limits, Outcome, Program, run_programs
 from tests.core.hostile import ANSWER, FAKES, TESTS
 from tests.core.hostile_harms import ANSWERS, BOMBS, HARM, HARMS
 

@@ -9,12 +9,12 @@ from functools import partial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.schedule.bound import lower_bound
-from core.schedule.jobs import Job, Node, runnable
-from core.schedule.order import SchedulingPolicy
-from core.schedule.rivals import policies
-from core.schedule.simulate import simulate
-from core.schedule.step import decide, timetable
+from core.planning.schedule.bound import lower_bound
+from core.planning.schedule.jobs import Job, Node, runnable
+from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.rivals import policies
+from core.planning.schedule.simulate import simulate
+from core.planning.schedule.step import decide, timetable
 from tests.core.scheduling import campaigns, check_devices, node, option, state_of
 
 POLICY = SchedulingPolicy()

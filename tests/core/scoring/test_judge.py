@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from core.benchmark.rescore import asked
 from core.campaign import load_spec
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Generated, Response
 from core.sample import Cell, Sample
 from core.scoring.judge import Judging, parse_verdict
 from core.scoring.judge_spec import JudgeSpec
-from core.scoring.rescore import asked
 
 SPEC = JudgeSpec(model="wise")
 ANSWERS = tuple(

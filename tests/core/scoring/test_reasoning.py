@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.benchmark import load_benchmark
+from core.benchmark.benchmark import load_benchmark
 from core.campaign import BenchmarkSpec
 from core.request import Generate, Generated
 from core.scoring.reasoning import cut, split_reasoning

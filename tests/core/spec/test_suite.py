@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from core.benchmark.find import entries, find
 from core.campaign import CampaignSpec, load_spec
-from core.catalogue.find import entries, find
 from core.catalogue.index import harness_index
 from core.catalogue.task_yaml import check_yaml
 from core.errors import UserError

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from core.storage.open import open_storage
+from core.storage.storage import Storage
 from core.store.lease import Lessee, Watch, holder_path, lease_path, read_leases
-from core.store.open import open_storage
-from core.store.storage import Storage
 
 CELL = "a" * 64
 SECONDS = 30
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 HOLDER = """
 import sys
 from core.store.lease import Lessee
-from core.store.open import open_storage
+from core.storage.open import open_storage
 lessee = Lessee(open_storage(sys.argv[1]), {"model": "m"})
 print(lessee.acquire("a" * 64), flush=True)
 sys.stdin.read()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from core.errors import StoreUnreachableError
-from core.store.s3 import S3Storage
+from core.storage.s3 import S3Storage
 from deployments.local_s3 import S3Server
 from tests.s3_proxy import Door, door_to
 

@@ -18,7 +18,7 @@ import pytest
 
 from core.errors import StoreError, UserError
 from core.results import Store, open_store
-from core.store.s3 import S3Storage
+from core.storage.s3 import S3Storage
 from core.store.spool import NOTE, Spool, SpoolPlan, left_behind, spool_root, upload
 from deployments.local_s3 import S3Server, local_s3
 from tests.core.store_parts import METADATA, make_cell, make_responses, make_scoring
@@ -230,7 +230,7 @@ import sys
 from pathlib import Path
 from core.results import open_store
 from core.store.spool import Spool, SpoolPlan
-from core.store.s3 import S3Storage
+from core.storage.s3 import S3Storage
 from tests.core.store.test_spool import write
 store = open_store(sys.argv[1])
 write(store, Spool(S3Storage(store.uri), SpoolPlan(Path(sys.argv[2]), 1e9, 60.0), {"model": "m"}))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from core.planning.schedule.turns import Demand
 from core.request import Generate, Response, Sampling
-from core.schedule.turns import Demand
 from engines.bench.supervisor import Supervisor
 from engines.distributed.cluster import ClusterSpec, local_clusters
 from engines.distributed.replica import ServiceReplica
-from engines.slots import DevicePool, holders
-from engines.tickets import Ticket
+from engines.host.queue import Ticket
+from engines.host.slots import DevicePool, holders
 from tests.engines.test_distributed import config
 from tests.waiting import until
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import EngineDiedError
-from core.faults.ladder import Fault, Step
+from core.planning.ladder import Fault, Step
 from core.request import Generate, Generated, Request, Response, Sampling
 from engines.bench.slot import POISON, Build
 from engines.bench.supervisor import Supervisor

@@ -11,19 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import engines.process_engine
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import engines.process_engine
 from core.errors import EngineDiedError
-from core.faults.ladder import Fault, Step, kind_of
+from core.planning.ladder import Fault, Step, kind_of
 from core.request import Generate, Generated, Request, Response, Sampling
 from engines.bench.slot import POISON
 from engines.bench.supervisor import Supervisor
 from engines.engine import Engine, EngineInfo
-from engines.process_engine import ProcessEngine, child_environment
-from engines.process_log import oom_kills
+from engines.process.engine import ProcessEngine, child_environment
+from engines.process.log import oom_kills
 from engines.stop import Stop
 from tests.processes import gone, group_of
 from tests.scripted_engine import ScriptedEngine

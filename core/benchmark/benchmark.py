@@ -1,0 +1,314 @@
+"""Dataset manager: a benchmark gives requests and turns responses into scores, as lm-evaluation-harness would.
+
+Its task side (YAML format, few-shot, filters, metrics, aggregation) is used as it is; what runs the model is ours. This file and
+`core.benchmark.find` alone know its API (0.4.13).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.benchmark import find as catalogue
+from core.benchmark.code_metrics import loads_code_eval, runs_in_sandbox
+from core.benchmark.datasets.call import Loaded
+from core.benchmark.datasets.route import Route
+from core.benchmark.images import hold_images, identities, images_of, in_parts, task_asks_images
+from core.benchmark.load import LOADING, load_tasks
+from core.benchmark.rows import drawn_shots, rows_digest
+from core.benchmark.sampling import sampling_of
+from core.benchmark.scoring import primary_key, read_scores, recall, request_id, score_docs, whole_answer
+from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
+from core.errors import SteelyardError, UserError
+from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
+from core.sample import Sample, Score, Scoring
+from core.scoring.reasoning import cut, split_reasoning
+from core.scoring.sandbox.sandbox import check_sandbox, unsafe_code_allowed
+from core.scoring.statistics import spread
+
+BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
+MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
+# Where rows come from; which rows they were is in the digest.
+PLACE_FIELDS = (
+    "custom_dataset",
+    "dataset_path",
+    "dataset_name",
+    "dataset_kwargs",
+    "generation_kwargs",
+    "num_fewshot",
+    "repeats",
+)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """How prompts become chat turns. ``render(messages, add_generation_prompt=True)`` applies the checkpoint's template."""
+
+    render: Callable[..., str]
+    tokenizer_name: str
+    system_prompt: str | None = None
+    fewshot_as_multiturn: bool = True
+
+
+def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> None:
+    """Find the benchmark without loading its dataset. Raises `core.errors.UserError` where it is not there or cannot run here."""
+    catalogue.find(spec.name)
+    leaves = catalogue.leaves_of(spec.name) if spec.adaptive or not allow_unsafe_code else []
+    if spec.adaptive and len(leaves) > 1:
+        raise UserError(
+            f"benchmark {spec.name!r} has {len(leaves)} tasks, whose scores are not one mean over docs: drop its adaptive, or "
+            "list the tasks as benchmarks of their own"
+        )
+    for leaf in [] if allow_unsafe_code else leaves:
+        config = leaf.config or {}
+        if (config.get("metadata") or {}).get("runs_code") or loads_code_eval(config):
+            check_sandbox()
+        elif config.get("unsafe_code"):
+            raise _unsafe(leaf.name)
+
+
+def _unsafe(name: str) -> UserError:
+    return UserError(
+        f"benchmark {name!r} runs model-written code in the harness itself, outside any sandbox: "
+        "use one whose metric is code_eval, as humaneval and mbpp, or set allow_unsafe_code: true"
+    )
+
+
+def load_benchmark(
+    spec: BenchmarkSpec,
+    *,
+    chat: Chat | None,
+    seed: int,
+    allow_unsafe_code: bool = False,
+    think_end_token: str | None = None,
+    image_token: Callable[[], str] | None = None,
+    datasets: DatasetsSpec | None = None,
+) -> Benchmark:
+    """Load datasets and build every prompt of a benchmark.
+
+    Few-shot numbers follow lm-eval: a task whose own config says 0 stays at 0. With ``think_end_token`` the task's own stop strings
+    end the answer, not the reasoning before it. ``image_token`` gives what marks an image in a prompt without chat template; None
+    says that the model takes no images. ``datasets`` says where rows come from. Raises `core.errors.UserError` where the benchmark
+    cannot be loaded.
+    """
+    check_benchmark(spec, allow_unsafe_code=allow_unsafe_code)
+    with unsafe_code_allowed(allow_unsafe_code):  # code_eval tries itself when it is loaded
+        route = Route(datasets, spec.dataset_revision)
+        tasks, groups = load_tasks(spec.name, route)
+    if spec.fewshot_sampler is not None:
+        for name, task in tasks.items():
+            _show_first(spec, name, task)
+    shots = {name: drawn_shots(task) for name, task in tasks.items()}
+    for name, task in tasks.items():
+        if task.get_config("unsafe_code") and not (allow_unsafe_code or runs_in_sandbox(task)):
+            raise _unsafe(name)
+        if spec.num_fewshot is not None and task.get_config("num_fewshot") != 0:
+            task.set_config(key="num_fewshot", value=spec.num_fewshot)
+        elif task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        if spec.repeats is not None:
+            task.set_config(key="repeats", value=spec.repeats)
+        task.set_fewshot_seed(seed=seed)
+        images = task_asks_images(name, task, takes_images=image_token is not None)
+        try:
+            with LOADING:
+                # Some tasks draw from the module's generator while they build prompts.
+                random.seed(seed)
+                task.build_all_requests(
+                    limit=spec.limit,
+                    system_instruction=chat.system_prompt if chat else None,
+                    apply_chat_template=chat is not None,
+                    fewshot_as_multiturn=bool(chat and chat.fewshot_as_multiturn),
+                    chat_template=in_parts(chat.render) if chat and images else chat and chat.render,
+                    tokenizer_name=chat.tokenizer_name if chat else "",
+                )
+        except Exception as error:  # whatever a task's own templates and functions raise
+            reason = next(iter(str(error).splitlines()), "")
+            raise UserError(
+                f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {type(error).__name__}: {reason}"
+            ) from error
+        if images:
+            hold_images(task.instances, image_token() if image_token and not chat else None)
+    return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded))
+
+
+def _show_first(spec: BenchmarkSpec, name: str, task: Any) -> None:
+    """Have a task show the first few-shot examples of their split to every doc."""
+    from lm_eval.api.samplers import get_sampler
+
+    if getattr(task, "sampler", None) is None:
+        raise UserError(
+            f"benchmark {spec.name!r}: {name!r} chooses its few-shot examples by itself: leave its fewshot_sampler out"
+        )
+    task.sampler = get_sampler("first_n")(task.sampler.fewshot_docs()[:MOST_FIRST], rnd=None)
+
+
+class Benchmark:
+    """A loaded benchmark: one or more lm-eval tasks with their prompts."""
+
+    def __init__(
+        self,
+        spec: BenchmarkSpec,
+        tasks: dict[str, Any],
+        groups: dict[str, Any],
+        chat: Chat | None,
+        seed: int,
+        allow_unsafe_code: bool,
+        think_end_token: str | None,
+        shots: Mapping[str, Mapping[int, Any]],
+        datasets: tuple[Loaded, ...],
+    ) -> None:
+        self.label = benchmark_label(spec)
+        self.datasets = datasets
+        self._spec, self._tasks, self._groups = spec, tasks, groups
+        self._allow_unsafe_code, self._think_end_token = allow_unsafe_code, think_end_token
+        self._scoring = threading.Lock()  # lm-eval keeps responses on its instances
+        self.docs = sum(len({instance.doc_id for instance in task.instances}) for task in tasks.values())
+        self.settings: dict[str, Any] = {
+            "tasks": {name: self._task_settings(name, task, shots[name]) for name, task in sorted(tasks.items())},
+            "groups": _digest({name: group.to_dict() for name, group in groups.items()}) if groups else None,
+            "limit": spec.limit,
+            "seed": seed,
+            "sampling": spec.sampling.model_dump(exclude_none=True),
+            "system_prompt": chat.system_prompt if chat else None,
+            # Named where it is set, so that no other fingerprint changes.
+            **({"fewshot_sampler": spec.fewshot_sampler} if spec.fewshot_sampler else {}),
+        }
+
+    def requests(self) -> list[Request]:
+        """Return every request, ids ``<task>/<doc>/<request of the doc>/<repeat>``, in the benchmark's order."""
+        return [request for name, task in self._tasks.items() for request in self._requests_of(name, task)]
+
+    def recall(self, samples: Iterable[Sample]) -> dict[str, Response]:
+        """Return the responses that stored samples were made from, by request id; those of failed samples are missing."""
+        by_task: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            by_task[sample.task].append(sample)
+        found: dict[str, Response] = {}
+        for name, task in self._tasks.items():
+            found |= recall(name, task, by_task[name], self._think_end_token)
+        return found
+
+    def score(self, responses: Mapping[str, Response]) -> Scoring:
+        """Turn responses by request id into samples, task scores and group scores.
+
+        A doc with a response missing or failed is a sample with its error and counts in no score. Raises
+        `core.errors.SteelyardError` where a task has no doc left to score.
+        """
+        from lm_eval.evaluator_utils import _process_results
+
+        samples: list[Sample] = []
+        answers: list[list[float]] = []
+        accumulated: dict[str, Any] = {}
+        with self._scoring, unsafe_code_allowed(self._allow_unsafe_code):
+            for name, task in self._tasks.items():
+                split = self._split if self._think_end_token else whole_answer
+                scored, raw, single = score_docs(name, task, responses, split)
+                samples += scored
+                answers += single
+                if not raw:
+                    raise SteelyardError(f"{name}: no doc could be scored; the first said: {scored[0].error}")
+                accumulated[name] = {"task": task, "raw_metrics": raw, "logged_samples": []}
+            results = _process_results(accumulated, self._groups, BOOTSTRAP_ITERATIONS)
+        scores: list[Score] = []
+        primary: dict[str, Score] = {}
+        for name, acc in accumulated.items():
+            better = acc["task"].higher_is_better() or {}
+            counts = {f"{metric},{filter_}": len(values) for (metric, filter_), values in acc["raw_metrics"].items()}
+            found = read_scores(
+                name, results.metrics[name], counts, better, primary_key(acc["task"], acc["raw_metrics"])
+            )
+            scores += found
+            primary[name] = next(score for score in found if score.primary)
+        for name, group in self._groups.items():
+            metrics = results.metrics.get(name, {})
+            keys = [key for key in metrics if "," in key and "_stderr," not in key]
+            if not group.has_aggregation or not keys:
+                continue
+            counts = dict.fromkeys(keys, metrics.get("sample_len", 0))
+            better = next(iter(accumulated.values()))["task"].higher_is_better() or {}
+            found = read_scores(name, metrics, counts, better, keys[0], group=True)
+            scores += found
+            primary[name] = next(score for score in found if score.primary)
+        headline = self._headline(primary)
+        if headline not in scores:
+            scores.append(headline)
+        return Scoring(tuple(samples), tuple(scores), headline, spread(answers))
+
+    def _headline(self, primary: dict[str, Score]) -> Score:
+        for name in (self._spec.name, *self._groups):
+            if name in primary:
+                return primary[name]
+        leaves = [primary[name] for name in self._tasks]
+        if len(leaves) == 1:
+            return leaves[0]
+        return Score(
+            task=self.label,
+            metric=f"mean of {leaves[0].metric}",
+            filter=leaves[0].filter,
+            value=sum(score.value for score in leaves) / len(leaves),
+            stderr=None,
+            docs=sum(score.docs for score in leaves),
+            higher_is_better=leaves[0].higher_is_better,
+            primary=True,
+            group=True,
+        )
+
+    def _requests_of(self, name: str, task: Any) -> Iterable[Request]:
+        for instance in task.instances:
+            for repeat in range(instance.repeats or 1):
+                yield self._request(request_id(name, instance, repeat), instance, repeat)
+
+    def _request(self, key: str, instance: Any, repeat: int) -> Request:
+        arguments = instance.args
+        if instance.request_type == "generate_until":
+            sampling = sampling_of(arguments[1], self._spec.sampling)
+            if repeat and sampling.seed is not None:  # or every repeat would be the same
+                sampling = replace(sampling, seed=sampling.seed + repeat)
+            if self._think_end_token:  # they may well stand in the reasoning; `_split` applies them to the answer
+                sampling = replace(sampling, until=())
+            return Generate(key, arguments[0], sampling, tuple(image.png for image in images_of(instance)))
+        if instance.request_type == "loglikelihood":
+            return Loglikelihood(key, arguments[0], arguments[1])
+        return LoglikelihoodRolling(key, arguments[0])
+
+    def _stops(self, task: Any) -> list[tuple[str, ...]]:
+        generations = (instance for instance in task.instances if instance.request_type == "generate_until")
+        return [sampling_of(instance.args[1], self._spec.sampling).until for instance in generations]
+
+    def _split(self, instance: Any, text: str) -> tuple[str, str]:
+        reasoning, answer = split_reasoning(text, self._think_end_token or "")
+        return reasoning, cut(answer, sampling_of(instance.args[1], self._spec.sampling).until)
+
+    def _task_settings(self, name: str, task: Any, shots: Mapping[int, Any]) -> dict[str, Any]:
+        """Everything of one task that changes outputs or scores; the digest covers each prompt and target as built."""
+        from importlib.metadata import version
+
+        config = {key: value for key, value in task.dump_config().items() if key not in PLACE_FIELDS}
+        config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}  # a path
+        docs: dict[int, Any] = {instance.doc_id: instance.doc for instance in task.instances}
+        return {
+            # With reasoning they are in no request.
+            **({"until": _digest(self._stops(task))} if self._think_end_token else {}),
+            "version": task.VERSION,
+            "num_fewshot": task.get_config("num_fewshot"),
+            "repeats": task.get_config("repeats"),
+            "config": _digest(config),
+            "rows": rows_digest(docs.values(), shots.values()),
+            "prompts": _digest(identities(self._requests_of(name, task), task.instances)),
+            "targets": _digest([str(task.doc_to_target(doc)) for doc in docs.values()]),
+            "harness": version("lm-eval"),
+        }
+
+
+def _digest(value: Any) -> str:
+    """Hash JSON-like values; where an object prints its address, the address is left out."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode()).hexdigest()

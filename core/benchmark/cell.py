@@ -1,0 +1,85 @@
+"""Identity of work: what fixes a cell's outputs, and the fingerprint made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from core.benchmark.datasets.call import Loaded
+from core.campaign import ModelSpec
+from core.model.facts import Checkpoint
+from core.model.placement import Placement
+from core.sample import Cell
+
+# vLLM arguments that change speed or memory, not outputs.
+SPEED_ONLY = frozenset(
+    {
+        "block_size",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "download_dir",
+        "enable_chunked_prefill",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "limit_mm_per_prompt",
+        "load_format",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "max_parallel_loading_workers",
+        "mm_encoder_tp_mode",
+        "mm_processor_cache_gb",
+        "mm_processor_cache_type",
+        "swap_space",
+    }
+)
+
+
+def make_cell(
+    model: ModelSpec,
+    checkpoint: Checkpoint,
+    placement: Placement,
+    benchmark: str,
+    benchmark_settings: Mapping[str, Any],
+    datasets: Sequence[Loaded] = (),
+) -> Cell:
+    """Build the cell of one model and one loaded benchmark.
+
+    Engine, tensor parallel and the names a person gave are left out of the fingerprint: the same checkpoint under the same
+    settings is the same cell, whoever asks. ``benchmark_settings`` is `core.benchmark.benchmark.Benchmark.settings`; ``datasets``, where its
+    rows came from, is described only: the rows themselves are in the settings.
+    """
+    settings: dict[str, Any] = {
+        "checkpoint": checkpoint.identity,
+        "dtype": checkpoint.dtype if model.dtype == "auto" else model.dtype,
+        "max_model_len": placement.max_model_len,
+        "chat_template": model.chat_template,
+        "system_prompt": model.system_prompt,
+        "fewshot_as_multiturn": model.chat_template and model.fewshot_as_multiturn,
+        "vllm": output_arguments(model),
+        "benchmark": dict(benchmark_settings),
+    }
+    # Named where they are set, so that a new field changes no fingerprint of those who do not use it.
+    for name in ("trust_remote_code", "think_end_token", "chat_template_args"):
+        if value := getattr(model, name):
+            settings[name] = value
+    # Kept for people, outside the hash: a revision's name may change while its content does not.
+    described = {**settings, "source": checkpoint.source, "revision": checkpoint.revision}
+    if datasets:
+        described["datasets"] = [asdict(dataset) for dataset in datasets]
+    return Cell(fingerprint=fingerprint(settings), model=model.name, benchmark=benchmark, settings=described)
+
+
+def output_arguments(model: ModelSpec) -> dict[str, Any]:
+    """Return the vLLM arguments of a model that change outputs, sorted by name."""
+    return {key: value for key, value in sorted(model.vllm.items()) if key not in SPEED_ONLY}
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Hash JSON values to 64 hex digits, whatever the order of keys."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

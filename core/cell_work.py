@@ -1,0 +1,52 @@
+"""From core/benchmark/benchmark.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core.request import Request, Response
+from core.sample import Cell, Sample, Scoring
+from core.spec.adaptive import AdaptiveSpec
+
+
+class Askable(Protocol):
+    """What a cell is made of: requests, and scores from their responses."""
+
+    @property
+    def label(self) -> str:
+        """Name in results."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What fixes prompts and scores, for the cell's fingerprint."""
+        ...
+
+    def requests(self) -> list[Request]:
+        """Return every request."""
+        ...
+
+    def score(self, responses: Mapping[str, Response]) -> Scoring:
+        """Turn responses by request id into samples and scores."""
+        ...
+
+    def recall(self, samples: Iterable[Sample]) -> dict[str, Response]:
+        """Return the responses that stored samples were made from, by request id; those of failed samples are missing."""
+        ...
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """A cell, the benchmark it answers and how long that may take; ``complete`` where the store holds it already.
+
+    ``cluster`` is the doc field that groups its docs; with ``adaptive`` fewer docs may do.
+    """
+
+    cell: Cell
+    benchmark: Askable
+    complete: bool
+    timeout_seconds: float | None = None
+    cluster: str | None = None
+    adaptive: AdaptiveSpec | None = None

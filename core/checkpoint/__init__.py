@@ -1,1 +1,0 @@
-"""What a checkpoint is: config, headers, files, weights."""

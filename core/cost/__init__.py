@@ -1,1 +1,0 @@
-"""What campaigns take and took: seconds, GPU-hours, money."""

@@ -1,0 +1,210 @@
+"""What a campaign will take, before it runs: seconds, GPU-hours and money, with intervals. And its jobs for the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, PolicySpec
+from core.errors import CannotPlaceError
+from core.model.facts import Checkpoint
+from core.model.placement import GB, Placement, Plan, place
+from core.planning.cost.history import History
+from core.planning.cost.model import CostModel, Estimate, Tokens, learn, setup_of
+from core.planning.cost.workload import Workload, expected_tokens, workload
+from core.planning.schedule.fleet_file import NodeGroup, group_of, nodes_of
+from core.planning.schedule.jobs import Job, Node, Option, runnable
+from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.state import Arrived, State, after
+from core.planning.schedule.step import choose, timetable
+
+Triple = tuple[float, float, float]  # low, median, high
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A model in one placement on one kind of GPU, with what it is expected to take."""
+
+    kind: str
+    placement: Placement
+    load: Estimate
+    work: Estimate
+    memory_gb: float  # on each GPU
+
+    @property
+    def seconds(self) -> Triple:
+        """Load and work together; their errors are taken to go the same way."""
+        load, work = self.load, self.work
+        return load.low + work.low, load.value + work.value, load.high + work.high
+
+    def option(self, which: int = 1) -> Option:
+        """For the scheduler, at the low (0), median (1) or high (2) end."""
+        load, work = self.load, self.work
+        return Option(
+            kind=self.kind,
+            work_seconds=(work.low, work.value, work.high)[which],
+            load_seconds=(load.low, load.value, load.high)[which],
+            tensor_parallel=self.placement.tensor_parallel,
+            stages=self.placement.stages,
+            memory_gb=self.memory_gb,
+        )
+
+
+@dataclass(frozen=True)
+class ModelEstimate:
+    """A model, what its benchmarks will ask, and its placements, one per kind of GPU that can hold it."""
+
+    name: str
+    campaign: str
+    workloads: tuple[Workload, ...]
+    timed: tuple[Timed, ...]
+    leads: bool = False
+
+    def job(self, which: int = 1) -> Job:
+        """The model for the scheduler."""
+        options = tuple(each.option(which) for each in self.timed)
+        return Job(f"{self.campaign}/{self.name}", options, self.campaign, leads=self.leads)
+
+
+@dataclass(frozen=True)
+class CampaignEstimate:
+    """The whole campaign on its fleet: seconds from first start to last end, GPU-hours, and cost where a price is known."""
+
+    models: tuple[ModelEstimate, ...]
+    makespan: Triple
+    gpu_hours: Triple
+    cost: Triple | None
+
+
+class Estimator:
+    """Estimates models by one history; what it learnt is learnt once."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.model: CostModel = learn(history.jobs)
+
+    def estimate(
+        self,
+        spec: CampaignSpec,
+        model: ModelSpec,
+        checkpoint: Checkpoint,
+        placements: Sequence[tuple[NodeGroup, Placement]],
+    ) -> ModelEstimate:
+        """Expect what ``model`` takes in each placement. Raises `core.errors.UserError` where a benchmark is not known."""
+        loads = tuple(self._workload(benchmark, model, checkpoint) for benchmark in spec.benchmarks)
+        tokens, spread = expected_tokens(loads)
+        timed = tuple(
+            self.timed(checkpoint, placement, group, spec.policy, tokens, spread, model.name)
+            for group, placement in placements
+        )
+        return ModelEstimate(model.name, spec.name, loads, timed, leads=model.name in spec.compared_with)
+
+    def timed(
+        self,
+        checkpoint: Checkpoint,
+        placement: Placement,
+        group: NodeGroup,
+        policy: PolicySpec,
+        tokens: Tokens,
+        spread: float = 0.0,
+        name: str = "",
+    ) -> Timed:
+        """Expect what one placement takes for ``tokens``, uncertain by ``spread`` in log space, of a model called ``name``."""
+        setup = setup_of(
+            checkpoint.identity,
+            group.kind,
+            placement.weight_bytes,
+            placement.dtype,
+            tensor_parallel=placement.tensor_parallel,
+            stages=placement.stages,
+            name=name,
+        )
+        return Timed(
+            kind=group.kind,
+            placement=placement,
+            load=self.model.load_seconds(setup),
+            work=self.model.work_seconds(setup, tokens, spread),
+            memory_gb=_memory(checkpoint, placement, group, policy),
+        )
+
+    def _workload(self, benchmark: BenchmarkSpec, model: ModelSpec, checkpoint: Checkpoint) -> Workload:
+        return workload(benchmark, checkpoint.identity, self.history.cells, reasons=model.think_end_token is not None)
+
+
+def placed_everywhere(
+    checkpoint: Checkpoint, model: ModelSpec, groups: Sequence[NodeGroup], policy: PolicySpec
+) -> list[tuple[NodeGroup, Placement]]:
+    """Place a model on each kind of GPU that can hold it. Raises `core.errors.CannotPlaceError` where none can."""
+    found: list[tuple[NodeGroup, Placement]] = []
+    reasons: list[str] = []
+    nodes = nodes_of(groups)
+    for group in _kinds(groups):
+        try:
+            placement = place(checkpoint, model, group.devices(), policy)
+        except CannotPlaceError as error:
+            reasons.append(f"{group.kind}: {error}")
+            continue
+        option = Option(group.kind, 0.0, 0.0, placement.tensor_parallel, placement.stages)
+        if runnable(Job(model.name, (option,)), nodes):
+            found.append((group, placement))
+        else:
+            reasons.append(f"{group.kind}: {placement.gpus} GPUs cannot work together there")
+    if not found:
+        raise CannotPlaceError(f"model {model.name!r} fits nowhere in the fleet: " + "; ".join(reasons))
+    return found
+
+
+def plan_estimate(spec: CampaignSpec, plan: Plan, history: History) -> CampaignEstimate:
+    """Estimate a planned campaign by what ``history`` teaches."""
+    group, estimator = group_of(plan.fleet), Estimator(history)
+    models = [estimator.estimate(spec, each.model, each.checkpoint, [(group, each.placement)]) for each in plan.models]
+    return campaign_estimate(models, [group], SchedulingPolicy())
+
+
+def campaign_estimate(
+    models: Sequence[ModelEstimate], groups: Sequence[NodeGroup], policy: SchedulingPolicy
+) -> CampaignEstimate:
+    """Add models up: the makespan is the scheduler's own timetable, with every model at its low, median and high end."""
+    nodes = nodes_of(groups)
+    makespan = tuple(_makespan(nodes, [each.job(which) for each in models], policy) for which in range(3))
+    prices = {group.kind: group.devices().price_per_gpu_hour for group in groups}
+    hours = [tuple(each.placement.gpus * seconds / 3600 for seconds in each.seconds) for each in map(_first, models)]
+    cost = None
+    if all(prices[_first(each).kind] is not None for each in models):
+        rates = [prices[_first(each).kind] or 0.0 for each in models]
+        cost = _sums([tuple(rate * value for value in each) for rate, each in zip(rates, hours, strict=True)])
+    low, middle, high = makespan
+    return CampaignEstimate(tuple(models), (low, middle, high), _sums(hours), cost)
+
+
+def _makespan(nodes: Sequence[Node], jobs: Sequence[Job], policy: SchedulingPolicy) -> float:
+    state = after(State(tuple(nodes)), 0.0, [Arrived(tuple(jobs))])
+    return timetable(state, choose(state, policy)).ends
+
+
+def _sums(rows: Sequence[tuple[float, ...]]) -> Triple:
+    low, middle, high = (sum(row[index] for row in rows) for index in range(3))
+    return low, middle, high
+
+
+def _first(model: ModelEstimate) -> Timed:
+    """The placement that costs fewest GPU-seconds."""
+    return min(model.timed, key=lambda each: each.placement.gpus * each.seconds[1])
+
+
+def _kinds(groups: Sequence[NodeGroup]) -> list[NodeGroup]:
+    """One group per kind, with all its machines."""
+    merged: dict[str, NodeGroup] = {}
+    for group in groups:
+        other = merged.get(group.kind)
+        if other is not None:
+            group = group.model_copy(update={"nodes": group.nodes + other.nodes, "gpus": max(group.gpus, other.gpus)})
+        merged[group.kind] = group
+    return list(merged.values())
+
+
+def _memory(checkpoint: Checkpoint, placement: Placement, group: NodeGroup, policy: PolicySpec) -> float:
+    """GB on each GPU: weights, the KV cache that placement asks for, and headroom."""
+    kv = checkpoint.kv_bytes_per_token * placement.max_model_len * policy.min_kv_sequences
+    need = (placement.weight_bytes + kv) / placement.gpus / GB + policy.activation_headroom_gb
+    return min(need, group.devices().gpu_memory_gb)

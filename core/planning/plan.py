@@ -1,0 +1,111 @@
+"""Check a spec against the world and say where each model would run. Starts nothing."""
+
+from __future__ import annotations
+
+from core.benchmark.benchmark import check_benchmark
+from core.benchmark.images import benchmark_asks_images
+from core.benchmark.needed import faults
+from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec, benchmark_label
+from core.errors import UserError, nearest
+from core.model.checkpoint import read_checkpoint
+from core.model.fleet import resolve_fleet
+from core.model.placement import Plan, PlannedModel, place
+from core.model.replicas import with_replicas
+from core.model.streaming import check_streamable
+from core.results import Store, open_store
+
+
+def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> PlannedModel:
+    """Read one checkpoint and place it. Raises `core.errors.UserError` naming the model."""
+    try:
+        checkpoint = read_checkpoint(model.model, model.revision, trust_remote_code=model.trust_remote_code)
+        if model.chat_template and not checkpoint.has_chat_template:
+            raise UserError("chat_template: the checkpoint has none; set chat_template: false")
+        if not checkpoint.has_tokenizer and "tokenizer" not in model.vllm and not model.trust_remote_code:
+            raise UserError(
+                f"{model.model!r} has no tokenizer (tokenizer.json, tokenizer.model): fetch the checkpoint again"
+            )
+        if model.stream_weights:
+            check_streamable(checkpoint)
+        placement = place(checkpoint, model, fleet, spec.policy)
+        with_replicas(
+            placement, model, fleet, spec.policy
+        )  # refuses those it cannot have; how many is decided with the work known
+        if placement.gpus > fleet.gpus and fleet.device != "cpu" and not (fleet.ray_address or fleet.kuberay):
+            raise UserError(
+                f"needs {placement.gpus} GPUs, more than this machine's {fleet.gpus}: name the fleet's Ray cluster in "
+                "fleet.ray_address, or have one made with fleet.kuberay"
+            )
+    except UserError as error:
+        raise type(error)(f"model {model.name!r}: {error}") from error
+    except OSError as error:
+        raise UserError(f"model {model.name!r}: {model.model!r} cannot be read: {error.strerror or error}") from error
+    return PlannedModel(model, checkpoint, placement)
+
+
+def make_plan(spec: CampaignSpec) -> Plan:
+    """Check benchmarks and their datasets, and place every model.
+
+    Raises `core.errors.UserError` with one line per problem, all of them at once.
+    """
+    fleet = resolve_fleet(spec.fleet)
+    problems: list[str] = []
+    asking: list[str] = []
+    known: list[BenchmarkSpec] = []
+    for benchmark in spec.benchmarks:
+        try:
+            check_benchmark(benchmark, allow_unsafe_code=spec.allow_unsafe_code)
+            if benchmark_asks_images(benchmark.name, benchmark.num_fewshot):
+                asking.append(benchmark.name)
+            known.append(benchmark)
+        except UserError as error:
+            problems.append(str(error))
+    try:
+        problems += faults(known, spec.datasets)
+    except UserError as error:
+        problems.append(str(error))
+    planned: list[PlannedModel] = []
+    for model in spec.models:
+        try:
+            planned.append(plan_model(spec, model, fleet))
+        except UserError as error:
+            problems.append(str(error))
+    problems += [
+        f"model {each.model.name!r} takes no images, and benchmark {name!r} asks about them: leave out one of the two"
+        for name in asking
+        for each in planned
+        if not each.checkpoint.multimodal
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+    return Plan(fleet, tuple(planned))
+
+
+def check_campaign(spec: CampaignSpec) -> Plan:
+    """Do everything that can fail before a GPU is held: `make_plan`, a write to the results store, and what is to be there."""
+    plan = make_plan(spec)
+    store = open_store(spec.results)
+    store.check()
+    _check_compared_with(spec, store)
+    return plan
+
+
+def _check_compared_with(spec: CampaignSpec, store: Store) -> None:
+    """Raise `core.errors.UserError` where a model is to be compared with one that is neither in the campaign nor in the store."""
+    names = {model.name for model in spec.models}
+    others_of = {
+        index: others
+        for index, benchmark in enumerate(spec.benchmarks)
+        if benchmark.adaptive and (others := set(benchmark.adaptive.against) - names)
+    }
+    if not others_of:
+        return
+    board = store.leaderboard()
+    for index, others in others_of.items():
+        label = benchmark_label(spec.benchmarks[index])
+        known = {*names, *board.loc[board.benchmark == label, "model"]}
+        for other in sorted(others - known):
+            raise UserError(
+                f"benchmarks[{index}].adaptive.against = {other!r}: no model of the campaign, and {store.uri} has no results of "
+                f"it on {label!r}{nearest(other, known)}"
+            )

@@ -1,0 +1,93 @@
+"""The Gantt chart of simulated campaigns: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.planning.schedule.bound import LowerBound
+from core.planning.schedule.jobs import Node
+from core.planning.schedule.simulate import Simulated, Span
+from core.tables import duration
+
+HOUR = 3600.0
+ROW_PIXELS, LEAST_PIXELS, MOST_PIXELS = 14, 160, 1600
+
+
+def write_gantt(path: Path, runs: Mapping[str, Simulated], nodes: Sequence[Node], bound: LowerBound) -> None:
+    """Draw one panel per policy, a row per GPU, a bar per job, and the lower bound as a line. Raises `OSError`."""
+    figure = gantt_figure(runs, nodes, bound)
+    # plotly would otherwise ask its own server for the library.
+    path.write_text(figure.to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
+
+
+def gantt_figure(runs: Mapping[str, Simulated], nodes: Sequence[Node], bound: LowerBound) -> Any:
+    """The figure itself, a ``plotly.graph_objects.Figure``."""
+    from plotly.subplots import make_subplots
+
+    rows = {(node.name, index): row for row, (node, index) in enumerate(_devices(nodes))}
+    pixels = min(MOST_PIXELS, max(LEAST_PIXELS, ROW_PIXELS * len(rows)))
+    figure = make_subplots(
+        rows=len(runs),
+        shared_xaxes=True,
+        vertical_spacing=min(0.05, 0.3 / len(runs)),
+        subplot_titles=[f"{name}: {duration(run.makespan)}" for name, run in runs.items()],
+    )
+    widths = sorted({span.option.gpus for run in runs.values() for span in run.spans})
+    for number, run in enumerate(runs.values(), 1):
+        for width in widths:
+            figure.add_trace(_bars(run, width, rows, legend=number == 1, shade=widths.index(width)), number, 1)
+        figure.add_vline(x=bound.seconds / HOUR, line_dash="dash", line_width=1, row=number, col=1)
+        figure.update_yaxes(
+            range=[len(rows) - 0.5, -0.5],
+            tickvals=[rows[node.name, 0] for node in nodes],
+            ticktext=[node.name for node in nodes],
+            row=number,
+            col=1,
+        )
+    figure.update_xaxes(title_text="hours", row=len(runs), col=1)
+    figure.update_layout(
+        barmode="overlay", bargap=0.1, height=120 + (pixels + 60) * len(runs), legend_title_text="GPUs of a model"
+    )
+    return figure
+
+
+def _bars(run: Simulated, width: int, rows: Mapping[tuple[str, int], int], *, legend: bool, shade: int) -> Any:
+    from plotly.colors import qualitative
+    from plotly.graph_objects import Bar
+
+    bars = [(span, rows[device]) for span in run.spans if span.option.gpus == width for device in span.devices]
+    return Bar(
+        orientation="h",
+        base=[span.start / HOUR for span, _ in bars],
+        x=[(span.end - span.start) / HOUR for span, _ in bars],
+        y=[row for _, row in bars],
+        width=0.9,
+        marker={
+            "color": qualitative.Safe[shade % len(qualitative.Safe)],
+            "line": {"width": 0.3},
+        },
+        text=[_escaped(span.key.rsplit("/", 1)[-1]) for span, _ in bars],
+        textposition="inside",
+        insidetextanchor="start",
+        constraintext="inside",
+        customdata=[_told(span) for span, _ in bars],
+        hovertemplate="%{customdata}<extra></extra>",
+        name=str(width),
+        legendgroup=str(width),
+        showlegend=legend,
+    )
+
+
+def _told(span: Span) -> str:
+    where = ", ".join(sorted({f"{device.node}:{device.gpu}" for device in span.devices}))
+    return f"{_escaped(span.key)}<br>{duration(span.end - span.start)} from {duration(span.start)}<br>{_escaped(where)}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _devices(nodes: Sequence[Node]) -> list[tuple[Node, int]]:
+    return [(node, index) for node in nodes for index in range(node.gpus)]

@@ -1,0 +1,110 @@
+"""Who gets GPUs next. Pure: campaigns that run and the simulator call the same functions.
+
+`decide` is the scheduler: a state gives the jobs to start now. Longest jobs go first; a job that cannot start yet reserves the
+GPUs on which it would end soonest, and what comes behind it fills the gaps without delaying it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from core.planning.schedule.jobs import Device
+from core.planning.schedule.order import SchedulingPolicy, ordered
+from core.planning.schedule.profile import Profile, Slot
+from core.planning.schedule.state import Start, State, Waiting
+
+LATE = 0.05  # of its time is what a job that should have ended is expected to take yet, again and again
+GANG_BIASES = (0.0, 0.1, 0.25, 0.5, 1.0)
+WORTH_CHANGING = 0.02  # of the makespan is what another order must save before a plan that people know is changed
+
+
+def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
+    """Which jobs start now, on which devices. Depends on nothing but ``state``, so everyone who sees it decides alike."""
+    if not state.waiting:
+        return ()
+    profile = profile_of(state)
+    if not profile.idle:
+        return ()
+    idle, reserved = idle_devices(state), 0
+    starts: list[Start] = []
+    for waiting in ordered(state, policy):
+        if not profile.idle:
+            break
+        find = profile.best if reserved < policy.reservations else profile.at_once
+        slot = find(waiting.job.options)
+        if slot is None:
+            continue
+        profile.take(slot)
+        if slot.start <= state.now:
+            starts.append(start_of(waiting, slot, idle))
+        else:
+            reserved += 1
+    return tuple(starts)
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """What is expected if every job takes as long as estimated: a slot for each waiting job, those that fit nowhere apart."""
+
+    slots: Mapping[str, Slot]
+    stuck: tuple[str, ...]
+    ends: float  # when the last job ends
+
+
+def timetable(state: State, policy: SchedulingPolicy) -> Timetable:
+    """Reserve a slot for every waiting job, in order. `decide` will start each then, if nothing else happens."""
+    profile = profile_of(state)
+    slots: dict[str, Slot] = {}
+    stuck: list[str] = []
+    for waiting in ordered(state, policy):
+        slot = profile.best(waiting.job.options)
+        if slot is None:
+            stuck.append(waiting.job.key)
+            continue
+        profile.take(slot)
+        slots[waiting.job.key] = slot
+    running = [max(each.ends, state.now) for each in state.running.values()]
+    ends = max([state.now, *running, *(slot.ends for slot in slots.values())])
+    return Timetable(slots, tuple(stuck), ends)
+
+
+def choose(state: State, policy: SchedulingPolicy) -> SchedulingPolicy:
+    """Return the policy with the ``gang_bias`` whose timetable ends soonest; its own stays unless another is clearly better."""
+    best, ends = policy, timetable(state, policy).ends
+    limit = ends - WORTH_CHANGING * (ends - state.now)
+    for bias in GANG_BIASES:
+        other = replace(policy, gang_bias=bias)
+        if (found := timetable(state, other).ends) < limit:
+            best, limit = other, found
+    return best
+
+
+def idle_devices(state: State) -> dict[str, list[int]]:
+    """Indices of the devices of each node that hold nothing."""
+    taken: dict[str, set[int]] = defaultdict(set)
+    for each in state.running.values():
+        for device in each.devices:
+            taken[device.node].add(device.gpu)
+    return {node.name: [index for index in range(node.gpus) if index not in taken[node.name]] for node in state.nodes}
+
+
+def profile_of(state: State) -> Profile:
+    """Free GPUs over time, if what runs ends as expected and nothing starts."""
+    busy: dict[str, list[float]] = defaultdict(list)
+    for each in state.running.values():
+        ends = max(each.ends, state.now + LATE * each.option.seconds)
+        for device in each.devices:
+            busy[device.node].append(ends)
+    return Profile(state.now, state.nodes, busy)
+
+
+def start_of(waiting: Waiting, slot: Slot, idle: dict[str, list[int]]) -> Start:
+    """Take devices for a slot that begins now out of ``idle``, those of lowest index."""
+    devices: list[Device] = []
+    for name, groups in slot.groups:
+        count = groups * slot.option.tensor_parallel
+        devices += [Device(name, index) for index in idle[name][:count]]
+        del idle[name][:count]
+    return Start(waiting.job.key, slot.option, tuple(devices))

@@ -1,0 +1,108 @@
+"""Whose turn it is for the devices of one pool: what waits for them and what holds them, as the scheduler sees it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from core.planning.schedule.jobs import Device, Job, Node, Option
+from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.state import Running, State, Waiting, served_by
+from core.planning.schedule.step import decide
+
+UNKNOWN_SECONDS = 600.0  # of a model that nothing is known of
+SETTLE_SECONDS = 60.0  # devices are kept so long for a model whose turn it is and whose benchmarks are being prepared
+POOL, KIND = "pool", "device"  # the devices of a pool are alike, and any of them can work together
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a model asks of a pool: ``gpus`` devices for some ``seconds``, load and work. JSON values."""
+
+    label: str
+    gpus: int
+    seconds: float = UNKNOWN_SECONDS
+    campaign: str = ""
+    priority: int = 0
+    leads: bool = False  # others of its campaign are compared with it, and may end early for that
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A demand that waits ``since`` a unix time; one not ``ready`` could not start yet if it got its devices."""
+
+    demand: Demand
+    since: float
+    ready: bool = True
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A demand that has had devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to who waits."""
+
+    demand: Demand
+    devices: tuple[int, ...]
+    started: float
+    gives_way: bool = False
+
+
+@dataclass(frozen=True)
+class Queue:
+    """All that is known of a pool of ``size`` devices at a moment. Keys are names of tickets, in the order they were drawn."""
+
+    size: int
+    wishes: Mapping[str, Wish]
+    holdings: Mapping[str, Holding]
+    now: float
+
+
+def turn(queue: Queue, key: str) -> tuple[int, ...]:
+    """Return the devices on which the wish ``key`` starts now; none where it is not its turn."""
+    return _starts(state_of(queue)).get(key, ())
+
+
+def turn_if_free(queue: Queue, key: str) -> bool:
+    """Say whether the wish ``key`` would start if nothing held any device."""
+    return key in _starts(replace(state_of(queue), running={}))
+
+
+def waits(queue: Queue) -> bool:
+    """Say whether anybody waits who could start, or who will be ready in a moment."""
+    return bool(state_of(queue).waiting)
+
+
+def lacking(queue: Queue) -> int:
+    """How many devices of those that give way have to, so that all start that would start without them."""
+    ways = {key: held for key, held in queue.holdings.items() if not held.gives_way}
+    starts = _starts(state_of(replace(queue, holdings=ways)))
+    wanted = sum(len(devices) for key, devices in starts.items() if queue.wishes[key].ready)
+    taken = {device for held in queue.holdings.values() for device in held.devices}
+    return max(0, wanted - (queue.size - len(taken)))
+
+
+def state_of(queue: Queue) -> State:
+    """The scheduler's state. Wishes that are long not ready are left out, and those that the pool can never serve."""
+    waiting, running = {}, {}
+    for order, (key, wish) in enumerate(queue.wishes.items()):
+        late = not wish.ready and queue.now - wish.since > SETTLE_SECONDS
+        if wish.demand.gpus <= queue.size and not late:
+            waiting[key] = Waiting(_job(key, wish.demand), wish.since, order)
+    for key, held in queue.holdings.items():
+        devices = tuple(Device(POOL, index) for index in held.devices)
+        ends = held.started + held.demand.seconds
+        running[key] = Running(_job(key, held.demand), _option(held.demand), devices, ends)
+    nodes = (Node(POOL, KIND, queue.size, 0.0),)
+    return State(nodes, queue.now, waiting, running, served_by(running))
+
+
+def _starts(state: State) -> dict[str, tuple[int, ...]]:
+    starts = decide(state, SchedulingPolicy())
+    return {start.key: tuple(device.gpu for device in start.devices) for start in starts}
+
+
+def _job(key: str, demand: Demand) -> Job:
+    return Job(key, (_option(demand),), demand.campaign, demand.priority, leads=demand.leads)
+
+
+def _option(demand: Demand) -> Option:
+    return Option(KIND, demand.seconds, tensor_parallel=demand.gpus)

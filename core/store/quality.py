@@ -1,0 +1,82 @@
+"""Data quality of a cell: what in its docs or answers makes its score worth less than it seems."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.sample import Sample, Scoring
+
+# Fields that tell docs apart without changing what is asked.
+NAMES_OF_DOCS = frozenset(
+    {"id", "idx", "index", "uid", "guid", "key", "doc_id", "question_id", "task_id", "problem_id"}
+)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Counts over a cell's samples."""
+
+    docs: int
+    failed: int  # no answer, counted in no score
+    truncated: int  # an answer ended at its length limit
+    shortened: int  # the prompt lost tokens from the left to fit the window
+    dropped_tokens: int  # how many, over all prompts
+    duplicates: int  # asks what an earlier doc of its task asks, under another name or none
+    empty_targets: int
+
+
+def quality_of(samples: Iterable[Sample]) -> Quality:
+    """Count what is wrong with samples."""
+    listed = list(samples)
+    return Quality(
+        docs=len(listed),
+        failed=sum(sample.error is not None for sample in listed),
+        truncated=sum(sample.truncated for sample in listed),
+        shortened=sum(sample.dropped_tokens > 0 for sample in listed),
+        dropped_tokens=sum(sample.dropped_tokens for sample in listed),
+        duplicates=len(listed) - len({(sample.task, _question(sample)) for sample in listed}),
+        empty_targets=sum(not sample.target.strip() for sample in listed if sample.choices or sample.texts),
+    )
+
+
+def facts_of(scoring: Scoring) -> dict[str, Any]:
+    """Return what a scoring says of a cell beside its scores, for the commit record. JSON values."""
+    facts: dict[str, Any] = {"quality": asdict(quality_of(scoring.samples))}
+    if scoring.repeats is not None:
+        values = asdict(scoring.repeats)
+        facts["repeats"] = {name: None if math.isnan(value) else value for name, value in values.items()}
+    return facts
+
+
+def notes(counts: Mapping[str, int]) -> str:
+    """Say in words what `Quality`, as a mapping, holds against a score; empty where nothing does."""
+    docs = counts.get("docs", 0)
+    found = [
+        (counts.get("failed", 0), f"of {docs:,} docs not answered"),
+        (counts.get("truncated", 0), f"of {docs:,} answers cut at their length limit"),
+        (
+            counts.get("shortened", 0),
+            f"of {docs:,} prompts cut on the left, {counts.get('dropped_tokens', 0):,} tokens in all",
+        ),
+        (counts.get("duplicates", 0), "duplicate docs"),
+        (counts.get("empty_targets", 0), "empty targets"),
+    ]
+    return "; ".join(f"{count:,} {what}" for count, what in found if count)
+
+
+def _question(sample: Sample) -> str:
+    doc = json.loads(sample.doc)
+    if not isinstance(doc, dict):
+        return sample.doc
+    return json.dumps({name: value for name, value in doc.items() if name.lower() not in NAMES_OF_DOCS}, sort_keys=True)
+
+
+def early(record: Mapping[str, Any] | None) -> str:
+    """Say in words that a cell ended early, by what its record says of it; empty where it did not."""
+    return (
+        f"ended after {record['docs']:,} of {record['of']:,} docs" if record and record["docs"] < record["of"] else ""
+    )

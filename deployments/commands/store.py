@@ -1,0 +1,161 @@
+"""Commands about a results store: what is in it, having cells computed again, bringing in a spool, clearing up."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.campaign import CampaignSpec, load_spec
+from core.errors import UserError
+
+StoreOrSpec = Annotated[
+    str, typer.Argument(metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
+]
+SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to ``app``."""
+    for command in (status, rerun, invalidate, upload, gc):
+        app.command()(command)
+
+
+def store_of(place: str) -> tuple[str, CampaignSpec | None]:
+    """Return the URI of the store that ``place`` names, and the spec where it is one."""
+    if place.endswith((".yaml", ".yml", ".json")):
+        spec = load_spec(place)
+        return spec.results, spec
+    return place, None
+
+
+def status(
+    store: StoreOrSpec,
+    campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
+    format: Annotated[
+        str, typer.Option(help="table, csv or json; the latter two have the complete cells too.")
+    ] = "table",
+) -> None:
+    """Show which cells are complete, computed at the moment, begun, failed or missing."""
+    from core.results import open_store
+    from core.upkeep.status import statuses, summary
+    from deployments.console import check_format, print_columns, print_rows
+
+    check_format(format, ("table", "csv", "json"))
+    uri, spec = store_of(store)
+    rows = statuses(open_store(uri), campaign or (spec.name if spec else None), spec)
+    if format != "table":
+        import pandas as pd
+
+        print_rows(pd.DataFrame([asdict(row) for row in rows]), format)
+        return
+    if not rows:
+        print(f"No campaign in {uri} yet")
+    for name in dict.fromkeys(row.campaign for row in rows):
+        cells = [row for row in rows if row.campaign == name]
+        print(f"{name}{f', run {cells[0].run}' if cells[0].run else ''}: {summary(cells)}")
+        shown = [row for row in cells if row.state != "complete" or row.failed_samples]
+        if shown:
+            columns = ("model", "benchmark", "state", "responses", "failed samples", "fingerprint", "detail")
+            print_columns(
+                columns,
+                [
+                    (
+                        row.model,
+                        row.benchmark,
+                        row.state,
+                        str(row.responses or ""),
+                        str(row.failed_samples or ""),
+                        row.fingerprint[:12],
+                        " ".join(row.detail.split()),
+                    )
+                    for row in shown
+                ],
+            )
+
+
+def rerun(
+    spec_path: SpecPath,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed in the campaign's last run.")] = False,
+) -> None:
+    """Evaluate the models again that failed in the campaign's last run, and ask again what was not answered."""
+    from deployments.console import configure
+    from deployments.launch import rerun_failed
+
+    if not failed:
+        raise UserError("say --failed; to go on with all models use steelyard run")
+    configure()
+    sys.exit(rerun_failed(load_spec(spec_path)))
+
+
+def invalidate(
+    store: StoreOrSpec,
+    model: Annotated[str | None, typer.Option(help="Cells of this model.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Cells of this benchmark.")] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="The cell that begins so.")] = None,
+    yes: Yes = False,
+) -> None:
+    """Take cells out of the store, with their answers, to have them computed again. Whoever reads meanwhile sees whole cells."""
+    from core.results import open_store
+    from core.storage.open import open_storage
+    from core.upkeep import invalidate as invalidation
+    from deployments.console import print_columns
+
+    if not (model or benchmark or fingerprint):
+        raise UserError("say which cells: --model, --benchmark or --fingerprint")
+    uri, _ = store_of(store)
+    cells = invalidation.find_cells(open_store(uri), model, benchmark, fingerprint)
+    if not cells:
+        raise UserError(f"no cell of {uri} is all of that: drop one of --model, --benchmark and --fingerprint")
+    rows = [
+        (
+            cell.fingerprint[:12],
+            "complete" if cell.complete else "begun",
+            "; ".join(f"{name} · {label}" for name, label in cell.names),
+        )
+        for cell in cells
+    ]
+    print_columns(("fingerprint", "state", "cell"), rows)
+    if not yes:
+        print(f"{len(cells)} cells would be taken out of {uri}; add --yes to do it")
+        return
+    storage = open_storage(uri)
+    for cell in cells:
+        invalidation.invalidate(storage, cell.fingerprint)
+    print(f"{len(cells)} cells taken out of {uri}")
+
+
+def upload(spool: Annotated[Path, typer.Argument(metavar="SPOOL", help="The folder that the campaign named.")]) -> None:
+    """Bring answers that S3 did not take into the results store. What is there goes from the disk."""
+    from core.store.spool import upload as bring_in
+
+    print(f"{bring_in(spool)} shards uploaded; the campaign's next run goes on from them")
+
+
+def gc(
+    store: StoreOrSpec,
+    days: Annotated[float, typer.Option(min=0, help="Only what is older.")] = 7,
+    yes: Yes = False,
+) -> None:
+    """Delete what nobody needs any more: shards, leases and files that killed campaigns have left. Names foreign files."""
+    from core.results import open_store
+    from core.upkeep.garbage import collect, find_garbage
+    from deployments.console import print_columns
+
+    uri, _ = store_of(store)
+    opened = open_store(uri)
+    garbage = find_garbage(opened, days * 24 * 3600)
+    if garbage:
+        print_columns(
+            ("what", "why", "path"),
+            [("left alone" if each.foreign else "garbage", each.reason, each.path) for each in garbage],
+        )
+    if yes:
+        print(f"{collect(opened, garbage)} files deleted from {uri}")
+    else:
+        ours = sum(not each.foreign for each in garbage)
+        print(f"{ours} files would be deleted from {uri}{'; add --yes to do it' if ours else ''}")

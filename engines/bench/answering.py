@@ -1,0 +1,195 @@
+"""From tasks/evaluate.py."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from core.cell_work import CellWork
+from core.compare.adaptive import Rounds
+from core.errors import EngineDiedError, SteelyardError
+from core.log import say, warn
+from core.monitor.progress import DocCounter, Progress
+from core.redact import redact
+from core.request import Generated, Request, Response
+from core.results import open_store
+from core.sample import Cell
+from core.storage.retry import patiently
+from engines.bench.monitoring import summed_up
+from engines.stop import Stop
+
+TELL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """Responses of a cell by request id, and what getting them took in this run (``resumed`` came from shards).
+
+    ``adaptive`` is what the record says of docs that did not have to be asked; the responses are then of those that were.
+    """
+
+    responses: dict[str, Response]
+    resumed: int
+    seconds: float
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    monitor: dict[str, float]
+    adaptive: dict[str, Any] | None = None
+
+
+def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
+    """Answer what the store does not hold yet; every response is in a shard before this returns or raises.
+
+    Raises `core.errors.EngineDiedError` where the engine is gone, `core.errors.SteelyardError` where no request could be served
+    or the benchmark's time is over, `engines.control.CancelledByUserError` where it was told to end.
+    """
+    store, cell = open_store(bench.results), work.cell
+    asked = partial(patiently, seconds=bench.patience, rest=bench.control.rest)
+    requests = {request.id: request for request in work.benchmark.requests()}
+    stored = asked(lambda: store.compact(cell.fingerprint))
+    kept = {k: v for k, v in stored.items() if k in requests and v.error is None}
+    label = f"{cell.model} · {cell.benchmark}"
+    if kept:
+        say(f"{label}: {len(kept)} of {len(requests)} responses were stored by an earlier run")
+    rounds = Rounds(work.adaptive, work, requests, store, asked) if work.adaptive else None
+    meter = _Meter(cell, requests, kept, tell)
+    try:
+        with store.writer(cell.fingerprint, sink=bench.spool) as writer, summed_up(bench.monitor) as summary:
+            for part in [requests] if rounds is None else rounds:
+                todo = {key: request for key, request in part.items() if key not in kept}
+                for response in _answers(bench, todo, meter, work):
+                    writer.add(response)
+                if rounds is not None:
+                    rounds.look(meter.responses)
+    finally:
+        meter.end()
+    failed = [response for response in meter.fresh if response.error]
+    if failed and len(failed) == len(requests):
+        raise SteelyardError(f"{label}: no request could be served; the first said: {failed[0].error}")
+    if failed:
+        warn(f"{label}: {len(failed)} of {len(requests)} requests failed; the first said: {failed[0].error}")
+    if rounds is not None:
+        (say if rounds.standings else warn)(f"{label}: {rounds}")
+    return meter.run(summary, rounds)
+
+
+def _answers(bench: Bench, todo: dict[str, Request], meter: _Meter, work: CellWork) -> Iterator[Response]:
+    """Empty ``todo``, however often the model is paused meanwhile."""
+    total, timeout = len(todo), work.timeout_seconds
+    label = f"{work.cell.model} · {work.cell.benchmark}"
+    while todo:
+        bench.control.wait()
+        generating = bench.timeline.span("generate", work.cell.benchmark)
+        with _stop_after(timeout, meter.seconds, label) as stop, bench.control.stops(stop), generating, meter.running():
+            for response in bench.engine.run(list(todo.values()), stop):
+                if response.error is not None:
+                    response = replace(response, error=redact(response.error))
+                del todo[response.id]
+                meter.count(response)
+                yield response
+        if todo and not stop.is_set:
+            raise EngineDiedError(f"{label}: {len(todo)} of {total} requests were not answered")
+        if todo and timeout is not None and meter.seconds >= timeout:
+            raise SteelyardError(
+                f"{label}: timeout_seconds = {timeout:g} are over with {len(todo)} of {total} requests to go; what is "
+                "answered is stored, the next run goes on from there"
+            )
+
+
+@contextmanager
+def _stop_after(timeout: float | None, spent: float, label: str) -> Iterator[Stop]:
+    """Give a stop that is set once ``timeout`` seconds are over, of which ``spent`` already are."""
+    stop = Stop()
+    timer = threading.Timer(max(0.0, (timeout or 0.0) - spent), stop.set)
+    timer.name, timer.daemon = f"time-out of {label}", True
+    if timeout is not None:
+        timer.start()
+    try:
+        yield stop
+    finally:
+        timer.cancel()
+
+
+class _Meter:
+    """Counts one cell's responses as they come, and tells how far it is."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        requests: Mapping[str, Request],
+        kept: Mapping[str, Response],
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self.fresh: list[Response] = []
+        self._spent = 0.0
+        self._started: float | None = None
+        self._tokens = 0
+        self._docs = DocCounter(requests)
+        for key in kept:
+            self._docs.answer(key)
+        self._kept = kept
+        self._cell, self._resumed, self._tell = cell, self._docs.done, tell
+        self._told = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent within `running`."""
+        return self._spent + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time within the block."""
+        self._started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent, self._started = self.seconds, None
+
+    def count(self, response: Response) -> None:
+        """Count one response."""
+        self.fresh.append(response)
+        self._docs.answer(response.id)
+        self._tokens += response.prompt_tokens + (response.completion_tokens if isinstance(response, Generated) else 0)
+        if (now := time.monotonic()) - self._told >= TELL_SECONDS:
+            self._told = now
+            self._tell(self._progress(ended=False))
+
+    def end(self) -> None:
+        """Tell that nothing more comes."""
+        self._tell(self._progress(ended=True))
+
+    @property
+    def responses(self) -> dict[str, Response]:
+        """Those of earlier runs and of this one, by request id."""
+        return {**self._kept, **{response.id: response for response in self.fresh}}
+
+    def run(self, summary: dict[str, float], rounds: Rounds | None) -> CellRun:
+        """Sum up."""
+        return CellRun(
+            responses=self.responses if rounds is None else rounds.asked(self.responses),
+            resumed=len(self._kept),
+            seconds=self.seconds,
+            prompt_tokens=sum(response.prompt_tokens for response in self.fresh),
+            cached_tokens=sum(response.cached_tokens for response in self.fresh),
+            completion_tokens=sum(r.completion_tokens for r in self.fresh if isinstance(r, Generated)),
+            monitor=summary,
+            adaptive=None if rounds is None else rounds.record(),
+        )
+
+    def _progress(self, *, ended: bool) -> Progress:
+        return Progress(
+            model=self._cell.model,
+            benchmark=self._cell.benchmark,
+            docs=self._docs.docs,
+            done=self._docs.done,
+            resumed=self._resumed,
+            tokens=self._tokens,
+            seconds=self.seconds,
+            ended=ended,
+        )

@@ -1,0 +1,183 @@
+"""Data parallel: replicas of a model on devices that nobody waits for. They come and go while it is evaluated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+from core.campaign import CampaignSpec, FleetSpec
+from core.cell_work import CellWork
+from core.errors import EngineDiedError
+from core.log import say, warn
+from core.model.placement import PlannedModel
+from core.model.replicas import docs_of, replica_change, replicas_paid, with_replicas
+from engines.bench.recovery import Recovery
+from engines.bench.restart import lose
+from engines.bench.slot import Build
+from engines.bench.supervisor import IN_FLIGHT, Supervisor
+from engines.engine import Engine
+from engines.host.queue import devices_lacking, take_idle
+from engines.host.slots import Held
+
+POLL_SECONDS = 2.0  # a lock that comes free tells nobody
+MOST_LOST = 2  # replicas that died or did not load; what costs more of them is not their device
+CPU_IN_FLIGHT = 64  # a core answers no faster with more
+
+
+async def spread(
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, works: Sequence[CellWork] | None
+) -> PlannedModel:
+    """Return ``planned`` with the replicas that ``works`` pay for; None stands for more than could be prepared by now."""
+
+    def decide(docs: int | None) -> PlannedModel:
+        return replace(planned, placement=with_replicas(planned.placement, planned.model, fleet, spec.policy, docs))
+
+    if decide(None).placement.replicas == 1:
+        return planned
+    docs = None
+    if works is not None:
+        todo = [work.benchmark for work in works if not work.complete]
+        docs = await asyncio.to_thread(lambda: sum(docs_of(benchmark.requests()) for benchmark in todo))
+    found = decide(docs)
+    if found.placement.replicas > 1:
+        say(f"{planned.model.name}: {found.placement.reason.removeprefix(planned.placement.reason).strip()}")
+    return found
+
+
+def as_used(planned: PlannedModel, engine: Engine) -> PlannedModel:
+    """Return ``planned`` with the replicas that have answered so far, for the record."""
+    if not isinstance(engine, Supervisor):
+        return planned
+    return replace(planned, placement=replace(planned.placement, replicas=max(1, engine.used)))
+
+
+@asynccontextmanager
+async def replicated(
+    spec: CampaignSpec,
+    planned: PlannedModel,
+    fleet: FleetSpec,
+    held: Held,
+    build: Callable[[Held], Engine | Build],
+    recovery: Recovery | None = None,
+) -> AsyncIterator[tuple[Engine, Held | Replicas]]:
+    """Give the engine of a placement, not yet open, and who holds its devices. To be left once the engine is closed.
+
+    ``build`` says how an engine is made on devices that are held; what it has to make again is, as ``recovery`` says. The first
+    stands on ``held``; where the placement has replicas, further ones join on devices that are idle, now and later, and leave when
+    others wait for them.
+    """
+    if planned.placement.replicas == 1:
+        source = build(held)
+        yield source if isinstance(source, Engine) else supervised(spec, recovery, source), held
+        return
+    replicas = Replicas(spec, planned, fleet, held, build, recovery)
+    ending = asyncio.Event()
+    watching = asyncio.create_task(_watch(replicas, ending))
+    try:
+        yield replicas.engine, replicas
+    finally:
+        ending.set()
+        try:
+            await asyncio.shield(watching)
+        finally:
+            replicas.release()
+
+
+async def _watch(replicas: Replicas, ending: asyncio.Event) -> None:
+    try:
+        while not ending.is_set():
+            await asyncio.to_thread(replicas.step)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), POLL_SECONDS)
+    except Exception as error:  # no reason to end an evaluation that goes on without
+        warn(f"{replicas.label}: replicas come and go no more: {type(error).__name__}: {error}")
+
+
+def supervised(
+    spec: CampaignSpec, recovery: Recovery | None, source: Engine | Build, in_flight: int | None = None
+) -> Supervisor:
+    """Return what sees to an engine, or to many that share runs with ``in_flight`` generations each."""
+    decide = lose if recovery is None else recovery.decide
+    return Supervisor([source], decide, in_flight=in_flight, stall_seconds=60 * spec.policy.stall_minutes)
+
+
+class Replicas:
+    """The engines of one model and the devices they are on. `step` is to be called now and then, by one thread at a time."""
+
+    def __init__(
+        self,
+        spec: CampaignSpec,
+        planned: PlannedModel,
+        fleet: FleetSpec,
+        held: Held,
+        build: Callable[[Held], Engine | Build],
+        recovery: Recovery | None = None,
+    ) -> None:
+        usual = CPU_IN_FLIGHT if fleet.device == "cpu" else IN_FLIGHT
+        in_flight = int(planned.model.vllm.get("max_num_seqs", usual))
+        self.engine = supervised(spec, recovery, build(held), in_flight)
+        self.label = planned.model.name
+        self._model, self._policy = planned.model, spec.policy
+        self._most = planned.placement.replicas
+        # The campaign's other models may not have asked for their devices yet.
+        self._gpus = planned.placement.replica_gpus
+        self._most_at_first = max(1, len(held.pool.names) // len(spec.models) // self._gpus)
+        self._held, self._build = held, build
+        self._extra: dict[int, tuple[Engine | Build, Held]] = {}  # by the source's id
+        self._retired: set[int] = set()
+        self._lost = 0
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """All that are held now; see `engines.host.slots.Held`."""
+        return (*self._held.devices, *(device for _, held in list(self._extra.values()) for device in held.devices))
+
+    def step(self) -> None:
+        """Give devices back whose engines have gone, and have replicas come or go as things are now."""
+        for key, (source, held) in list(self._extra.items()):
+            if self.engine.is_gone(source):
+                held.release()
+                del self._extra[key]
+                self._lost += key not in self._retired
+        loaded = self.engine.serving > 0
+        change = replica_change(
+            have=self.engine.size,
+            most=self._most if loaded else min(self._most, self._most_at_first),
+            paid=replicas_paid(self._model, self._policy, self.engine.waiting) if loaded else self._most,
+            lacking=devices_lacking(self._held.pool),
+            gpus=self._gpus,
+        )
+        for _ in range(-change):
+            if (leaving := self.engine.retire()) is not None:
+                self._retired.add(id(leaving))
+                say(f"{self.label}: a replica leaves, others wait for {devices_said(self._devices_of(leaving))}")
+        for _ in range(change if self._lost < MOST_LOST else 0):
+            if (idle := take_idle(self._held.pool, self._gpus, f"{self.label} (replica)")) is None:
+                return
+            self._join(idle)
+
+    def release(self) -> None:
+        """Give the devices of all replicas back, but for the first one's."""
+        for _, held in self._extra.values():
+            held.release()
+        self._extra.clear()
+
+    def _devices_of(self, source: Engine | Build) -> tuple[int, ...]:
+        return self._extra[id(source)][1].devices if id(source) in self._extra else self._held.devices
+
+    def _join(self, held: Held) -> None:
+        source = self._build(held)
+        try:
+            self.engine.add(source)
+        except EngineDiedError:  # it was closed meanwhile
+            held.release()
+            return
+        self._extra[id(source)] = (source, held)
+        say(f"{self.label}: replica {self.engine.size} loads on idle {devices_said(held.devices)}")
+
+
+def devices_said(devices: Sequence[int]) -> str:
+    """Name devices as people do: "device 2", "devices 2, 3"."""
+    return f"device{'s' * (len(devices) > 1)} {', '.join(map(str, devices))}"

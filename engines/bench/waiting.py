@@ -1,0 +1,141 @@
+"""Waiting for devices of this machine, in turn with every other campaign on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+
+from core.campaign import CampaignSpec, FleetSpec
+from core.log import say
+from core.model.placement import PlannedModel
+from core.model.weights import read_ahead
+from core.planning.schedule.turns import UNKNOWN_SECONDS, Demand
+from engines.distributed.cluster import claimed, end_unused, serving
+from engines.distributed.engine import service_name
+from engines.engine import EngineConfig
+from engines.host.queue import Ticket
+from engines.host.slots import DevicePool, Held, device_pool, holders
+
+POLL_SECONDS = 0.2  # a lock cannot be awaited without a thread that nobody could interrupt
+PATIENCE_SECONDS = 5.0
+
+
+class Place:
+    """A model's place in the queue for devices. Asked for early, it is not overtaken by models that are ready sooner."""
+
+    def __init__(self, spec: CampaignSpec, fleet: FleetSpec, seconds: float | None) -> None:
+        self._spec, self._fleet = spec, fleet
+        self._seconds = UNKNOWN_SECONDS if seconds is None else seconds
+        self._drawn: Ticket | None = None
+
+    def ask(self, planned: PlannedModel) -> None:
+        """Queue up, not ready yet. On Kubernetes there is no queue here: its cluster has its own."""
+        if not _is_on_kubernetes(planned, self._fleet):
+            self._drawn = self._ticket(planned, ready=False)
+
+    def ticket(self, planned: PlannedModel) -> Ticket:
+        """Be ready, in the old place if the placement needs the same devices still. The ticket is the caller's."""
+        drawn, self._drawn = self._drawn, None
+        if drawn is not None and drawn.asks(self._pool(planned), planned.placement.replica_gpus):
+            drawn.be_ready()
+            return drawn
+        if drawn is not None:
+            drawn.drop()
+        return self._ticket(planned, ready=True)
+
+    def leave(self) -> None:
+        """Leave the queue, if the ticket was not handed out."""
+        if self._drawn is not None:
+            self._drawn.drop()
+
+    def _ticket(self, planned: PlannedModel, *, ready: bool) -> Ticket:
+        name = planned.model.name
+        demand = Demand(
+            label=name,
+            gpus=planned.placement.replica_gpus,
+            seconds=self._seconds,
+            campaign=self._spec.name,
+            priority=self._spec.policy.priority,
+            leads=name in self._spec.compared_with,
+        )
+        return Ticket(self._pool(planned), demand, ready=ready)
+
+    def _pool(self, planned: PlannedModel) -> DevicePool:
+        return device_pool(self._fleet, planned.placement.engine, os.environ)
+
+
+@contextmanager
+def queued(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds: float | None) -> Iterator[Place]:
+    """Queue for the devices of a placement, on which the model is expected to be for some ``seconds``, before they are of use."""
+    place = Place(spec, fleet, seconds)
+    place.ask(planned)
+    try:
+        yield place
+    finally:
+        place.leave()
+
+
+def hold_devices(
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, config: EngineConfig, place: Place
+) -> AbstractAsyncContextManager[Held]:
+    """Wait for the devices of a placement; see `hold`. On Kubernetes there is nothing to wait for here."""
+    if _is_on_kubernetes(planned, fleet):
+        return nullcontext(Held(DevicePool("kuberay", ()), (), ()))
+    local = planned.placement.engine == "distributed" and fleet.ray_address is None
+    return hold(
+        place.ticket(planned),
+        service=service_name(config) if local else None,
+        idle_seconds=spec.policy.service_idle_seconds,
+        weights=Path(config.model),
+    )
+
+
+def _is_on_kubernetes(planned: PlannedModel, fleet: FleetSpec) -> bool:
+    return planned.placement.engine == "distributed" and fleet.kuberay is not None
+
+
+@asynccontextmanager
+async def hold(
+    ticket: Ticket, *, service: str | None = None, idle_seconds: float = 0.0, weights: Path | None = None
+) -> AsyncIterator[Held]:
+    """Wait for the devices of ``ticket``, which is used up, and give them back at the end.
+
+    Where a local cluster has ``service`` loaded, that is waited for instead: its own devices, which it keeps. Clusters that
+    are kept loaded for nobody make room when their devices are what is missing. Whoever is next has its ``weights`` read ahead.
+    """
+    pool, label = ticket.pool, ticket.demand.label
+    try:
+        waited = 0.0
+        while True:
+            if service is not None and (cluster := await asyncio.to_thread(serving, service)):
+                ticket.drop()
+                with claimed(cluster.key, idle_seconds):
+                    yield Held(pool, cluster.devices, ())
+                return
+            if (held := ticket.take()) is not None:
+                break
+            if ticket.is_first():
+                await asyncio.to_thread(end_unused, pool.kind, pool.names)
+                if weights is not None:
+                    await asyncio.to_thread(read_ahead, weights)
+                    weights = None
+            if waited <= PATIENCE_SECONDS < waited + POLL_SECONDS:
+                say(f"{label}: waits for {ticket.demand.gpus} of {len(pool.names)} devices; {_held_by(pool)}")
+            await asyncio.sleep(POLL_SECONDS)
+            waited += POLL_SECONDS
+    finally:
+        ticket.drop()
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+def _held_by(pool: DevicePool) -> str:
+    return (
+        ", ".join(f"{holder.device} is held by {holder.label}" for holder in holders(pool))
+        or "others wait for them too"
+    )

@@ -1,0 +1,145 @@
+"""Leases of a model's cells: who else computes one is waited for, not raced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from core.campaign import CampaignSpec
+from core.cell_work import CellWork
+from core.errors import StoreError, UserError
+from core.log import say, warn
+from core.model.placement import PlannedModel
+from core.monitor.timeline import Timeline
+from core.planning.cost.expected import Expected
+from core.results import Store, open_store
+from core.storage.open import open_storage
+from core.storage.retry import patiently_in_thread
+from core.storage.s3 import S3Storage
+from core.store.lease import Lessee
+from core.store.spool import Spool, SpoolPlan, how_to_upload, left_behind, spool_root, upload
+
+log = logging.getLogger("steelyard.results")
+
+
+class Leases:
+    """The leases of one model's part of a run."""
+
+    def __init__(self, store: Store, lessee: Lessee, patience: float) -> None:
+        self._store, self._lessee, self._patience = store, lessee, patience
+        self._told: set[str] = set()
+
+    async def take(self, work: CellWork) -> bool | None:
+        """Take the lease of a cell. None where the cell is complete, False where another computes it."""
+        taken = await patiently_in_thread(_Take(self._store, self._lessee, work.cell.fingerprint), self._patience)
+        if taken is False and work.cell.fingerprint not in self._told:
+            self._told.add(work.cell.fingerprint)
+            say(f"{work.cell.model} · {work.cell.benchmark}: is being computed by another, and waited for")
+        return taken
+
+    async def give_back(self, work: CellWork) -> None:
+        """Let others have the cell. One that the store does not take back expires once this model is done."""
+        try:
+            await asyncio.shield(asyncio.to_thread(self._lessee.release, work.cell.fingerprint))
+        except StoreError as error:
+            log.warning("the lease of %s · %s stays a while: %s", work.cell.model, work.cell.benchmark, error)
+
+
+class _Take:
+    """One taking of a lease, tried again where the store does not answer: what an earlier try got is not asked for again."""
+
+    def __init__(self, store: Store, lessee: Lessee, fingerprint: str) -> None:
+        self._store, self._lessee, self._fingerprint = store, lessee, fingerprint
+        self._acquired = False
+
+    def __call__(self) -> bool | None:
+        if not self._acquired:
+            if self._store.is_complete(self._fingerprint):
+                return None
+            self._acquired = self._lessee.acquire(self._fingerprint)
+            if not self._acquired:
+                return False
+        if self._store.is_complete(self._fingerprint):  # whoever held it until a moment ago has committed it
+            self._lessee.release(self._fingerprint)
+            return None
+        return True
+
+
+@asynccontextmanager
+async def leasing(spec: CampaignSpec, run: str, model: str) -> AsyncIterator[Leases]:
+    """Give leases that end with the block at the latest."""
+    lessee = Lessee(open_storage(spec.results), {"campaign": spec.name, "run": run, "model": model})
+    try:
+        yield Leases(open_store(spec.results), lessee, spec.policy.store_patience_seconds)
+    finally:
+        await asyncio.shield(asyncio.to_thread(lessee.close))
+
+
+@asynccontextmanager
+async def spooling(spec: CampaignSpec, run: str, model: str) -> AsyncIterator[Spool | None]:
+    """Give a spool, empty again when the block has ended; None where results go to a local directory.
+
+    What a killed process of this machine has left in one is brought in before. Raises `core.errors.StoreError` where the store
+    stays away for longer than it is waited for, and says how to bring in what is left.
+    """
+    storage = open_storage(spec.results)
+    if not isinstance(storage, S3Storage):
+        yield None
+        return
+    policy = spec.policy
+    plan = SpoolPlan(spool_root(policy.spool), policy.spool_gb * 1e9, policy.store_patience_seconds)
+    await asyncio.to_thread(_bring_in, plan.root, storage.uri)
+    spool = Spool(storage, plan, {"campaign": spec.name, "run": run, "model": model})
+    failure: BaseException | None = None
+    left: str | None = None
+    try:
+        yield spool
+    except BaseException as error:
+        failure = error
+        if not isinstance(error, Exception):
+            spool.hurry()
+    try:
+        await asyncio.to_thread(spool.drain)
+    except StoreError as error:
+        failure = failure or error
+    finally:
+        spool.hurry()
+        left = await asyncio.shield(asyncio.to_thread(spool.close))
+        if left is not None:
+            warn(how_to_upload(left))
+    if left is not None and isinstance(failure, Exception):
+        raise StoreError(f"{failure}; {how_to_upload(left)}") from failure
+    if failure is not None:
+        raise failure
+
+
+def _bring_in(root: Path, results: str) -> None:
+    for folder in left_behind(root, results):
+        try:
+            say(f"{upload(folder)} shards of an earlier run are brought in from spool {folder}")
+        except UserError as error:
+            warn(f"spool {folder} stays: {error}")
+
+
+@asynccontextmanager
+async def recorded(
+    spec: CampaignSpec, run: str, planned: PlannedModel, part: str, expected: Expected | None = None
+) -> AsyncIterator[Timeline]:
+    """Give a timeline, begun with what was expected, that is stored at the end of the block. That it cannot be is a warning."""
+    timeline = Timeline(planned.model.name, part, planned.placement.engine)
+    if expected is not None:
+        timeline.plan(expected.starts, expected.ends)
+    try:
+        yield timeline
+    finally:
+        await asyncio.shield(asyncio.to_thread(_store, spec, run, timeline))
+
+
+def _store(spec: CampaignSpec, run: str, timeline: Timeline) -> None:
+    try:
+        open_store(spec.results).write_timeline(spec.name, run, timeline.spans())
+    except StoreError as error:
+        warn(f"a timeline is lost: {error}")

@@ -1,0 +1,105 @@
+"""Nothing stays of processes that are killed: temporary files, and shared memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import pytest
+
+from engines.distributed import runtime
+from engines.host.leftovers import SCRATCH, SHARED_MEMORY, scratch_environment, shared_memory_of
+from engines.process.child import Child
+from engines.process.engine import child_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="shared memory is found on Linux alone")
+
+
+@pytest.mark.parametrize("how", ["kill", "end of input", "crash"])
+def test_a_process_that_ends_takes_its_files_with_it(how: str) -> None:
+    child = Child("scripted", "tests.engines.scripted_process", child_environment(os.environ), scratch=True)
+    child.send(("open", -1.0))
+    kind, facts = child.connection.recv()
+    assert kind == "ready"
+    child.note_shared_memory()
+    shared, file = SHARED_MEMORY / facts["detail"]["shared"], Path(facts["detail"]["file"])
+    assert file.parent.parent == runtime.directory()
+    assert shared.exists() and file.exists()  # noqa: PT018
+    match how:
+        case "kill":
+            child.kill()
+        case "end of input":
+            child.end_input()
+        case "crash":
+            os.kill(child.pid, signal.SIGKILL)
+    assert child.exited.wait(20)
+    assert not shared.exists()
+    assert not file.parent.exists()
+    child.discard()
+
+
+def test_a_killed_parent_leaves_nothing_of_its_process() -> None:
+    script = """
+import os, sys
+from engines.process.child import Child
+from engines.process.engine import child_environment
+child = Child("scripted", "tests.engines.scripted_process", child_environment(os.environ), scratch=True)
+child.send(("open", -1.0))
+detail = child.connection.recv()[1]["detail"]
+child.log.unlink()
+print(detail["shared"], detail["file"], flush=True)
+sys.stdin.read()
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout is not None
+        shared, file = parent.stdout.readline().split()
+        assert (SHARED_MEMORY / shared).exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while (SHARED_MEMORY / shared).exists() or Path(file).parent.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_memory_that_was_there_before_or_is_anothers_is_left_alone() -> None:
+    memory = SharedMemory(create=True, size=64)
+    path = SHARED_MEMORY / memory.name
+    try:
+        assert path in shared_memory_of(os.getpgrp(), time.time() - 60)
+        assert path not in shared_memory_of(os.getpgrp(), time.time() + 60)
+        assert path not in shared_memory_of(1, 0.0)
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+def test_a_name_with_a_process_id_is_that_process() -> None:
+    ours, longer = SHARED_MEMORY / f"sy-test_{os.getpid()}_a", SHARED_MEMORY / f"sy-test_{os.getpid()}0_a"
+    try:
+        ours.touch()
+        longer.touch()
+        found = shared_memory_of(os.getpgrp(), time.time() - 60)
+        assert ours in found
+        assert longer not in found
+    finally:
+        ours.unlink()
+        longer.unlink()
+
+
+def test_compiled_code_outlives_the_folder() -> None:
+    made = scratch_environment({})
+    Path(made[SCRATCH]).rmdir()
+    assert not Path(made["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(made[SCRATCH])
+    kept = scratch_environment({"TORCHINDUCTOR_CACHE_DIR": "/cache"})
+    Path(kept[SCRATCH]).rmdir()
+    assert kept["TORCHINDUCTOR_CACHE_DIR"] == "/cache"
