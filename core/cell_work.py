@@ -1,4 +1,4 @@
-"""From core/benchmark/benchmark.py."""
+"""A cell to answer: what it asks, and how long that may take."""
 
 from __future__ import annotations
 
@@ -50,3 +50,8 @@ class CellWork:
     timeout_seconds: float | None = None
     cluster: str | None = None
     adaptive: AdaptiveSpec | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the cell for people."""
+        return f"{self.cell.model} · {self.cell.benchmark}"

@@ -23,7 +23,8 @@ def check_engines(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, Any] | 
     """Have both engines answer the canary set, where the campaign uses both, and say whether they agree.
 
     What was found for the same model, versions and degrees is taken from the store. Returns JSON values for the run's manifest:
-    ``text`` and, where both answered, `core.planning.canary.Canary`'s fields; None for a campaign of one engine. Never fails the campaign.
+    ``text`` and, where both answered, `core.planning.canary.Canary`'s fields; None for a campaign of one engine. Never fails
+    the campaign.
     """
     if not spec.canary or len({planned.placement.engine for planned in plan.models}) < len(ENGINES):
         return None

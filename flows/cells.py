@@ -1,47 +1,89 @@
-"""A model's cells: which are left to compute, by whom, and whether an engine is still needed for them."""
+"""A model's cells: prepared side by side, then which are left to compute, by whom, and whether an engine is still needed for
+them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
-from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
+from core.campaign import BenchmarkSpec, benchmark_label
 from core.cell_work import CellWork
 from core.log import say
-from core.model.placement import PlannedModel
-from core.monitor.timeline import Timeline
+from engines.bench.job import Job
 from flows.holding import Leases
+from flows.together import raise_first
 from tasks.prepare import prepare, prepare_judging
 from tasks.publish import record_model, record_verdicts
 
 POLL_SECONDS = 2.0  # a cell that others complete tells nobody
 POLL_SECONDS_PER_CELL = 0.25  # the more there are to look at, the less often
+WARM_SECONDS = 2.0  # benchmarks that take longer to prepare are usually not complete
+IMPORT_SECONDS = 8.0  # until the process that is to load has vLLM imported; meanwhile more becomes known of the work
+
+Preparation = asyncio.Task[list[CellWork]]
 
 
 class Cells:
-    """What is left of a model's cells. One that another computes is left to it, and taken where it gives up."""
+    """What a job has to answer. A cell that another computes is left to it, and taken where it gives up.
 
-    def __init__(self, preparations: Sequence[Preparation], leases: Leases) -> None:
-        self._preparations, self._leases = preparations, leases
+    An async context manager: within it all is being prepared; what is not prepared at its end is given up.
+    """
+
+    def __init__(self, job: Job, leases: Leases) -> None:
+        self.job, self._leases = job, leases
+        self._preparations: list[Preparation] = []
         self._over: set[str] = set()  # complete, answered here, or given up
         self._failed: set[str] = set()  # of those, the ones that could not be answered
         self._reserved: set[str] = set()  # leased by `any_to_answer`
         self._busy: set[object] = set()
         self._idle = asyncio.Event()
 
+    async def __aenter__(self) -> Cells:
+        self._preparations = [asyncio.create_task(one) for one in preparing(self.job)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for preparation in self._preparations:
+            preparation.cancel()
+        await asyncio.gather(*self._preparations, return_exceptions=True)
+
+    def known(self) -> list[CellWork]:
+        """Return the cells that are prepared."""
+        return known(self._preparations)
+
+    def raise_failures(self) -> None:
+        """Raise the first reason why a benchmark could not be prepared."""
+        raise_first(failure_of(each) for each in self._preparations)
+
+    async def all_known(self, timeout: float | None = None) -> bool:
+        """Wait until all is prepared, or ``timeout`` seconds; False where something is not."""
+        _, pending = await asyncio.wait(self._preparations, timeout=timeout)
+        return not pending
+
+    async def any_known(self) -> None:
+        """Wait until a cell is known that is not complete in the store, or all are known."""
+        pending: set[Preparation] = set(self._preparations)
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if any(not work.complete for work in known(done)):
+                return
+
     async def any_to_answer(self) -> bool:
-        """Wait until a cell is ours to answer; False once none is left. Needs no engine."""
+        """Wait until a cell is ours to answer; False once none is left. Needs no engine, and asks for a process for one in time."""
+        warm = asyncio.get_running_loop().call_later(WARM_SECONDS, self.job.claim.begin)
+        await self.any_known()
+        warm.cancel()
         while True:
-            works = [work for work in known(self._preparations) if self.is_left(work)]
+            works = [work for work in self.known() if self._is_left(work)]
             for work in works:
-                if await self.take(work):
+                if await self._take(work):
                     self._reserved.add(work.cell.fingerprint)
+                    self.job.claim.begin()
                     return True
             pending = [each for each in self._preparations if not each.done()]
-            left = [work for work in works if self.is_left(work)]
+            left = [work for work in works if self._is_left(work)]
             if pending:
                 seconds = self._poll_seconds() if left else None
                 await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -50,17 +92,83 @@ class Cells:
             else:
                 return False
 
-    def is_left(self, work: CellWork) -> bool:
+    async def work_ahead(self) -> list[CellWork] | None:
+        """Return what is left, once a process could load it; None where not all of it is known by then."""
+        all_known = await self.all_known(IMPORT_SECONDS)
+        return [work for work in self.known() if self._is_left(work)] if all_known else None
+
+    async def ours(self) -> AsyncIterator[CellWork]:
+        """Yield each cell to be answered here, from when it is prepared and taken, until the engine has nothing left to do.
+
+        Raises the first failure of taking one once all others are over.
+        """
+        ready: asyncio.Queue[CellWork | None] = asyncio.Queue()
+        looking = asyncio.gather(*(self._look(each, ready) for each in self._preparations), return_exceptions=True)
+        looking.add_done_callback(lambda _: ready.put_nowait(None))
+        try:
+            while (work := await ready.get()) is not None:
+                yield work
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+        raise_first(looking.result())
+
+    @asynccontextmanager
+    async def answering(self, work: CellWork) -> AsyncIterator[None]:
+        """Keep the engine busy with a cell that is ours within the block. One that fails there is given up, and back to others."""
+        try:
+            yield
+        except BaseException:
+            self._failed.add(work.cell.fingerprint)
+            self._end(work)
+            await self._leases.give_back(work)
+            raise
+        self._end(work)
+
+    @asynccontextmanager
+    async def giving_back(self, work: CellWork) -> AsyncIterator[None]:
+        """Let others have a cell after the block: it is committed, or cannot be."""
+        try:
+            yield
+        finally:
+            await self._leases.give_back(work)
+
+    def reopen_failed(self) -> None:
+        """Have cells that were given up answered after all, by another engine."""
+        self._over -= self._failed
+        self._failed.clear()
+
+    async def _look(self, preparation: Preparation, ready: asyncio.Queue[CellWork | None]) -> None:
+        """Hand on the cells of one preparation that are ours; what others compute is taken over where they give up."""
+        self._begin(preparation)
+        try:
+            await asyncio.wait([preparation])
+            works = known([preparation])
+            taken = await asyncio.gather(*(self._take(work) for work in works), return_exceptions=True)
+        finally:
+            self._stop(preparation)
+        for work, mine in zip(works, taken, strict=True):
+            if mine is True:
+                ready.put_nowait(work)
+        await asyncio.gather(*(self._take_over(work, ready) for work in works))
+        raise_first(taken)
+
+    async def _take_over(self, work: CellWork, ready: asyncio.Queue[CellWork | None]) -> None:
+        while self._is_left(work) and await self._engine_is_busy():
+            if await self._take(work):
+                ready.put_nowait(work)
+
+    def _is_left(self, work: CellWork) -> bool:
         """Whether a cell is neither complete, nor answered here, nor given up, as far as is known."""
         return not work.complete and work.cell.fingerprint not in self._over
 
-    async def take(self, work: CellWork) -> bool:
-        """Take a cell to be answered here. One that is taken keeps the engine busy until `answered` or `failed`."""
+    async def _take(self, work: CellWork) -> bool:
+        """Take a cell to be answered here. One that is taken keeps the engine busy until it is."""
         fingerprint = work.cell.fingerprint
         if fingerprint in self._reserved:
             self._reserved.discard(fingerprint)
             return True
-        if not self.is_left(work) or fingerprint in self._busy:
+        if not self._is_left(work) or fingerprint in self._busy:
             return False
         taken = await self._leases.take(work)
         if taken is None:
@@ -69,35 +177,7 @@ class Cells:
             self._begin(fingerprint)
         return bool(taken)
 
-    def answered(self, work: CellWork) -> None:
-        """Count a cell that was taken as done with."""
-        self._over.add(work.cell.fingerprint)
-        self._end(work.cell.fingerprint)
-
-    def failed(self, work: CellWork) -> None:
-        """Give a cell up that was taken."""
-        self._failed.add(work.cell.fingerprint)
-        self.answered(work)
-
-    def reopen_failed(self) -> None:
-        """Have cells that were given up answered after all, by another engine."""
-        self._over -= self._failed
-        self._failed.clear()
-
-    async def give_back(self, work: CellWork) -> None:
-        """Let others have a cell that is committed, or cannot be."""
-        await self._leases.give_back(work)
-
-    @contextmanager
-    def preparing(self, preparation: Preparation) -> Iterator[None]:
-        """Keep the engine busy within the block."""
-        self._begin(preparation)
-        try:
-            yield
-        finally:
-            self._end(preparation)
-
-    async def engine_is_busy(self) -> bool:
+    async def _engine_is_busy(self) -> bool:
         """Wait a moment; False where the engine has nothing of this model's to do."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), self._poll_seconds())
@@ -105,71 +185,53 @@ class Cells:
         return True
 
     def _poll_seconds(self) -> float:
-        left = sum(self.is_left(work) for work in known(self._preparations))
+        left = sum(self._is_left(work) for work in self.known())
         return max(POLL_SECONDS, POLL_SECONDS_PER_CELL * left)
 
     def _begin(self, what: object) -> None:
         self._busy.add(what)
         self._idle.clear()
 
-    def _end(self, what: object) -> None:
+    def _stop(self, what: object) -> None:
         self._busy.discard(what)
         if not self._busy:
             self._idle.set()
 
+    def _end(self, work: CellWork) -> None:
+        self._over.add(work.cell.fingerprint)
+        self._stop(work.cell.fingerprint)
 
-Part = Literal["benchmarks", "judge", "canary"]
-Preparation = asyncio.Task[list[CellWork]]
+
+async def record(cells: Cells) -> None:
+    """Write to the store what the run asks for, as far as it is known once something is to compute, and once more when all is."""
+    job = cells.job
+    write = record_verdicts if job.part == "judge" else record_model
+    await cells.any_known()
+    if works := cells.known():
+        await write(job.spec, job.run, job.placed, [work.cell for work in works])
+    await cells.all_known()
+    if len(cells.known()) > len(works):  # also where they were prepared while the first was written
+        await write(job.spec, job.run, job.placed, [work.cell for work in cells.known()])
 
 
-@asynccontextmanager
-async def preparing(
-    spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path, part: Part, timeline: Timeline
-) -> AsyncIterator[list[Preparation]]:
-    """Begin to prepare all that ``part`` has to answer. What is not prepared when the block ends is given up."""
+def preparing(job: Job) -> list[Coroutine[Any, Any, list[CellWork]]]:
+    """Return what prepares all that the job's part has to answer, to be run side by side."""
 
     async def one(benchmark: BenchmarkSpec) -> list[CellWork]:
-        with timeline.span("prepare", benchmark_label(benchmark)):
-            work: CellWork = (await prepare(spec, planned, weights, benchmark)).unquote()
-        return told([work])
+        with job.timeline.span("prepare", benchmark_label(benchmark)):
+            return noted([await prepare(job.spec, job.placed, job.weights, benchmark)])
 
     async def judging() -> list[CellWork]:
-        with timeline.span("prepare"):
-            works: list[CellWork] = (await prepare_judging(spec, run, planned, weights)).unquote()
-        return told(works)
+        with job.timeline.span("prepare"):
+            return noted(await prepare_judging(job.spec, job.run, job.placed, job.weights))
 
-    def told(works: list[CellWork]) -> list[CellWork]:
+    def noted(works: list[CellWork]) -> list[CellWork]:
         for work in works:
             if work.complete:
-                say(f"{work.cell.model} · {work.cell.benchmark}: complete in the store, not computed again")
+                say(f"{work.label}: complete in the store, not computed again")
         return works
 
-    steps = [judging()] if part == "judge" else [one(benchmark) for benchmark in spec.benchmarks]
-    preparations = [asyncio.create_task(step) for step in steps]
-    try:
-        yield preparations
-    finally:
-        await given_up(preparations)
-
-
-async def given_up(tasks: Sequence[Preparation]) -> None:
-    """Cancel what has not ended, and wait until it has."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def record(
-    spec: CampaignSpec, run: str, planned: PlannedModel, part: Part, preparations: Sequence[Preparation]
-) -> None:
-    """Say in the store what the run asks for, as far as it is known, and once more when all is known."""
-    say_so = record_verdicts if part == "judge" else record_model
-    works = known(preparations)
-    if works:
-        await say_so(spec, run, planned, [work.cell for work in works])
-    await asyncio.wait(preparations)
-    if len(known(preparations)) > len(works):  # also where they were prepared while the first was written
-        await say_so(spec, run, planned, [work.cell for work in known(preparations)])
+    return [judging()] if job.part == "judge" else [one(benchmark) for benchmark in job.spec.benchmarks]
 
 
 def known(preparations: Iterable[Preparation]) -> list[CellWork]:
@@ -177,41 +239,6 @@ def known(preparations: Iterable[Preparation]) -> list[CellWork]:
     return [work for each in preparations if each.done() and not failure_of(each) for work in each.result()]
 
 
-def failure_of(task: Preparation) -> BaseException | None:
-    """Return what a task that has ended raised."""
-    return asyncio.CancelledError() if task.cancelled() else task.exception()
-
-
-async def work_is_known(preparations: Sequence[Preparation]) -> None:
-    """Wait until a cell is known that is not complete in the store, or all are known."""
-    pending: set[Preparation] = set(preparations)
-    while pending:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        if any(not work.complete for work in known(done)):
-            return
-
-
-@asynccontextmanager
-async def all_ended(tasks: list[asyncio.Task[None]]) -> AsyncIterator[None]:
-    """Wait after the block until all ``tasks`` have ended, then raise the first failure. Cancelled, they are cancelled."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        raise
-    finally:
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    raise_first(outcomes)
-
-
-async def in_full(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all to their ends at once, then raise the first failure."""
-    raise_first(await asyncio.gather(*coroutines, return_exceptions=True))
-
-
-def raise_first(outcomes: Iterable[object]) -> None:
-    """Raise the first of ``outcomes`` that is an exception."""
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
+def failure_of(preparation: Preparation) -> BaseException | None:
+    """Return what a preparation that has ended raised."""
+    return asyncio.CancelledError() if preparation.cancelled() else preparation.exception()

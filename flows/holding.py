@@ -1,4 +1,4 @@
-"""Leases of a model's cells: who else computes one is waited for, not raced."""
+"""What a model's flow holds from its start to its end: its job, leases of its cells, and a spool."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.campaign import CampaignSpec
 from core.cell_work import CellWork
 from core.errors import StoreError, UserError
 from core.log import say, warn
+from core.model.fleet import resolve_fleet
 from core.model.placement import PlannedModel
 from core.monitor.timeline import Timeline
 from core.planning.cost.expected import Expected
@@ -21,6 +23,12 @@ from core.storage.retry import patiently_in_thread
 from core.storage.s3 import S3Storage
 from core.store.lease import Lessee
 from core.store.spool import Spool, SpoolPlan, how_to_upload, left_behind, spool_root, upload
+from engines.bench.job import Job, Part
+from engines.bench.recovery import Recovery
+from engines.bench.waiting import queued
+from engines.control import Control
+from engines.process.lightweight import warming
+from tasks.artifacts import show_faults
 
 log = logging.getLogger("steelyard.results")
 
@@ -37,7 +45,7 @@ class Leases:
         taken = await patiently_in_thread(_Take(self._store, self._lessee, work.cell.fingerprint), self._patience)
         if taken is False and work.cell.fingerprint not in self._told:
             self._told.add(work.cell.fingerprint)
-            say(f"{work.cell.model} · {work.cell.benchmark}: is being computed by another, and waited for")
+            say(f"{work.label}: is being computed by another, and waited for")
         return taken
 
     async def give_back(self, work: CellWork) -> None:
@@ -45,7 +53,7 @@ class Leases:
         try:
             await asyncio.shield(asyncio.to_thread(self._lessee.release, work.cell.fingerprint))
         except StoreError as error:
-            log.warning("the lease of %s · %s stays a while: %s", work.cell.model, work.cell.benchmark, error)
+            log.warning("the lease of %s stays a while: %s", work.label, error)
 
 
 class _Take:
@@ -122,6 +130,38 @@ def _bring_in(root: Path, results: str) -> None:
             say(f"{upload(folder)} shards of an earlier run are brought in from spool {folder}")
         except UserError as error:
             warn(f"spool {folder} stays: {error}")
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a job's cells need beside an engine; ``spool`` is None where results go to a local directory."""
+
+    leases: Leases
+    spool: Spool | None
+
+
+@asynccontextmanager
+async def holding(job: Job) -> AsyncIterator[Holding]:
+    """Hold leases and a spool, both ended with the block."""
+    owner = (job.spec, job.run, job.model)
+    async with leasing(*owner) as leases, spooling(*owner) as spool:
+        yield Holding(leases, spool)
+
+
+@asynccontextmanager
+async def open_job(
+    spec: CampaignSpec, placed: PlannedModel, run: str, part: Part, expected: Expected | None, control: Control
+) -> AsyncIterator[Job]:
+    """Begin a model's part of a run: in the queue for devices, with its timeline. Both end with the block, and faults are shown."""
+    fleet = resolve_fleet(spec.fleet)
+    recovery = Recovery(spec, placed, fleet)
+    async with recorded(spec, run, placed, part, expected) as timeline, warming(placed, fleet) as claim:
+        with queued(spec, placed, fleet, None if expected is None else expected.seconds) as queue_place:
+            try:
+                yield Job(spec, fleet, run, part, expected, control, timeline, claim, recovery, queue_place)
+            finally:
+                if recovery.record():
+                    await asyncio.shield(show_faults(recovery))
 
 
 @asynccontextmanager

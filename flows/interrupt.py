@@ -23,7 +23,7 @@ from engines.control import CANCELLED, Control
 POLL_SECONDS = 4.0  # the server tells nobody of a change
 
 
-async def run_heeding(main: Callable[[], Coroutine[Any, Any, None]], control: Control, label: str) -> State | None:
+async def run_cancellable(main: Callable[[], Coroutine[Any, Any, None]], control: Control, label: str) -> State | None:
     """Run ``main()`` within the current flow run. Returns `prefect.states.Cancelled` where the run was cancelled, else None.
 
     A cancelled run, and one whose campaign is cancelled, has ``main`` cancelled, and its ``finally`` blocks awaited. One that is

@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect.utilities.annotations import quote
-
 from core.benchmark.rescore import find_donor
 from core.campaign import CampaignSpec
 from core.cell_work import CellWork
@@ -18,7 +16,7 @@ from core.results import new_run_id, open_store
 from flows.interrupt import run_interruptible
 from flows.spec_flow import spec_flow
 from tasks.plan import check
-from tasks.prepare import fetch, judges_of, prepare, prepare_judging
+from tasks.prepare import fetch_weights, judges_of, prepare, prepare_judging
 from tasks.publish import publish, record_model, record_verdicts
 from tasks.rescore import score_again
 
@@ -67,13 +65,13 @@ async def _rescore_models(
 async def _rescore_model(spec: CampaignSpec, planned: PlannedModel, run: str) -> list[tuple[str, str]]:
     weights = await _weights(planned)
     prepared = await asyncio.gather(*(prepare(spec, planned, weights, benchmark) for benchmark in spec.benchmarks))
-    works = [work.unquote() for work in prepared]
+    works = list(prepared)
     await record_model(spec, run, planned, [work.cell for work in works])
     return await _rescore_cells(spec, works)
 
 
 async def _rescore_verdicts(spec: CampaignSpec, planned: PlannedModel, run: str) -> list[tuple[str, str]]:
-    works = (await prepare_judging(spec, run, planned, await _weights(planned))).unquote()
+    works = await prepare_judging(spec, run, planned, await _weights(planned))
     await record_verdicts(spec, run, planned, [work.cell for work in works])
     return await _rescore_cells(spec, works)
 
@@ -82,19 +80,20 @@ async def _rescore_cells(spec: CampaignSpec, works: list[CellWork]) -> list[tupl
     records = await asyncio.to_thread(open_store(spec.results).commit_records)
 
     async def one(work: CellWork) -> tuple[str, str]:
-        label = f"{work.cell.model} · {work.cell.benchmark}"
         if work.complete:
-            return label, "unchanged"
+            return work.label, "unchanged"
         donor = find_donor(work.cell, records.values())
         if donor is None:
-            return label, "missing"
-        await score_again(quote(work), quote(donor), spec.results, label)
-        say(f"{label}: scored again from stored samples")
-        return label, "rescored"
+            return work.label, "missing"
+        await score_again(work, donor, spec.results)
+        say(f"{work.label}: scored again from stored samples")
+        return work.label, "rescored"
 
     return await asyncio.gather(*(one(work) for work in works))
 
 
 async def _weights(planned: PlannedModel) -> Path:
     # Without a chat template nothing of the checkpoint's files is needed.
-    return await fetch(planned, weights=False) if planned.model.chat_template else Path(planned.checkpoint.source)
+    return (
+        await fetch_weights(planned, weights=False) if planned.model.chat_template else Path(planned.checkpoint.source)
+    )

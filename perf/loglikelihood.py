@@ -1,7 +1,8 @@
 """Log-likelihoods, ours against the harness's way, on one engine: ``python -m perf.loglikelihood``.
 
 The harness's way (lm-eval's vLLM backend): every (context, continuation) pair is a full prefill with ``prompt_logprobs=1``,
-longest first, all handed over at once, nothing read from the prefix cache. Ours: `engines.session.session`. Both in turns on the same
+longest first, all handed over at once, nothing read from the prefix cache. Ours: `engines.session.session`. Both in turns on
+the same
 engine, its prefix cache emptied before each; medians, and the largest difference of a log-probability.
 """
 

@@ -1,6 +1,7 @@
 """What a cell of a million requests takes of the process that feeds the engine: peak memory above that of the interpreter.
 
-``python -m perf.memory`` runs `engines.bench.answering.run_cell` as a campaign does, into a local store, with the scripted engine of the
+``python -m perf.memory`` runs `engines.bench.answering.run_cell` as a campaign does, into a local store, with the scripted
+engine of the
 tests, which answers at once and keeps nothing but ids: what is left is requests, responses and the run path's own. Each run is a
 process of its own. With ``--harness N`` also a benchmark of N docs through lm-evaluation-harness's task side, whose instances
 live in the same process, up to the committed cell.

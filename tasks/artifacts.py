@@ -1,4 +1,4 @@
-"""Keys of Prefect artifacts."""
+"""What people see of a model in Prefect while it runs: progress, and faults of its engine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from prefect import task
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
-from prefect.cache_policies import NO_CACHE
 
 from core.monitor.progress import Progress
 from engines.bench.recovery import Recovery
+from tasks.steps import step
+
+ARTIFACT_SECONDS = 5.0
+log = logging.getLogger("steelyard")
 
 
 def artifact_key(kind: str, name: str) -> str:
@@ -22,21 +24,16 @@ def artifact_key(kind: str, name: str) -> str:
     return "-".join([kind, *words])
 
 
-@task(name="show faults", task_run_name="{model}: its engine failed {count} times", cache_policy=NO_CACHE)
-async def show_faults(recovery: Recovery, model: str, count: int) -> None:
+@step("show faults", "of {recovery.planned.model.name}")
+async def show_faults(recovery: Recovery) -> None:
     """Show a model's faults and what was done about them in Prefect."""
+    model = recovery.planned.model.name
     rows = [{**row, "time": time.strftime("%H:%M:%S", time.gmtime(row["time"]))} for row in recovery.record()]
     await acreate_table_artifact(
         key=artifact_key("faults", model),
         table=rows,
-        description=f"How the engine of {model} failed, and what was done",
+        description=f"How the engine of {model} failed {len(rows)} times, and what was done",
     )
-
-
-ARTIFACT_SECONDS = 5.0
-
-
-log = logging.getLogger("steelyard")
 
 
 async def show_while(working: asyncio.Future[Any], latest: Callable[[], Progress | None], label: str) -> None:

@@ -6,14 +6,9 @@ import asyncio
 from dataclasses import asdict
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.utilities.annotations import quote
-
 from core.cell_work import CellWork
 from core.compare.adaptive import of_docs
 from core.log import say
-from core.model.placement import PlannedModel
 from core.monitor.progress import Progress
 from core.monitor.progress import tell as tell_listeners
 from core.request import doc_of
@@ -21,14 +16,15 @@ from core.results import open_store
 from core.sample import Scoring
 from core.storage.retry import patiently_in_thread
 from core.store.quality import facts_of
-from engines.bench.answering import CellRun, run_cell
+from engines.bench.answering import Answering, CellRun, run_cell
 from engines.bench.bench import Bench
-from engines.engine import EngineInfo
+from engines.bench.growth import as_used
 from tasks.artifacts import show_while
+from tasks.steps import step
 
 
-@task(name="evaluate", task_run_name="evaluate {label}", cache_policy=NO_CACHE)
-async def evaluate(bench: Bench, work: CellWork, label: str) -> quote[CellRun]:
+@step("evaluate", "{work.label}")
+async def evaluate_cell(bench: Bench, work: CellWork) -> CellRun:
     """Run one benchmark's requests through an open engine. Cancelled, it ends when what is answered is stored."""
     latest: list[Progress] = []
 
@@ -36,14 +32,15 @@ async def evaluate(bench: Bench, work: CellWork, label: str) -> quote[CellRun]:
         latest[:] = [progress]
         tell_listeners(progress)
 
-    working = asyncio.ensure_future(asyncio.to_thread(run_cell, bench, work, tell))
-    showing = asyncio.ensure_future(show_while(working, lambda: latest[0] if latest else None, label))
+    on = bench.answering
+    working = asyncio.ensure_future(asyncio.to_thread(run_cell, on, work, tell))
+    showing = asyncio.ensure_future(show_while(working, lambda: latest[0] if latest else None, work.label))
     try:
-        return quote(await asyncio.shield(working))
+        return await asyncio.shield(working)
     except asyncio.CancelledError:
-        bench.control.cancel()
-        if bench.spool is not None:
-            bench.spool.hurry()
+        on.control.cancel()
+        if on.spool is not None:
+            on.spool.hurry()
         await asyncio.wait([working])
         working.exception()  # whatever it ended with, the cancellation goes before
         raise
@@ -51,34 +48,39 @@ async def evaluate(bench: Bench, work: CellWork, label: str) -> quote[CellRun]:
         await asyncio.wait([showing])
 
 
-@task(name="score", task_run_name="score {label}", cache_policy=NO_CACHE)
-async def score(work: CellWork, run: CellRun, label: str) -> quote[Scoring]:
+@step("score", "{work.label}")
+async def score(bench: Bench, work: CellWork, run: CellRun) -> Scoring:
     """Turn responses into samples and scores."""
-    scoring = await asyncio.to_thread(work.benchmark.score, run.responses)
-    return quote(of_docs(scoring, map(doc_of, run.responses)) if run.adaptive else scoring)
+    with bench.job.timeline.span("score", work.cell.benchmark):
+        scoring = await asyncio.to_thread(work.benchmark.score, run.responses)
+        return of_docs(scoring, map(doc_of, run.responses)) if run.adaptive else scoring
 
 
-@task(name="store", task_run_name="store {label}", cache_policy=NO_CACHE)
-async def store(work: CellWork, scoring: Scoring, metadata: dict[str, Any], bench: Bench, label: str) -> None:
+@step("store", "{work.label}")
+async def store(bench: Bench, work: CellWork, scoring: Scoring, run: CellRun) -> None:
     """Commit the cell: samples, scores, then the record that makes it count. A store that does not answer is waited for."""
-    to_commit = {**metadata, "cluster": work.cluster}
-    results = open_store(bench.results)
-    await patiently_in_thread(lambda: results.commit(work.cell, scoring, to_commit), bench.patience)
-    if bench.spool is not None:
-        await asyncio.to_thread(bench.spool.forget, work.cell.fingerprint)
+    with bench.job.timeline.span("store", work.cell.benchmark):
+        await commit(bench.answering, work, scoring, cell_metadata(bench, run, scoring))
     head = scoring.headline
     spread = "" if head.stderr is None else f" ± {head.stderr:.4f}"
-    say(f"{label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
+    say(f"{work.label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
 
 
-def cell_metadata(
-    planned: PlannedModel, info: EngineInfo, run: CellRun, scoring: Scoring, bench: Bench
-) -> dict[str, Any]:
+async def commit(on: Answering, work: CellWork, scoring: Scoring, metadata: dict[str, Any]) -> None:
+    """Commit a cell, and what groups its docs; the spool then no longer needs its answers."""
+    results, metadata = open_store(on.results), {**metadata, "cluster": work.cluster}
+    await patiently_in_thread(lambda: results.commit(work.cell, scoring, metadata), on.patience)
+    if on.spool is not None:
+        await asyncio.to_thread(on.spool.forget, work.cell.fingerprint)
+
+
+def cell_metadata(bench: Bench, run: CellRun, scoring: Scoring) -> dict[str, Any]:
     """Facts of how a cell was computed, for its commit record. JSON values."""
-    faults = [] if bench.recovery is None else bench.recovery.record()
+    job, info, placed = bench.job, bench.info, as_used(bench.placed, bench.engine)
+    faults = job.recovery.record()
     return {
         "engine": info.engine,
-        "placement": asdict(planned.placement),
+        "placement": asdict(placed.placement),
         "vllm_version": info.vllm_version,
         "load_seconds": info.load_seconds,
         "seconds": run.seconds,
@@ -88,8 +90,8 @@ def cell_metadata(
         "completion_tokens": run.completion_tokens,
         "monitor": run.monitor,
         **facts_of(scoring),
-        "trust_remote_code": planned.model.trust_remote_code,
+        "trust_remote_code": placed.model.trust_remote_code,
         **({"adaptive": run.adaptive} if run.adaptive else {}),
         **({"faults": faults} if faults else {}),
-        **({"estimate": asdict(bench.expected)} if bench.expected else {}),
+        **({"estimate": asdict(job.expected)} if job.expected else {}),
     }

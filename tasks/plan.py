@@ -1,4 +1,4 @@
-"""What a campaign will take, told before it runs: for the queue, and to be compared with what it took."""
+"""Before a GPU is held: the campaign is checked, what it will take is forecast, and each model is placed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from core.campaign import CampaignSpec, FleetSpec, ModelSpec
+from core.campaign import CampaignSpec
 from core.errors import StoreError
 from core.log import say, warn
+from core.model.fleet import resolve_fleet
 from core.model.placement import Plan, PlannedModel
 from core.planning.cost.estimate import plan_estimate
 from core.planning.cost.expected import Expected, expectations, totals
@@ -22,6 +23,7 @@ from core.planning.schedule.fleet_file import group_of, nodes_of
 from core.results import open_store
 from core.tables import duration
 from engines.session.arguments import check_arguments
+from tasks.steps import step
 
 MOST_CELLS = 500  # of the store that are learnt from: the campaign waits for it
 
@@ -49,11 +51,12 @@ def foretell(spec: CampaignSpec, plan: Plan) -> Forecast:
     return Forecast(expectations(estimate, nodes_of([group]), time.time()), totals(estimate))
 
 
-@task(name="route", task_run_name="route {model.name}", cache_policy=NO_CACHE)
-async def route(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> PlannedModel:
-    """Decide the engine and the GPUs of one model; the reason goes to the log."""
-    planned = await asyncio.to_thread(plan_model, spec, model, fleet)
-    say(f"{model.name}: {planned.placement.reason}")
+@step("place", "{model}")
+async def place(spec: CampaignSpec, model: str) -> PlannedModel:
+    """Routing: decide the engine and the GPUs of the campaign's model named ``model``; the reason goes to the log."""
+    (chosen,) = (each for each in spec.models if each.name == model)
+    planned = await asyncio.to_thread(plan_model, spec, chosen, resolve_fleet(spec.fleet))
+    say(f"{model}: {planned.placement.reason}")
     return planned
 
 

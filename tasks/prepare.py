@@ -10,44 +10,41 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.utilities.annotations import quote
-
 from core.benchmark.cell import make_cell
 from core.benchmark.find import cluster_field
 from core.benchmark.prepare import chat_of, prepare_cell
 from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
 from core.cell_work import CellWork
 from core.log import warn
-from core.model.placement import PlannedModel
+from core.model.placement import PlannedModel, loads_from_here
 from core.model.weights import fetch_checkpoint
 from core.results import Store, open_store
 from core.scoring.judge import Judging
 from core.scoring.judge_spec import JudgeSpec
 from core.storage.retry import patiently_in_thread
+from engines.bench.job import Job
 from tasks.retry import RETRYING
+from tasks.steps import step
 
 # Preparing is Python's work, so all at once would end all at once: in turn, the model that asked first can start.
 AT_ONCE = 4
 _IN_TURN = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="steelyard-prepare")
 
 
-@task(
-    name="fetch weights",
-    task_run_name="fetch weights of {planned.model.name}",
-    cache_policy=NO_CACHE,
-    **RETRYING,
-)
-async def fetch(planned: PlannedModel, *, weights: bool) -> Path:
-    """Put the checkpoint on local disk, with or without its weights."""
+async def fetch(job: Job) -> None:
+    """Put the job's checkpoint on local disk; without its weights where its engine does not read them from here."""
+    with job.timeline.span("prepare"):
+        job.weights = await fetch_weights(job.placed, weights=loads_from_here(job.placed, job.fleet))
+
+
+@step("fetch weights", "of {planned.model.name}", **RETRYING)
+async def fetch_weights(planned: PlannedModel, *, weights: bool) -> Path:
+    """Put a checkpoint on local disk, with or without its weights."""
     return await asyncio.to_thread(fetch_checkpoint, planned.checkpoint, weights=weights)
 
 
-@task(name="prepare", task_run_name="prepare {benchmark.name}", cache_policy=NO_CACHE)
-async def prepare(
-    spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec
-) -> quote[CellWork]:
+@step("prepare", "{benchmark.name}")
+async def prepare(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:
     """Load one benchmark for one model and look its cell up in the store."""
     context = contextvars.copy_context()
     preparing = partial(context.run, prepare_cell, spec, planned, weights, benchmark)
@@ -56,14 +53,13 @@ async def prepare(
     complete = await patiently_in_thread(
         lambda: store.is_complete(work.cell.fingerprint), spec.policy.store_patience_seconds
     )
-    return quote(replace(work, complete=complete))
+    return replace(work, complete=complete)
 
 
-@task(name="prepare judging", task_run_name="prepare judging by {planned.model.name}", cache_policy=NO_CACHE)
-async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> quote[list[CellWork]]:
+@step("prepare judging", "by {planned.model.name}")
+async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:
     """Find what ``planned``'s model judges of the campaign's run ``run``; a cell's ``model`` is the one that answered."""
-    works = await patiently_in_thread(lambda: judgings(spec, run, planned, weights), spec.policy.store_patience_seconds)
-    return quote(works)
+    return await patiently_in_thread(lambda: judgings(spec, run, planned, weights), spec.policy.store_patience_seconds)
 
 
 def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:

@@ -8,62 +8,58 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.utilities.annotations import quote
-
-from core.campaign import CampaignSpec, FleetSpec
 from core.log import say
-from core.model.placement import PlannedModel
+from engines.bench.bench import Bench
 from engines.distributed import kuberay
 from engines.distributed.cluster import Cluster, ClusterSpec, attach
 from engines.distributed.engine import service_name
 from engines.distributed.kuberay_manifest import MODEL_RESOURCE
-from engines.engine import Engine, EngineConfig, EngineInfo
-from engines.host.slots import Held
+from tasks.steps import step
+
+
+async def provision(bench: Bench) -> None:
+    """Have the Ray cluster that the bench's placement needs, until its engine is closed. A lightweight one needs none."""
+    if bench.placed.placement.engine != "lightweight":
+        bench.cluster = await bench.enter(provisioned(bench))
 
 
 @asynccontextmanager
-async def provisioned(
-    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, config: EngineConfig, held: Held, run: str
-) -> AsyncIterator[ClusterSpec | None]:
-    """Give the Ray cluster of a placement, up and running; None where the placement needs none.
+async def provisioned(bench: Bench) -> AsyncIterator[ClusterSpec]:
+    """Give the Ray cluster of a distributed placement, up and running.
 
     At the end a local one that nobody else uses ends after the policy's idle time, at once where the block failed; one on
     Kubernetes is deleted; an existing one is left alone.
     """
-    if planned.placement.engine == "lightweight":
-        yield None
-        return
+    job, placement, held = bench.job, bench.placed.placement, bench.held
+    fleet, campaign = job.fleet, job.spec.name
     async with AsyncExitStack() as stack:
         wanted = ClusterSpec(held.devices, fleet.gpus, fleet.device, fleet.ray_address)
         if fleet.kuberay is not None:
-            name = planned.model.name
             made = Entered(
-                kuberay.provision(fleet.kuberay, planned.placement, fleet.gpus, campaign=spec.name, model=name, run=run)
+                kuberay.provision(fleet.kuberay, placement, fleet.gpus, campaign=campaign, model=job.model, run=job.run)
             )
             stack.push_async_callback(made.leave)
-            address = await provision_on_kubernetes(quote(made), planned.model.name)
+            address = await make_on_kubernetes(made, job.model)
             wanted = replace(wanted, address=address, service_resource=MODEL_RESOURCE)
-        cluster = (await provision(wanted, service_name(config), held.descriptors, planned.model.name)).unquote()
+        cluster = await attach_cluster(wanted, service_name(bench.config), held.descriptors, job.model)
         idle_seconds = 0.0
         try:
             yield wanted
-            idle_seconds = spec.policy.service_idle_seconds
+            idle_seconds = job.spec.policy.service_idle_seconds
         finally:
             await asyncio.shield(asyncio.to_thread(cluster.leave, idle_seconds))
 
 
-@task(name="provision", task_run_name="provision Ray for {model}", cache_policy=NO_CACHE)
-async def provision(wanted: ClusterSpec, service: str, held: tuple[int, ...], model: str) -> quote[Cluster]:
+@step("provision", "Ray for {model}")
+async def attach_cluster(wanted: ClusterSpec, service: str, held: tuple[int, ...], model: str) -> Cluster:
     """Find the Ray cluster, or start a local one on devices that are held."""
     cluster = await asyncio.to_thread(attach, wanted, service, held)
     say(f"{model}: Ray cluster at {cluster.address}")
-    return quote(cluster)
+    return cluster
 
 
-@task(name="provision", task_run_name="provision KubeRay for {model}", cache_policy=NO_CACHE)
-async def provision_on_kubernetes(made: Entered, model: str) -> str:
+@step("provision", "KubeRay for {model}")
+async def make_on_kubernetes(made: Entered, model: str) -> str:
     """Have Kubernetes make a Ray cluster and wait until it is up. Returns host:port of its head."""
     say(f"{model}: asks Kubernetes for a Ray cluster")
     return await made.enter()
@@ -98,10 +94,9 @@ class Entered:
         return given
 
 
-@task(name="open engine", task_run_name="open engine of {model}", cache_policy=NO_CACHE)
-async def open_engine(engine: Engine, model: str) -> EngineInfo:
+@step("open engine", "of {bench.job.model}")
+async def open_engine(bench: Bench) -> None:
     """Load the model, or find its service alive."""
-    info = await asyncio.to_thread(engine.open)
+    info = await bench.open()
     how = "found loaded" if info.reused else f"loaded in {info.load_seconds:.0f} s"
-    say(f"{model}: {info.engine} engine {how}")
-    return info
+    say(f"{bench.job.model}: {info.engine} engine {how}")

@@ -6,19 +6,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.utilities.annotations import quote
-
 from core.cell_work import CellWork
 from core.compare.adaptive import doc_of_sample, of_docs
 from core.results import open_store
 from core.store.quality import facts_of
 from tasks.retry import RETRYING
+from tasks.steps import step
 
 
-@task(name="score again", task_run_name="score again {label}", cache_policy=NO_CACHE, **RETRYING)
-async def score_again(work: quote[CellWork], donor: quote[Mapping[str, Any]], results: str, label: str) -> bool:
+@step("score again", "{work.label}", **RETRYING)
+async def score_again(work: CellWork, donor: Mapping[str, Any], results: str) -> bool:
     """Score the stored samples of ``donor``'s cell as ``work``'s, and commit that. Returns whether the record is this call's.
 
     What the responses took to get stays in the new record, with the fingerprint of the cell they were computed for.

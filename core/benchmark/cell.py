@@ -50,7 +50,8 @@ def make_cell(
     """Build the cell of one model and one loaded benchmark.
 
     Engine, tensor parallel and the names a person gave are left out of the fingerprint: the same checkpoint under the same
-    settings is the same cell, whoever asks. ``benchmark_settings`` is `core.benchmark.benchmark.Benchmark.settings`; ``datasets``, where its
+    settings is the same cell, whoever asks. ``benchmark_settings`` is `core.benchmark.benchmark.Benchmark.settings`;
+    ``datasets``, where its
     rows came from, is described only: the rows themselves are in the settings.
     """
     settings: dict[str, Any] = {

@@ -18,7 +18,8 @@ def chat_renderer(
     """Return ``render(messages, add_generation_prompt=True) -> str`` for the checkpoint in ``directory``.
 
     ``variables`` go to the template beside the messages. Without a generation prompt the last message is left open for the model to
-    continue, as lm-evaluation-harness does. Messages in content parts (`core.benchmark.images.in_parts`) get the processor's template where
+    continue, as lm-evaluation-harness does. Messages in content parts (`core.benchmark.images.in_parts`) get the processor's
+    template where
     it has one of its own. Raises `core.errors.UserError` where there is no chat template, or no tokenizer to apply it.
     """
     with (

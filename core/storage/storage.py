@@ -1,4 +1,5 @@
-"""The filesystem edge of the results store: whole objects by name, in a directory (`core.storage.local`) or on S3 (`core.storage.s3`).
+"""The filesystem edge of the results store: whole objects by name, in a directory (`core.storage.local`) or on S3
+(`core.storage.s3`).
 
 Objects appear whole or not at all, and `Storage.put_new` lets exactly one writer create a name. Whatever the filesystem
 or the network raises comes out as `core.errors.StoreError` with one line.

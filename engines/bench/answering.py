@@ -1,4 +1,4 @@
-"""From tasks/evaluate.py."""
+"""Answering one cell on an open engine: what the store lacks is asked, and every response lands in a shard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,17 @@ from core.compare.adaptive import Rounds
 from core.errors import EngineDiedError, SteelyardError
 from core.log import say, warn
 from core.monitor.progress import DocCounter, Progress
+from core.monitor.readings import Monitor
+from core.monitor.timeline import Timeline
 from core.redact import redact
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell
 from core.storage.retry import patiently
+from core.store.spool import Spool
 from engines.bench.monitoring import summed_up
+from engines.control import Control
+from engines.engine import Engine
 from engines.stop import Stop
 
 TELL_SECONDS = 0.2
@@ -43,27 +48,43 @@ class CellRun:
     adaptive: dict[str, Any] | None = None
 
 
-def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
+@dataclass(frozen=True)
+class Answering:
+    """What answering takes: an open engine, the results store's URI, the model's switch, and who takes notes.
+
+    ``spool`` takes answers while the store does not, and ``patience`` is how many seconds a silent store is waited for.
+    """
+
+    engine: Engine
+    results: str
+    control: Control
+    monitor: Monitor | None = None
+    timeline: Timeline = field(default_factory=Timeline)
+    spool: Spool | None = None
+    patience: float = 0.0
+
+
+def run_cell(on: Answering, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
     """Answer what the store does not hold yet; every response is in a shard before this returns or raises.
 
     Raises `core.errors.EngineDiedError` where the engine is gone, `core.errors.SteelyardError` where no request could be served
     or the benchmark's time is over, `engines.control.CancelledByUserError` where it was told to end.
     """
-    store, cell = open_store(bench.results), work.cell
-    asked = partial(patiently, seconds=bench.patience, rest=bench.control.rest)
+    store, cell = open_store(on.results), work.cell
+    asked = partial(patiently, seconds=on.patience, rest=on.control.rest)
     requests = {request.id: request for request in work.benchmark.requests()}
     stored = asked(lambda: store.compact(cell.fingerprint))
     kept = {k: v for k, v in stored.items() if k in requests and v.error is None}
-    label = f"{cell.model} · {cell.benchmark}"
+    label = work.label
     if kept:
         say(f"{label}: {len(kept)} of {len(requests)} responses were stored by an earlier run")
     rounds = Rounds(work.adaptive, work, requests, store, asked) if work.adaptive else None
     meter = _Meter(cell, requests, kept, tell)
     try:
-        with store.writer(cell.fingerprint, sink=bench.spool) as writer, summed_up(bench.monitor) as summary:
+        with store.writer(cell.fingerprint, sink=on.spool) as writer, summed_up(on.monitor) as summary:
             for part in [requests] if rounds is None else rounds:
                 todo = {key: request for key, request in part.items() if key not in kept}
-                for response in _answers(bench, todo, meter, work):
+                for response in _answers(on, todo, meter, work):
                     writer.add(response)
                 if rounds is not None:
                     rounds.look(meter.responses)
@@ -79,15 +100,15 @@ def run_cell(bench: Bench, work: CellWork, tell: Callable[[Progress], None]) -> 
     return meter.run(summary, rounds)
 
 
-def _answers(bench: Bench, todo: dict[str, Request], meter: _Meter, work: CellWork) -> Iterator[Response]:
+def _answers(on: Answering, todo: dict[str, Request], meter: _Meter, work: CellWork) -> Iterator[Response]:
     """Empty ``todo``, however often the model is paused meanwhile."""
     total, timeout = len(todo), work.timeout_seconds
-    label = f"{work.cell.model} · {work.cell.benchmark}"
+    label = work.label
     while todo:
-        bench.control.wait()
-        generating = bench.timeline.span("generate", work.cell.benchmark)
-        with _stop_after(timeout, meter.seconds, label) as stop, bench.control.stops(stop), generating, meter.running():
-            for response in bench.engine.run(list(todo.values()), stop):
+        on.control.wait()
+        generating = on.timeline.span("generate", work.cell.benchmark)
+        with _stop_after(timeout, meter.seconds, label) as stop, on.control.stops(stop), generating, meter.running():
+            for response in on.engine.run(list(todo.values()), stop):
                 if response.error is not None:
                     response = replace(response, error=redact(response.error))
                 del todo[response.id]

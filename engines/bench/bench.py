@@ -1,45 +1,119 @@
-"""From tasks/evaluate.py."""
+"""One model on its devices, from the moment they are held until they are given back."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from dataclasses import dataclass, field, replace
+import time
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.model.placement import PlannedModel, loads_from_here
 from core.monitor.readings import Monitor
-from core.monitor.timeline import Timeline
-from core.planning.cost.expected import Expected
 from core.store.spool import Spool
-from engines.bench.recovery import Recovery
-from engines.bench.waiting import Place
-from engines.control import Control
+from engines.bench.answering import Answering
+from engines.bench.growth import replicated
+from engines.bench.job import Job
+from engines.bench.monitoring import monitored
+from engines.bench.recovery import recovering, standing
+from engines.bench.slot import Build
+from engines.bench.waiting import hold_devices
 from engines.distributed.cluster import ClusterSpec
 from engines.distributed.engine import DistributedEngine
 from engines.distributed.replica import ServiceReplica
-from engines.engine import Engine, EngineConfig
+from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.host.names import cores_of
 from engines.host.slots import Held
-from engines.process.lightweight import Claim, LightweightEngine
+from engines.process.lightweight import LightweightEngine
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Bench:
-    """What benchmarks of one model run on: an open engine, the results store's URI, the model's switch, and who takes notes.
+    """One model on its devices: held, with a Ray cluster where the placement needs one, and an engine or replicas of it, all
+    watched.
 
-    ``spool`` takes answers while the store does not, and ``patience`` is how many seconds a silent store is waited for.
+    An async context manager; within it `hold`, a cluster where one is needed, `build` and `open`, in that order. ``keep`` leaves a
+    service loaded for the next; what a failure leaves behind never is. ``spool`` takes answers while the store does not.
     """
 
     engine: Engine
-    results: str
-    control: Control
-    monitor: Monitor | None = None
-    timeline: Timeline = field(default_factory=Timeline)
-    spool: Spool | None = None
-    patience: float = 0.0
-    recovery: Recovery | None = None
-    expected: Expected | None = None
+    info: EngineInfo
+    held: Held
+
+    def __init__(self, job: Job, placed: PlannedModel, spool: Spool | None = None, *, keep: bool = True) -> None:
+        self.job, self.placed = job, placed
+        self.config = engine_config(job.spec, placed, job.fleet, job.weights)
+        self.cluster: ClusterSpec | None = None
+        self.monitor: Monitor | None = None
+        self._spool, self._keep = spool, keep
+        self._stack = AsyncExitStack()
+        self._built = False
+        self._held_at = 0.0
+
+    async def __aenter__(self) -> Bench:
+        return self
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Close the engine and give back what it stood on; whatever was not reached is not there to be given back."""
+        with ExitStack() as until_free:
+            try:
+                if self._built:
+                    until_free.enter_context(self.job.timeline.span("close"))
+                    await asyncio.shield(asyncio.to_thread(self.engine.close, keep=self._keep and error is None))
+                    if self.cluster is None:
+                        self.held.release()  # the last readings need no device
+                        until_free.close()
+            finally:
+                await self._stack.__aexit__(kind, error, trace)
+
+    async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Enter what is to be left when the engine is closed, last entered first."""
+        return await self._stack.enter_async_context(context)
+
+    async def hold(self) -> None:
+        """Wait for the placement's devices, in turn with every other campaign of this machine."""
+        job = self.job
+        with job.timeline.span("wait"):
+            self.held = await self.enter(hold_devices(job.spec, self.placed, job.fleet, self.config, job.queue_place))
+        self._held_at = time.monotonic()
+
+    async def build(self) -> None:
+        """Build the engine on what is held, not yet open, and begin to watch it."""
+        job = self.job
+        self._stand = await self.enter(standing(self.cluster, self.held))
+        self.engine, holder = await self.enter(
+            replicated(job.spec, self.placed, job.fleet, self.held, self._engine_on, job.recovery)
+        )
+        self._built = True
+        self.monitor = await self.enter(monitored(job.spec, job.fleet, job.model, holder, self.engine, job.run))
+
+    async def open(self) -> EngineInfo:
+        """Load the model, or find its service alive. Returns what came up; `info` counts the Ray cluster's start as loading too."""
+        found = await asyncio.to_thread(self.engine.open)
+        self.info = replace(found, load_seconds=time.monotonic() - self._held_at) if found.load_seconds else found
+        await asyncio.to_thread(self.job.claim.end)
+        return found
+
+    @property
+    def answering(self) -> Answering:
+        """What answering a cell takes."""
+        job = self.job
+        patience = job.spec.policy.store_patience_seconds
+        return Answering(self.engine, job.spec.results, job.control, self.monitor, job.timeline, self._spool, patience)
+
+    def _engine_on(self, held: Held) -> Build:
+        def build(config: EngineConfig, again: bool) -> Engine:
+            if (
+                again and self.cluster is not None and held.devices == self.cluster.devices
+            ):  # a replica has its own cluster
+                self._stand(config)
+            return build_engine(self.job.spec, self.placed, config, held, self.cluster)
+
+        return recovering(self.config, build)
 
 
 def build_engine(
@@ -83,19 +157,3 @@ def _extra(spec: CampaignSpec, fleet: FleetSpec, vllm: dict[str, object]) -> dic
     if fleet.device == "cpu":
         return dict(vllm)
     return {"gpu_memory_utilization": spec.policy.gpu_memory_utilization, **vllm}
-
-
-@dataclass(frozen=True)
-class ModelRun:
-    """One model's part of a run, and what goes with it from one engine to the next."""
-
-    spec: CampaignSpec
-    fleet: FleetSpec
-    weights: Path
-    run: str
-    control: Control
-    timeline: Timeline
-    claim: Claim
-    recovery: Recovery
-    place: Place
-    expected: Expected | None

@@ -23,7 +23,7 @@ POLL_SECONDS = 0.2  # a lock cannot be awaited without a thread that nobody coul
 PATIENCE_SECONDS = 5.0
 
 
-class Place:
+class QueuePlace:
     """A model's place in the queue for devices. Asked for early, it is not overtaken by models that are ready sooner."""
 
     def __init__(self, spec: CampaignSpec, fleet: FleetSpec, seconds: float | None) -> None:
@@ -68,9 +68,9 @@ class Place:
 
 
 @contextmanager
-def queued(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds: float | None) -> Iterator[Place]:
+def queued(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds: float | None) -> Iterator[QueuePlace]:
     """Queue for the devices of a placement, on which the model is expected to be for some ``seconds``, before they are of use."""
-    place = Place(spec, fleet, seconds)
+    place = QueuePlace(spec, fleet, seconds)
     place.ask(planned)
     try:
         yield place
@@ -79,7 +79,7 @@ def queued(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds:
 
 
 def hold_devices(
-    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, config: EngineConfig, place: Place
+    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, config: EngineConfig, place: QueuePlace
 ) -> AbstractAsyncContextManager[Held]:
     """Wait for the devices of a placement; see `hold`. On Kubernetes there is nothing to wait for here."""
     if _is_on_kubernetes(planned, fleet):

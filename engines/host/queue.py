@@ -1,6 +1,8 @@
-"""Waiting for devices: tickets, served across processes in the order of `core.planning.schedule.step`, by what all of them wrote down.
+"""Waiting for devices: tickets, served across processes in the order of `core.planning.schedule.step`, by what all of them
+wrote down.
 
-A ticket is a file that who waits keeps locked, as holders keep their slots; see `engines.host.slots`. Everybody who looks sees the same
+A ticket is a file that who waits keeps locked, as holders keep their slots; see `engines.host.slots`. Everybody who looks sees
+the same
 queue, so everybody comes to the same decision, and nobody has to be asked.
 """
 

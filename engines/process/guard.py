@@ -1,4 +1,5 @@
-"""Runs a command whose whole family ends with the starter: ``python -m engines.process.guard COMMAND…``, stdin a pipe from the starter.
+"""Runs a command whose whole family ends with the starter: ``python -m engines.process.guard COMMAND…``, stdin a pipe from the
+starter.
 
 For programs such as Ray, whose helpers outlive their parents for a while. The exit status is the command's.
 """

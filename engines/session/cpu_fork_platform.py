@@ -23,7 +23,8 @@ CORES = (
 
 
 class CpuForkPlatform(CpuPlatform):
-    """For a process that was started with `engines.session.cpu_platform.fork_environment`: no OpenMP thread may run before a fork."""
+    """For a process that was started with `engines.session.cpu_platform.fork_environment`: no OpenMP thread may run before a
+    fork."""
 
     @classmethod
     def check_and_update_config(cls, vllm_config: Any) -> None:

@@ -117,7 +117,8 @@ class Feed:
     """Keeps an engine supplied by all runs, without handing it everything at once.
 
     ``plan`` encodes some requests, on a thread of the feed's; ``serve`` has the engine do one piece of work. What is started
-    shares one ``room``. Each client's requests go in the order of `engines.session.order`; among clients with work, next comes the one that
+    shares one ``room``. Each client's requests go in the order of `engines.session.order`; among clients with work, next comes
+    the one that
     was given the fewest tokens since both had some. Belongs to the event loop that it is used from.
     """
 

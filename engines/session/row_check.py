@@ -24,7 +24,8 @@ Row = tuple[int, int, float, float]  # own token, most likely token, and their l
 async def score_rows_only(engine: AsyncLLM) -> bool:
     """Switch the workers to rows of scored positions only, where they give what vLLM's own way gives.
 
-    vLLM's way stays where its model runner is another than `engines.session.score_rows` knows (the second one, which bounds its logits
+    vLLM's way stays where its model runner is another than `engines.session.score_rows` knows (the second one, which bounds
+    its logits
     itself), where it refuses the prompt (a window or vocabulary too small for it), and where the rows differ, which is logged.
     Raises `core.errors.EngineDiedError` where the engine dies of it.
     """

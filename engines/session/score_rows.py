@@ -3,7 +3,8 @@
 vLLM computes logits of prompt positions that nobody asked for: its first model runner those of whole prompts, request by
 request, its second those of a whole step. Here one product serves all requests of a step, and of each only the positions from
 the request's ``FIRST_SCORED`` on; requests without that are vLLM's. It stands in for a private method of either runner
-(`engines.session.score_rows_v1`, `engines.session.score_rows_v2`), so `engines.session.row_check` compares the two before it is relied on, and vLLM's own
+(`engines.session.score_rows_v1`, `engines.session.score_rows_v2`), so `engines.session.row_check` compares the two before it
+is relied on, and vLLM's own
 stays where they differ. The second runner's ``prompt_logprob_token_ids`` bounds its rows too, but cannot tell which token is the
 most likely one, so not whether a continuation is greedy.
 Imported in vLLM's worker processes only.

@@ -8,7 +8,7 @@ from tests.core.hostile import ANSWER
 HARMS = {
     "the system's files": "escaped = exists('/etc/passwd', '/etc/shadow', '/var', '/home', '/run', '/sys', '/boot', '/opt')",
     "the user's files": "escaped = exists(home + '/.ssh', home + '/.cache', home + '/.bashrc', secret)",
-    "this repository": "escaped = exists(*[f'{repository}/{name}' for name in ('README.md', '.git', 'core/scoring/sandbox/sandbox.py')])",
+    "this repository": "escaped = exists(*[f'{repository}/{name}' for name in ('README.md', '.git', 'core/scoring')])",
     "files by links": """
         for name, target in {"a": secret, "b": "/proc/1/root" + secret, "c": "/proc/1/cwd" + secret}.items():
             os.symlink(target, "/tmp/" + name)

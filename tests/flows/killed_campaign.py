@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import engines.bench.bench
+import engines.process.lightweight
 from engines.engine import Engine
 from engines.process.engine import ProcessEngine, child_environment
 from flows.campaign import campaign
@@ -34,6 +35,6 @@ def build(spec: Any, planned: Any, config: Any, held: Any, cluster: Any) -> Engi
 
 
 if __name__ == "__main__":
-    tasks.warm.prewarmed = lambda device: None  # type: ignore[assignment, return-value]
+    engines.process.lightweight.prewarmed = lambda device: None  # type: ignore[assignment, return-value]
     engines.bench.bench.build_engine = build
     campaign(json.loads(Path(sys.argv[1]).read_text()))

@@ -18,7 +18,7 @@ from core.results import open_store
 from core.sample import Cell
 from engines.bench.answering import Answering, run_cell
 from engines.control import CancelledByUserError, Control
-from tasks.evaluate import store as store_cell
+from tasks.evaluate import commit
 from tests.core.store_parts import make_scoring
 from tests.scripted_engine import ScriptedEngine
 
@@ -125,8 +125,8 @@ def test_an_engine_that_leaves_requests_unanswered_is_named(results: str) -> Non
 
 
 def test_the_record_keeps_what_groups_the_benchmarks_docs(results: str) -> None:
-    bench = Answering(opened(answer), results, Control())
-    asyncio.run(store_cell.fn(work(cluster="question"), make_scoring(), {"seconds": 1.0}, bench, "m"))
+    on = Answering(opened(answer), results, Control())
+    asyncio.run(commit(on, work(cluster="question"), make_scoring(), {"seconds": 1.0}))
     record = open_store(results).commit_record(FINGERPRINT)
     assert record is not None
     assert record["metadata"] == {"seconds": 1.0, "cluster": "question"}

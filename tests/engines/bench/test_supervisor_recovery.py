@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import engines.process_engine
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import engines.process.engine
 from core.errors import EngineDiedError
 from core.planning.ladder import Fault, Step, kind_of
 from core.request import Generate, Generated, Request, Response, Sampling
@@ -312,7 +312,7 @@ def test_what_the_kernel_kills_for_want_of_memory_counts_as_out_of_memory(
     counts.write_text("pgfault 17\noom_kill 3\n")
     assert oom_kills(counts) == 3
     assert oom_kills(tmp_path / "nowhere") == 0
-    monkeypatch.setattr(engines.process_engine, "oom_kills", lambda: oom_kills(counts))
+    monkeypatch.setattr(engines.process.engine, "oom_kills", lambda: oom_kills(counts))
     for after, kind in ((3, "death"), (4, "memory")):
         engine = in_a_process()
         pid = engine.open().detail["pid"]

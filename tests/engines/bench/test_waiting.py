@@ -75,7 +75,7 @@ def test_a_loaded_service_is_joined_and_an_unused_one_makes_room() -> None:
 
 def test_whoever_is_next_has_its_weights_read_ahead(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(tasks.slots, "read_ahead", read.append)
+    monkeypatch.setattr("engines.bench.waiting.read_ahead", read.append)
     pool = DevicePool(kind, ("0",))
     first, second, third = (tmp_path / name for name in "abc")
 

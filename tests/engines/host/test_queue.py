@@ -1,4 +1,5 @@
-"""Tickets across processes: whose turn it is, by what everybody wrote down (`tests/core/planning/schedule/test_turns.py` has the rules)."""
+"""Tickets across processes: whose turn it is, by what everybody wrote down (`tests/core/planning/schedule/test_turns.py` has
+the rules)."""
 
 from __future__ import annotations
 
