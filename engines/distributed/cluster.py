@@ -22,6 +22,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 from core.errors import EngineDiedError, UserError
 from engines.distributed import runtime
 from engines.distributed.runtime import Line, LocalSpec
+from engines.host.folder import runtime_folder
 from engines.host.names import INHERITED, visible_names
 from engines.process.engine import child_environment
 from engines.session.cpu_platform import ASKED_BY
@@ -232,4 +233,4 @@ def _line_to_keeper(local: LocalSpec, held: Sequence[int]) -> Line:
 
 
 def _log_path(key: str) -> Path:
-    return runtime.directory() / f"{key}.log"
+    return runtime_folder() / f"{key}.log"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import EngineDiedError
-from engines.host.folder import directory
+from engines.host.folder import runtime_folder
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class LocalSpec:
 
 def socket_path(key: str) -> Path:
     """The socket of the keeper of a cluster."""
-    return directory() / f"{key}.sock"
+    return runtime_folder() / f"{key}.sock"
 
 
 def living_keys() -> list[str]:
     """Keys of clusters whose socket is there; its keeper may be gone nevertheless."""
-    return sorted(path.stem for path in directory().glob("*.sock"))
+    return sorted(path.stem for path in runtime_folder().glob("*.sock"))
 
 
 def token_file() -> Path:
     """The secret of this user's local clusters: Ray runs whatever code is sent to it, and loopback is everybody's."""
-    path = directory() / "ray_token"
+    path = runtime_folder() / "ray_token"
     with _locked(path.with_suffix(".lock")):
         if not path.exists():
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
@@ -60,7 +60,7 @@ def token_file() -> Path:
 @contextmanager
 def starting(key: str) -> Iterator[None]:
     """Hold the right to start the keeper of a cluster."""
-    with _locked(directory() / f"{key}.lock"):
+    with _locked(runtime_folder() / f"{key}.lock"):
         yield
 
 

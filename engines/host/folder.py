@@ -1,4 +1,4 @@
-"""From engines/distributed/runtime.py."""
+"""This user's folder on this machine: slots, queue, sockets, tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.errors import UserError
 PATH_BYTES = 100  # a Unix socket's path may have 107
 
 
-def directory() -> Path:
+def runtime_folder() -> Path:
     """This user's own directory for sockets and the token; ``STEELYARD_RUNTIME`` where that is set.
 
     Raises `core.errors.UserError` where it is somebody else's: who writes there could have us run their code.

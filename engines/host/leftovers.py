@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from engines.distributed import runtime
+from engines.host.folder import runtime_folder
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
 SCRATCH = "STEELYARD_SCRATCH"  # a process's own folder for temporary files
@@ -22,7 +22,7 @@ def scratch_environment(environment: Mapping[str, str]) -> dict[str, str]:
     vLLM leaves seven sockets in ``/tmp`` even at an orderly end. What torch compiles outlives the process, where it would else be.
     """
     # Sockets lie in it, so its path has to be short.
-    folder = tempfile.mkdtemp(prefix="e", dir=runtime.directory())
+    folder = tempfile.mkdtemp(prefix="e", dir=runtime_folder())
     kept = environment.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
     return {SCRATCH: folder, "TMPDIR": folder, "TORCHINDUCTOR_CACHE_DIR": kept}
 

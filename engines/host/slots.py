@@ -21,7 +21,7 @@ from typing import Any
 from core.campaign import FleetSpec
 from core.errors import EngineDiedError
 from core.planning.schedule.turns import Demand
-from engines.distributed import runtime
+from engines.host.folder import runtime_folder
 from engines.host.names import INHERITED, visible_names
 
 
@@ -143,7 +143,7 @@ def rewrite(descriptor: int, told: Mapping[str, Any]) -> None:
 
 def folder() -> Path:
     """Where slots and tickets are."""
-    path = runtime.directory() / "slots"
+    path = runtime_folder() / "slots"
     path.mkdir(mode=0o700, exist_ok=True)
     return path
 

@@ -27,6 +27,7 @@ from engines.distributed.cluster import (
     stop_all,
 )
 from engines.distributed.runtime import LocalSpec
+from engines.host.folder import runtime_folder
 from tests.processes import gone, nothing_left, running, started_since
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +118,7 @@ def test_unused_clusters_make_room_and_used_ones_do_not(before: dict[int, psutil
 def test_only_its_user_can_drive_it(before: dict[int, psutil.Process]) -> None:
     cluster = attach(ONE, "m")
     assert stat.S_IMODE(runtime.token_file().stat().st_mode) == 0o600
-    assert stat.S_IMODE(runtime.directory().stat().st_mode) == 0o700
+    assert stat.S_IMODE(runtime_folder().stat().st_mode) == 0o700
     code = f"import ray; ray.init({cluster.address!r}, logging_level='CRITICAL'); print('in')"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     outsider = subprocess.run(
@@ -171,7 +172,7 @@ def test_a_runtime_directory_that_is_not_ours_is_refused(tmp_path: Path, monkeyp
     (tmp_path / "link").symlink_to(real)
     monkeypatch.setenv("STEELYARD_RUNTIME", str(tmp_path / "link"))
     with pytest.raises(UserError, match="not a directory of yours"):
-        runtime.directory()
+        runtime_folder()
     monkeypatch.setenv("STEELYARD_RUNTIME", str(tmp_path / ("long" * 30)))
     with pytest.raises(UserError, match="too long"):
-        runtime.directory()
+        runtime_folder()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.distributed import runtime
+from engines.host.folder import runtime_folder
 from engines.host.leftovers import SCRATCH, SHARED_MEMORY, scratch_environment, shared_memory_of
 from engines.process.child import Child
 from engines.process.engine import child_environment
@@ -30,7 +30,7 @@ def test_a_process_that_ends_takes_its_files_with_it(how: str) -> None:
     assert kind == "ready"
     child.note_shared_memory()
     shared, file = SHARED_MEMORY / facts["detail"]["shared"], Path(facts["detail"]["file"])
-    assert file.parent.parent == runtime.directory()
+    assert file.parent.parent == runtime_folder()
     assert shared.exists() and file.exists()  # noqa: PT018
     match how:
         case "kill":
