@@ -12,7 +12,6 @@ from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, fie
 from core.errors import UserError, nearest
 from core.fault_lines import fault_lines
 from core.redact import secrets_in
-from core.spec.file import read_spec_file
 from core.spec.parts import (
     BenchmarkSpec,
     DatasetsSpec,
@@ -30,6 +29,7 @@ from core.spec.parts import (
 )
 from core.spec.suite import expanded, is_folder, is_path
 from core.strict import Strict
+from core.yaml_file import read_yaml
 
 __all__ = [
     "BenchmarkSpec",
@@ -186,3 +186,50 @@ def _validated(data: dict[str, Any], origin: str) -> CampaignSpec:
         return CampaignSpec.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{origin}: " + "; ".join(fault_lines(error))) from error
+
+
+def read_spec_file(path: Path) -> dict[str, Any]:
+    """Read the fields of a spec. Raises `core.errors.UserError` with the line where it is no YAML mapping."""
+    data = read_yaml(path, "spec")
+    if not isinstance(data, dict):
+        raise UserError(f"spec {str(path)!r} is not a mapping of fields: it needs at least name, models and benchmarks")
+    return data
+
+
+def absolute_paths(spec: CampaignSpec) -> CampaignSpec:
+    """Return ``spec`` with local paths of models, task YAMLs, the mirror and results made absolute; it names and means the same.
+
+    Hub ids and URIs stay as they are; what a hub id is, `core.model.files.open_files` decides the same way.
+    """
+    return spec.model_copy(
+        update={
+            "models": [_model(model) for model in spec.models],
+            "benchmarks": [_benchmark(benchmark) for benchmark in spec.benchmarks],
+            "datasets": _datasets(spec.datasets),
+            "results": spec.results if "://" in spec.results else _absolute(spec.results),
+        }
+    )
+
+
+def _model(model: ModelSpec) -> ModelSpec:
+    source = model.model
+    local = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).is_dir()
+    if "://" in source or not local:
+        return model
+    return model.model_copy(update={"model": _absolute(source)})
+
+
+def _benchmark(benchmark: BenchmarkSpec) -> BenchmarkSpec:
+    local = is_path(benchmark.name) and "://" not in benchmark.name
+    return benchmark.model_copy(update={"name": _absolute(benchmark.name)}) if local else benchmark
+
+
+def _datasets(datasets: DatasetsSpec) -> DatasetsSpec:
+    if datasets.mirror is None or "://" in datasets.mirror:
+        return datasets
+    return datasets.model_copy(update={"mirror": _absolute(datasets.mirror)})
+
+
+def _absolute(path: str) -> str:
+    # Not resolve(): a link such as runs/latest is meant to move.
+    return str(Path(path).expanduser().absolute())

@@ -29,10 +29,10 @@ from core.sample import Cell, Sample, Scoring
 from core.storage.open import open_storage
 from core.storage.storage import Storage, path_part
 from core.store.commit import commit_cell, parse_record, read_record, record_path, shards_folder
+from core.store.monitor import read_spans, write_spans
 from core.store.quality import early, notes
 from core.store.schema import SAMPLES, SCORES, decode, samples_of
 from core.store.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
-from core.store.timeline import read_spans, write_spans
 
 if TYPE_CHECKING:
     import pandas as pd

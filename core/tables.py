@@ -255,3 +255,9 @@ def difference_cells(row: Mapping[str, Any], better: int, worse: int) -> list[st
 def is_significant(row: Mapping[str, Any]) -> bool:
     """Say whether a difference is significant at 5% after Holm's correction."""
     return row["p_holm"] is not None and row["p_holm"] <= ALPHA
+
+
+def span_text(values: tuple[float, float, float]) -> str:
+    """Write a median with its interval: ``0.40 (0.20 – 0.80)``."""
+    low, middle, high = values
+    return f"{middle:,.2f} ({low:,.2f} – {high:,.2f})"

@@ -12,7 +12,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectNotFound
 
 from core.errors import UserError
-from flows.pools import CAMPAIGN, HEARTBEAT
+from flows.dispatch import CAMPAIGN, HEARTBEAT
 from tasks.publish import SCORE_DROPPED
 
 TAG = "steelyard"  # of every deployment, and so of every run that a worker starts

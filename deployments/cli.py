@@ -83,8 +83,8 @@ def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why, how long the campaign would take and what it would cost. Starts nothing."""
     from core.planning.describe import placement_table
     from core.planning.plan import make_plan
-    from deployments.checks import check_spec
     from deployments.console import console
+    from deployments.launch import check_spec
 
     spec = load_spec(spec_path)
     check_spec(spec)

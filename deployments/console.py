@@ -7,8 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
+import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -16,6 +17,9 @@ from core.errors import UserError, nearest
 from core.redact import redact_logs
 from core.results import Store
 from core.tables import Row, Table, texts
+
+if TYPE_CHECKING:
+    from core.results import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +81,7 @@ def print_board(
     """
     from core.board.text import engine_findings, leaderboard_table, runs_table
     from core.monitor.timeline import lanes
-    from core.planning.cost.spent import spent_line
+    from core.planning.cost.expected import spent_line
 
     out = console()
     if board.empty:
@@ -144,3 +148,28 @@ def check_format(format: str, known: Sequence[str] = FORMATS) -> None:
     """Raise `core.errors.UserError` for a format that a command does not have."""
     if format not in known:
         raise UserError(f"format {format!r}: use one of {', '.join(known)}{nearest(format, known)}")
+
+
+STORE_HELP = "s3://bucket/prefix, a directory, or a campaign's YAML."
+
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)]
+StoreOption = Annotated[str, typer.Option("--store", metavar="STORE", help=STORE_HELP)]
+CampaignOption = Annotated[str | None, typer.Option(help="Only this campaign.")]
+BenchmarkOption = Annotated[
+    list[str] | None, typer.Option(help="Only these benchmarks; several times, * and ? stand for any text.")
+]
+ModelOption = Annotated[list[str] | None, typer.Option(help="Only these models, named alike.")]
+SuiteOption = Annotated[
+    str | None, typer.Option(help="Only this suite's benchmarks, and the mean of them as one more.")
+]
+
+
+def opened(store: str, campaign: str | None = None) -> tuple[Store, str | None]:
+    """Open a store. Of a campaign's YAML it is the campaign's, and that campaign counts unless another is named."""
+    from core.campaign import load_spec
+    from core.results import open_store
+
+    if store.endswith((".yaml", ".yml", ".json")):
+        spec = load_spec(store)
+        return open_store(spec.results), campaign or spec.name
+    return open_store(store), campaign

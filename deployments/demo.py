@@ -95,7 +95,7 @@ def run() -> int:
     print(f"Campaign: {spec_path}", flush=True)
     with storage():
         from core.campaign import load_spec
-        from core.compare.agreement import agreement
+        from core.compare.flips import agreement
         from core.results import open_store
         from deployments.launch import run_campaign
 

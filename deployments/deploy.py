@@ -17,16 +17,15 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 
-from core.campaign import CampaignSpec
+from core.campaign import CampaignSpec, absolute_paths
 from core.errors import UserError
-from core.spec.portable import absolute_paths
 from core.tables import Row, Table, texts
 from deployments.automations import TAG, check_alerts, register_automations
 from deployments.schedules import describe, schedules_of
 from deployments.server import server_client
 from flows.campaign import campaign
+from flows.dispatch import CAMPAIGN, GPU, RAY, live_workers
 from flows.evaluate_model import evaluate_model
-from flows.pools import CAMPAIGN, GPU, RAY, live_workers
 from flows.rescore import rescore
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from core.campaign import CampaignSpec
 from core.errors import StoreError
 from core.planning.plan import check_campaign
 from core.results import open_store
-from deployments.checks import check_spec
 from deployments.console import print_leaderboard, terminal
 from deployments.live import shown
+from engines.session.arguments import check_arguments
 from flows.prefect_server import embedded_server
 
 
@@ -68,3 +68,12 @@ def rescore_campaign(spec: CampaignSpec) -> None:
         f"{len(done.rescored)} scored again, {len(done.unchanged)} unchanged, {len(done.missing)} without stored samples",
         file=sys.stderr,
     )
+
+
+def check_spec(spec: CampaignSpec) -> None:
+    """Raise `core.errors.UserError` for engine arguments that vLLM does not know and schedules that Prefect cannot follow."""
+    check_arguments(spec.models)
+    if spec.schedules:
+        from deployments.schedules import schedules_of  # imports Prefect
+
+        schedules_of(spec)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
     from prefect.workers.process import ProcessWorker
 
-POOLS = ("campaign", "gpu", "ray")  # as in flows.pools, which imports Prefect
+POOLS = ("campaign", "gpu", "ray")  # as in flows.dispatch, which imports Prefect
 FLOWS_AT_ONCE = {"campaign": 10, "ray": 4}
 GRACE_SECONDS = 100.0  # engines close within it, and it fits the 120 that our systemd and Kubernetes files give
 CTRL_C_SECONDS = 30.0

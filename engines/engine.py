@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from core.model.facts import Checkpoint
 from core.request import Request, Response
-from engines.stop import Stop
+from engines.control import Stop
 
 FETCHING = "steelyard_fetching"  # the load format of `engines.session.node_loader`
 

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID
 
-from httpx import HTTPError
+from httpx import HTTPError, Response
 from prefect import get_client, tags
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
+from prefect.client.schemas.objects import Worker, WorkerStatus
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, State
 
-from core.campaign import CampaignSpec
+from core.campaign import CampaignSpec, absolute_paths
 from core.errors import UserError
 from core.log import say, warn
 from core.model.placement import Plan, PlannedModel
 from core.planning.cost.expected import Expected
-from core.spec.portable import absolute_paths
 from flows.evaluate_model import Part, evaluate_model
-from flows.pools import GPU, MISSED_HEARTBEATS, RAY, live_workers, no_worker_message, silent_seconds
 
 CONFLICT = 409  # parameters that do not fit the schema of the time of the deployment
 POLL_SECONDS = 2.0  # the server tells nobody of a change
@@ -191,3 +192,63 @@ def _live_workers(pool: str, missed: int) -> list[str]:
 def _silent_seconds(run: UUID) -> float:
     with get_client(sync_client=True) as client:
         return silent_seconds(client, run)
+
+
+CAMPAIGN, GPU, RAY = POOLS = ("campaign", "gpu", "ray")
+HEARTBEAT = "prefect.flow-run.heartbeat"
+MISSED_HEARTBEATS = 3
+UNKNOWN_INTERVAL = 30  # seconds; Prefect's own default for a worker that does not say
+
+
+def live_workers(client: SyncPrefectClient, pool: str, missed: int = MISSED_HEARTBEATS) -> list[str]:
+    """Names of the workers of ``pool`` that have missed no more than ``missed`` heartbeats.
+
+    The server itself is slow to call a worker offline. Raises `httpx.HTTPStatusError` where there is no such pool.
+    """
+    answer = client.request(
+        "POST", "/work_pools/{work_pool_name}/workers/filter", path_params={"work_pool_name": pool}, json={}
+    )
+    return alive(Worker.model_validate_list(answer.json()), _sent(answer), missed)
+
+
+def alive(workers: Iterable[Worker], now: datetime, missed: int = MISSED_HEARTBEATS) -> list[str]:
+    """Sorted names of those of ``workers`` that have missed no more than ``missed`` heartbeats.
+
+    Who the server calls offline counts only where more are forgiven than usual: it does so to those that stall, too.
+    """
+    lenient = missed > MISSED_HEARTBEATS
+    return sorted(
+        worker.name
+        for worker in workers
+        if (lenient or worker.status is WorkerStatus.ONLINE) and _heard_of(worker, now, missed)
+    )
+
+
+def _heard_of(worker: Worker, now: datetime, missed: int) -> bool:
+    patience = timedelta(seconds=missed * (worker.heartbeat_interval_seconds or UNKNOWN_INTERVAL))
+    return worker.last_heartbeat_time is not None and now - worker.last_heartbeat_time <= patience
+
+
+def no_worker_message(pool: str) -> str:
+    """Say that nobody serves ``pool``, and which command does."""
+    return f"work pool `{pool}` has no live worker: start one with `steelyard worker {pool}`"
+
+
+def silent_seconds(client: SyncPrefectClient, run: UUID) -> float:
+    """Seconds since the last heartbeat of a flow run, by the server's clock; 0 where it never sent one."""
+    heartbeats = {
+        "event": {"name": [HEARTBEAT]},
+        "resource": {"id": [f"prefect.flow-run.{run}"]},
+        "order": "DESC",
+    }
+    answer = client.request("POST", "/events/filter", json={"filter": heartbeats, "limit": 1})
+    events = answer.json()["events"]
+    if not events:
+        return 0.0
+    return (_sent(answer) - datetime.fromisoformat(events[0]["occurred"])).total_seconds()
+
+
+def _sent(answer: Response) -> datetime:
+    """When the server answered. Heartbeats carry its time too, and this machine's clock may be off."""
+    sent = answer.headers.get("date")
+    return parsedate_to_datetime(sent) if sent else datetime.now(UTC)

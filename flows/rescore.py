@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.benchmark.rescore import find_donor
+from core.benchmark.cell import find_donor
 from core.campaign import CampaignSpec
 from core.cell_work import CellWork
 from core.log import say, warn

@@ -21,10 +21,10 @@ from core.model.replicas import docs_of
 from core.request import Generate, Loglikelihood, Request, Response
 from engines.bench.growth import CPU_IN_FLIGHT
 from engines.bench.supervisor import Supervisor
+from engines.control import Stop
 from engines.engine import Engine, EngineInfo
-from engines.host.names import cores_of
+from engines.host.slots import cores_of
 from engines.process.lightweight import LightweightEngine
-from engines.stop import Stop
 from perf.measure import Ratio, in_turns, load, ratio, report, seconds_of
 from perf.workload import checkpoint, config, requests_of, run_at_once
 

@@ -10,8 +10,7 @@ from core.planning.canary import BENCHMARK
 from core.storage.open import open_storage
 from core.store.canary import write_answers
 from engines.bench.bench import Bench
-from tasks.retry import RETRYING
-from tasks.steps import step
+from tasks.steps import RETRYING, step
 
 
 @step("answer canary set", "{bench.placed.placement.engine}", **RETRYING)

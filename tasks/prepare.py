@@ -23,8 +23,7 @@ from core.scoring.judge import Judging
 from core.scoring.judge_spec import JudgeSpec
 from core.storage.retry import patiently_in_thread
 from engines.bench.job import Job
-from tasks.retry import RETRYING
-from tasks.steps import step
+from tasks.steps import RETRYING, step
 
 # Preparing is Python's work, so all at once would end all at once: in turn, the model that asked first can start.
 AT_ONCE = 4

@@ -30,7 +30,7 @@ from core.results import open_store
 from core.sample import Cell
 from core.storage.retry import patiently, patiently_in_thread
 from tasks.artifacts import artifact_key
-from tasks.retry import RETRYING
+from tasks.steps import RETRYING
 
 SCORE_DROPPED = "steelyard.score.dropped"
 BOARD_COLUMNS = [

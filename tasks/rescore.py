@@ -10,8 +10,7 @@ from core.cell_work import CellWork
 from core.compare.adaptive import doc_of_sample, of_docs
 from core.results import open_store
 from core.store.quality import facts_of
-from tasks.retry import RETRYING
-from tasks.steps import step
+from tasks.steps import RETRYING, step
 
 
 @step("score again", "{work.label}", **RETRYING)

@@ -9,7 +9,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import State
+from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
+
+from core.errors import TransientError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,3 +45,17 @@ def step(name: str, label: str, **options: Any) -> Callable[[Callable[P, Awaitab
         return call
 
     return decorate
+
+
+def is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
+    """Whether ``state``'s exception may pass by itself, as a storage or hub that does not answer does; bad input never does."""
+    return isinstance(state.data, TransientError)
+
+
+# Options of a Prefect task that talks to a storage or the hub: tries again after about 2, 4 and 8 seconds.
+RETRYING: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_transient,
+}

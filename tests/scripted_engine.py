@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from core.errors import EngineDiedError
 from core.request import Generated, Request, Response
+from engines.control import Stop
 from engines.engine import EngineInfo
-from engines.stop import Stop
 
 PIDS = itertools.count(10_000_000)  # beyond those of real processes
 

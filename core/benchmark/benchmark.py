@@ -23,8 +23,7 @@ from core.benchmark.datasets.route import Route
 from core.benchmark.images import hold_images, identities, images_of, in_parts, task_asks_images
 from core.benchmark.load import LOADING, load_tasks
 from core.benchmark.rows import drawn_shots, rows_digest
-from core.benchmark.sampling import sampling_of
-from core.benchmark.scoring import primary_key, read_scores, recall, request_id, score_docs, whole_answer
+from core.benchmark.scoring import primary_key, read_scores, recall, request_id, sampling_of, score_docs, whole_answer
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from core.benchmark.datasets.call import DatasetCall, Loaded, call_of_task
-from core.benchmark.datasets.hub import hub_fault
 from core.benchmark.datasets.mirror import Mirror
-from core.benchmark.datasets.route import Route, cached, why_offline
+from core.benchmark.datasets.route import Route, cached, hub_fault, why_offline
 from core.benchmark.find import leaves_of
 from core.benchmark.load import load_tasks
 from core.errors import UserError

@@ -6,18 +6,25 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from core.compare.between import BETTER, WORSE
 from core.compare.flips import GAINED
 from core.tables import (
+    Column,
     Row,
     Table,
     difference_cells,
     difference_columns,
+    interval_text,
     is_significant,
     numbers,
+    p_text,
     plain_rows,
     score_text,
     texts,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,3 +112,48 @@ def _remarks(rows: list[dict[str, Any]]) -> list[str]:
         if row["settings"]:
             remarks.append(f"{row['benchmark']}, {row['model_b']}: settings differ: {row['settings']}")
     return remarks
+
+
+COLUMNS = (
+    *texts("model", "benchmark"),
+    *texts("metric", spare=True),
+    *texts("when"),
+    *texts("revision", spare=True),
+    *numbers("score", marked=True),
+    Column("95% interval", wrap=False),
+    *numbers("difference"),
+    *numbers("p (Holm)", spare=True),
+    *texts("change", marked=True),
+)
+MARKS = {BETTER: "▲ better", WORSE: "▼ worse", "": ""}
+NOTE = (
+    "Differences are to the revision before, or to the one named, on the docs both answered; a change is significant at 5%, "
+    "Holm-corrected over the model's benchmarks, as steelyard compare says of the two."
+)
+
+
+def history_table(frame: pd.DataFrame) -> Table:
+    """Return the history as a table, changes bold."""
+    rows = [
+        Row(_history_cells(row), bool(row["change"]), (row["model"], row["benchmark"])) for row in plain_rows(frame)
+    ]
+    return Table("History", COLUMNS, rows, [NOTE])
+
+
+def _history_cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["model"],
+        row["benchmark"],
+        row["metric"],
+        row["committed"][:16].replace("T", " "),
+        _revision_text(row["revision"] or ""),
+        score_text(row["score"], None),
+        interval_text(row["low"], row["high"]),
+        "" if row["difference"] is None else f"{row['difference']:+.4f}",
+        p_text(row["p_holm"]),
+        MARKS[row["change"]] + (f" since {_revision_text(row['since'])}" if row["since"] else ""),
+    ]
+
+
+def _revision_text(revision: str) -> str:
+    return revision.removeprefix("sha256:")[:12]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from core.board.select import Selection, find_suite, select, with_facts
 from core.board.suites import with_suite
 from core.board.text import engine_findings
-from core.board.unfinished import Unfinished, unfinished
 from core.compare.compare import Comparison, compare, read_values
 from core.compare.sides import asked_cells
 from core.results import Store
@@ -52,3 +51,44 @@ def read_board(store: Store, campaign: str | None, selection: Selection) -> Boar
     frame["partial"] = frame["campaign"].isin(under_way)
     whole = Comparison(frame, compared.pairs)
     return Board(store, whole, partial, remarks, engine_findings(newest), records, newest)
+
+
+NAMED = 6  # cells that are named one by one
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The newest run of a campaign: how many of the ``asked`` cells are complete, and which are not (model, benchmark).
+
+    ``ended`` says whether the run is over. While it is not, models may still come that nothing is known of yet.
+    """
+
+    campaign: str
+    run: str
+    ended: bool
+    asked: int
+    missing: tuple[tuple[str, str], ...]
+    failures: Mapping[str, str]
+
+    def __str__(self) -> str:
+        done = f"{self.asked - len(self.missing)} of {self.asked} cells are complete"
+        names = ", ".join(f"{model} on {benchmark}" for model, benchmark in self.missing[:NAMED])
+        more = f" and {len(self.missing) - NAMED} more" if len(self.missing) > NAMED else ""
+        failed = "".join(f"; {model} failed: {reason}" for model, reason in self.failures.items())
+        state = "ended without some cells" if self.ended else "has not ended (under way, or cut short)"
+        return f"{self.campaign}: partial, its run {self.run} {state}; {done}" + (
+            f"; not yet {names}{more}{failed}" if names else failed
+        )
+
+
+def unfinished(runs: Iterable[Mapping[str, Any]], complete: Collection[str]) -> list[Unfinished]:
+    """Return the campaigns whose newest run (`core.results.Store.campaigns`) is not whole; ``complete`` holds fingerprints."""
+    newest = {run["campaign"]: run for run in sorted(runs, key=lambda each: each["run"])}
+    found = []
+    for campaign, run in newest.items():
+        cells = [(m["model"], name, cell) for m in run["models"] for name, cell in m["cells"].items()]
+        missing = tuple((model, name) for model, name, cell in cells if cell not in complete)
+        ended = "seconds" in run
+        if missing or not ended:
+            found.append(Unfinished(campaign, run["run"], ended, len(cells), missing, run.get("failures") or {}))
+    return found

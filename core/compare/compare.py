@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.compare.clusters import cluster_keys
-from core.compare.paired import compact_letters, compare_paired, holm
+from core.compare.paired import cluster_keys, compact_letters, compare_paired, holm
 from core.errors import StoreError, StoreUnreachableError
 from core.results import Store
 from core.scoring.statistics import LEVEL, Floats, Weights, estimate, interval

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,3 +94,43 @@ def answer_of(sample: Mapping[Any, Any], headline: Mapping[str, Any]) -> str:
 def listed(value: Any) -> list[Any]:
     """Return a list column's value; nothing where it is null, as in files of an older schema."""
     return [] if value is None or isinstance(value, float) else list(value)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Multiple-choice docs that two models both answered.
+
+    ``same_answers`` is the share with one most likely choice; ``logprob_p99`` and ``logprob_max`` are over |Δ summed logprob| of
+    every choice, in nats.
+    """
+
+    benchmark: str
+    docs: int
+    same_answers: float
+    logprob_p99: float
+    logprob_max: float
+
+
+def agreement(samples: pd.DataFrame, first: str, second: str) -> list[Agreement]:
+    """Compare two models of a samples frame (columns as in `core.results`), one row per benchmark that has choices."""
+    scored = samples[samples["logprobs"].map(len) > 1]
+    rows = []
+    for benchmark, group in scored.groupby("benchmark", observed=True):
+        sides = [group[group["model"] == name].set_index(["task", "doc_id"])["logprobs"] for name in (first, second)]
+        pairs = pd.concat(sides, axis=1, join="inner", keys=["first", "second"])
+        if pairs.empty:
+            continue
+        same = [np.argmax(a) == np.argmax(b) for a, b in zip(pairs["first"], pairs["second"], strict=True)]
+        deltas = np.concatenate(
+            [np.abs(np.asarray(a) - np.asarray(b)) for a, b in zip(pairs["first"], pairs["second"], strict=True)]
+        )
+        rows.append(
+            Agreement(
+                benchmark=str(benchmark),
+                docs=len(pairs),
+                same_answers=float(np.mean(same)),
+                logprob_p99=float(np.quantile(deltas, 0.99)),
+                logprob_max=float(deltas.max()),
+            )
+        )
+    return rows

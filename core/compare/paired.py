@@ -6,9 +6,11 @@ either score (Miller 2024, section 4).
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -239,3 +241,27 @@ def _canonical(taken: Parts) -> tuple[Floats, Floats, int]:
     if len(unequal) and forth[unequal[0]] < back[unequal[0]]:
         return back, taken.weights[turned], -1
     return forth, taken.weights[order], 1
+
+
+log = logging.getLogger("steelyard.results")
+
+
+def cluster_keys(benchmark: str, docs: Iterable[str], field: str) -> list[str]:
+    """Return a key for each doc (JSON), equal where ``field`` is. A doc without it is alone, and the log says so."""
+    keys, missing = [], 0
+    for number, text in enumerate(docs):
+        doc = json.loads(text)
+        if isinstance(doc, dict) and doc.get(field) is not None:
+            keys.append(json.dumps(doc[field], sort_keys=True))
+        else:
+            keys.append(f"doc {number}")
+            missing += 1
+    if missing:
+        log.warning(
+            "benchmark %r: metadata.cluster = %r: %d of %d docs have no such field, each counts as a cluster of its own",
+            benchmark,
+            field,
+            missing,
+            len(keys),
+        )
+    return keys

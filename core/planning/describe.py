@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.errors import UserError
 from core.model.facts import Checkpoint
 from core.model.placement import Placement, Plan, place
 from core.model.replicas import with_replicas
-from core.tables import Row, Table, facts_table, numbers, texts
+from core.planning.cost.estimate import CampaignEstimate, ModelEstimate
+from core.planning.cost.model import PastError
+from core.tables import Row, Table, duration, facts_table, numbers, span_text, texts
 
 GB = 10**9
 
@@ -59,3 +64,69 @@ def _where(checkpoint: Checkpoint, fleet: FleetSpec) -> str:
     except UserError as error:
         return f"nowhere: {error}"
     return f"{placement.engine}, {placement.gpus} GPU{'s' if placement.gpus > 1 else ''}: {placement.reason}"
+
+
+def estimate_table(estimate: CampaignEstimate, price: float | None) -> Table:
+    """One row per model: docs, tokens, seconds to load and to run, the 80% interval of both, GPU-hours, and cost with a price."""
+    rows = []
+    for model in estimate.models:
+        timed = model.timed[0]
+        low, middle, high = timed.seconds
+        hours = timed.placement.gpus * middle / 3600
+        prompt = sum(load.tokens.computed + load.tokens.cached for load in model.workloads)
+        row = [
+            model.name,
+            str(timed.placement.gpus),
+            f"{sum(load.docs for load in model.workloads):,}",
+            _count(prompt),
+            _count(sum(load.tokens.decoded for load in model.workloads)),
+            duration(timed.load.value),
+            duration(timed.work.value),
+            f"{duration(low)} – {duration(high)}",
+            f"{hours:.2f}",
+        ]
+        rows.append(Row(row if price is None else [*row, f"{hours * price:,.2f}"]))
+    columns = (
+        *texts("model"),
+        *numbers("GPUs", "docs"),
+        *numbers("prompt tokens", "completion tokens", spare=True),
+        *numbers("load", "run", "80% interval", "GPU-hours", *([] if price is None else ["cost"])),
+    )
+    return Table("Estimate, as if nothing were stored yet", columns, rows)
+
+
+def campaign_lines(estimate: CampaignEstimate, past: PastError | None, learnt: int) -> list[str]:
+    """Say what the whole takes, and how far past estimates were off; ``learnt`` is how many past runs of models there are."""
+    low, middle, high = estimate.makespan
+    lines = [
+        f"Campaign: {duration(middle)} ({duration(low)} – {duration(high)}), {span_text(estimate.gpu_hours)} GPU-hours"
+        + ("" if estimate.cost is None else f", cost {span_text(estimate.cost)}")
+    ]
+    if not learnt:
+        lines.append("No past run in the store to learn from: priors alone.")
+    elif past is None:
+        lines.append(f"Learnt from {learnt} past runs of models, none early enough to have foretold another.")
+    else:
+        count = len(past.errors)
+        how = f"{past.stored} as stored before the run, others" if past.stored else "all"
+        lines.append(
+            f"Past estimates were off by {past.median:.0%} in the median over {count} run{'s' if count > 1 else ''} of a model "
+            f"({how} by what the store held before)."
+        )
+    return lines
+
+
+def basis_lines(models: Sequence[ModelEstimate]) -> list[str]:
+    """Say where docs and tokens come from: one line per basis with its benchmarks."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for model in models:
+        for load in model.workloads:
+            found[load.basis][load.benchmark] = None
+    return [f"Docs and tokens, {basis}: {', '.join(names)}" for basis, names in found.items()]
+
+
+def _count(number: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            return f"{number / {'G': 1e9, 'M': 1e6, 'k': 1e3}[letter]:.3g} {letter}"
+    return f"{number:.0f}"

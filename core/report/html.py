@@ -14,7 +14,7 @@ import yaml
 from core.board.read import Board
 from core.board.text import leaderboard_rows, leaderboard_table
 from core.monitor.timeline import Lane
-from core.planning.cost.spent import price_of, spent_line
+from core.planning.cost.expected import price_of, spent_line
 from core.report.charts import charts
 from core.report.samples import TEXT_LIMITS, Packed, pack
 from core.tables import Table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,8 @@ def open_filesystem(uri: str, attempts: int = 3) -> tuple[Any, str]:
     if uri.startswith("s3://"):
         return s3_filesystem(attempts), uri.removeprefix("s3://").rstrip("/")
     return LocalFileSystem(), str(Path(uri.removeprefix("file://")).expanduser().absolute())
+
+
+def cache_dir() -> Path:
+    """Directory for fetched checkpoints: ``STEELYARD_CACHE``, else ``~/.cache/steelyard``."""
+    return Path(os.environ.get("STEELYARD_CACHE", "~/.cache/steelyard")).expanduser()

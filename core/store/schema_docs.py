@@ -11,8 +11,8 @@ from types import ModuleType
 import pyarrow as pa
 
 from core.store import monitor as monitor_schema
+from core.store import monitor as timeline_schema
 from core.store import schema
-from core.store import timeline as timeline_schema
 from core.tables import Row, Table, texts
 
 PAGE = Path(__file__).parents[2] / "docs" / "schema.md"

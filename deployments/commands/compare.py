@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.commands.selecting import StoreOption, opened
-from deployments.console import check_format, console, print_rows
+from deployments.console import StoreOption, check_format, console, opened, print_rows
 
 if TYPE_CHECKING:
     from core.compare.between import SidesComparison

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UserError
-from deployments.commands.selecting import BenchmarkOption, CampaignOption, ModelOption, StoreOption, opened
-from deployments.console import NOTHING, check_format
+from deployments.console import NOTHING, BenchmarkOption, CampaignOption, ModelOption, StoreOption, check_format, opened
 
 if TYPE_CHECKING:
     import pandas as pd

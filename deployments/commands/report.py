@@ -8,14 +8,7 @@ from typing import Annotated
 import typer
 
 from core.errors import UserError
-from deployments.commands.selecting import (
-    BenchmarkOption,
-    CampaignOption,
-    ModelOption,
-    StoreArgument,
-    SuiteOption,
-    opened,
-)
+from deployments.console import BenchmarkOption, CampaignOption, ModelOption, StoreArgument, SuiteOption, opened
 
 
 def report(

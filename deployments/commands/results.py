@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UserError
-from deployments.commands.selecting import (
+from deployments.console import (
+    NOTHING,
     BenchmarkOption,
     CampaignOption,
     ModelOption,
     StoreArgument,
     SuiteOption,
+    check_format,
+    console,
     opened,
+    print_board,
+    print_rows,
+    print_timeline,
 )
-from deployments.console import NOTHING, check_format, console, print_board, print_rows, print_timeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +85,7 @@ def results(
 
 
 def _print_history(store: Store, campaign: str | None, selection: Selection, format: str, output: Path | None) -> None:
-    from core.board.describe_history import history_table
+    from core.board.describe import history_table
     from core.board.history import history
 
     if format == "latex" or (format == "table" and output is not None):

@@ -41,7 +41,7 @@ def simulate(
 ) -> None:
     """Play campaigns through on a virtual clock: makespan, lower bound, utilisation and waiting of each way to schedule."""
     from core.planning.schedule.bound import lower_bound
-    from core.planning.schedule.describe import bound_line, simulation_table
+    from core.planning.schedule.gantt import bound_line, simulation_table
     from core.planning.schedule.rivals import policies
     from core.planning.schedule.simulate import really
     from core.planning.schedule.simulate import simulate as play
@@ -68,7 +68,7 @@ def simulate(
 
 def print_estimate(spec: CampaignSpec, plan: Plan, out: Console) -> None:
     """Print what a planned campaign will take, and how good such estimates were."""
-    from core.planning.cost.describe import basis_lines, campaign_lines, estimate_table
+    from core.planning.describe import basis_lines, campaign_lines, estimate_table
 
     group = group_of(plan.fleet)
     history, notes = _history(spec, group)

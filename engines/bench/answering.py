@@ -24,9 +24,8 @@ from core.sample import Cell
 from core.storage.retry import patiently
 from core.store.spool import Spool
 from engines.bench.monitoring import summed_up
-from engines.control import Control
+from engines.control import Control, Stop
 from engines.engine import Engine
-from engines.stop import Stop
 
 TELL_SECONDS = 0.2
 

@@ -22,11 +22,9 @@ from engines.bench.recovery import recovering, standing
 from engines.bench.slot import Build
 from engines.bench.waiting import hold_devices
 from engines.distributed.cluster import ClusterSpec
-from engines.distributed.engine import DistributedEngine
-from engines.distributed.replica import ServiceReplica
+from engines.distributed.engine import DistributedEngine, ServiceReplica
 from engines.engine import Engine, EngineConfig, EngineInfo
-from engines.host.names import cores_of
-from engines.host.slots import Held
+from engines.host.slots import Held, cores_of
 from engines.process.lightweight import LightweightEngine
 
 T = TypeVar("T")

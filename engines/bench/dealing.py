@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from core.errors import EngineDiedError
 from core.model.replicas import weight
 from core.request import Request, Response
+from engines.control import Stop
 from engines.session.order import key_of
-from engines.stop import Stop
 
 TOGETHER = 128  # weight; an engine makes one prefill of a prompt for up to 128 choices
 

@@ -14,8 +14,7 @@ from core.log import say, warn
 from core.model.placement import PlannedModel
 from core.model.replicas import docs_of, replica_change, replicas_paid, with_replicas
 from engines.bench.recovery import Recovery
-from engines.bench.restart import lose
-from engines.bench.slot import Build
+from engines.bench.slot import Build, lose
 from engines.bench.supervisor import IN_FLIGHT, Supervisor
 from engines.engine import Engine
 from engines.host.queue import devices_lacking, take_idle

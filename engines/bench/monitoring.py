@@ -20,7 +20,7 @@ from core.storage.open import open_storage
 from core.store.monitor import MonitorWriter
 from engines.bench.supervisor import engines_of
 from engines.engine import Engine
-from engines.host.names import visible_names
+from engines.host.slots import visible_names
 
 
 class Holder(Protocol):

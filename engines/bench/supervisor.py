@@ -30,10 +30,9 @@ from core.planning.ladder import Fault, Step
 from core.request import Request, Response
 from engines.bench.dealing import Portion, Run, deal
 from engines.bench.isolation import POISON_DEATHS, Isolation, Stall
-from engines.bench.restart import check_alike, check_wanted, in_thread, lose, start
-from engines.bench.slot import Build, Key, Slot
+from engines.bench.slot import Build, Key, Slot, check_alike, check_wanted, in_thread, lose, start
+from engines.control import Stop
 from engines.engine import Engine, EngineInfo
-from engines.stop import Stop
 
 IN_FLIGHT = 256  # generations, or four times as many scores, that an engine has at once: vLLM's usual ``max_num_seqs``
 WATCHES = 10  # looks at an engine within the time after which it counts as stalled

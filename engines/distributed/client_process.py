@@ -23,9 +23,8 @@ from core.errors import EngineDiedError, SteelyardError
 from core.request import Request, Response
 from engines.distributed.cluster import Cluster, attach, driver_environment
 from engines.distributed.engine import CLOSE_SECONDS, Opening, service_name
-from engines.distributed.lease import RENEW_SECONDS
 from engines.distributed.ray_node import RayNode, start_node
-from engines.distributed.service import CONTROLS_AT_ONCE, NAMESPACE, RUNS_AT_ONCE, ModelService
+from engines.distributed.service import CONTROLS_AT_ONCE, NAMESPACE, RENEW_SECONDS, RUNS_AT_ONCE, ModelService
 from engines.process.server import STATS_SECONDS, run_server
 
 FIND_SECONDS = 120.0  # a service that is just ending is waited for

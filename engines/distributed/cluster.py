@@ -23,7 +23,7 @@ from core.errors import EngineDiedError, UserError
 from engines.distributed import runtime
 from engines.distributed.runtime import Line, LocalSpec
 from engines.host.folder import runtime_folder
-from engines.host.names import INHERITED, visible_names
+from engines.host.slots import INHERITED, visible_names
 from engines.process.engine import child_environment
 from engines.session.cpu_platform import ASKED_BY
 

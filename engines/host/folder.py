@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import stat
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from core.errors import UserError
@@ -28,3 +32,54 @@ def runtime_folder() -> Path:
     if len(os.fsencode(path)) + 30 > PATH_BYTES:
         raise UserError(f"STEELYARD_RUNTIME = {str(path)!r}: too long for sockets; name a shorter path")
     return path
+
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
+SCRATCH = "STEELYARD_SCRATCH"  # a process's own folder for temporary files
+
+
+def scratch_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that have a process put its temporary files in a new folder of its own, `SCRATCH`.
+
+    vLLM leaves seven sockets in ``/tmp`` even at an orderly end. What torch compiles outlives the process, where it would else be.
+    """
+    # Sockets lie in it, so its path has to be short.
+    folder = tempfile.mkdtemp(prefix="e", dir=runtime_folder())
+    kept = environment.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
+    return {SCRATCH: folder, "TMPDIR": folder, "TORCHINDUCTOR_CACHE_DIR": kept}
+
+
+def shared_memory_of(group: int, since: float) -> set[Path]:
+    """Files in shared memory, made since then (unix seconds), that processes of the group have mapped or given their id to."""
+    found: set[Path] = set()
+    names = [path.name for path in SHARED_MEMORY.iterdir()] if SHARED_MEMORY.is_dir() else []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            if os.getpgid(int(entry.name)) != group:
+                continue
+            found |= {SHARED_MEMORY / name for name in names if re.search(rf"(?<!\d){entry.name}(?!\d)", name)}
+            found |= mapped(entry.name)
+    return {path for path in found if _made_since(path, since)}
+
+
+def mapped(process: str) -> set[Path]:
+    """Files in shared memory that a process, by its name in ``/proc``, has mapped; a deleted one is called so."""
+    maps = Path("/proc", process, "maps").read_text(encoding="utf-8", errors="replace")
+    return {Path(line[line.index("/") :]) for line in maps.splitlines() if f" {SHARED_MEMORY}/" in line}
+
+
+def _made_since(path: Path, since: float) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return status.st_uid == os.getuid() and status.st_ctime >= since - 1.0  # the kernel's clock is coarser than ours
+
+
+def clear_up(since: float) -> None:
+    """Remove what this process's group would leave: for a process that is about to end by force."""
+    for path in shared_memory_of(os.getpgrp(), since):
+        with suppress(OSError):
+            path.unlink()
+    if folder := os.environ.get(SCRATCH):
+        shutil.rmtree(folder, ignore_errors=True)

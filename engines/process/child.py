@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,15 +13,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from engines.host.leftovers import SCRATCH, scratch_environment, shared_memory_of
-from engines.host.names import INHERITED
+from core.redact import redact
+from core.request import Generate, Request
+from engines.host.folder import SCRATCH, scratch_environment, shared_memory_of
+from engines.host.slots import INHERITED
 
 GROUP_SECONDS = 5.0  # what killed processes may take to vanish
 
@@ -137,3 +141,68 @@ def is_alive(group: int) -> bool:
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
                 return True
     return False
+
+
+MOST_REQUESTS = 256
+MOST_BYTES = 64 << 20  # of images; an image larger than that travels alone
+
+
+def batches(requests: Sequence[Request], most_bytes: int = MOST_BYTES) -> Iterator[list[Request]]:
+    """Yield all requests in their order, few enough at a time for one message."""
+    batch: list[Request] = []
+    size = 0
+    for request in requests:
+        more = sum(map(len, request.images)) if isinstance(request, Generate) else 0
+        if batch and (len(batch) == MOST_REQUESTS or size + more > most_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(request)
+        size += more
+    if batch:
+        yield batch
+
+
+QUOTED_LINES = 12
+READ_BYTES = 1 << 17
+ERROR_LINE = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")
+FOLLOW_UP = re.compile(
+    r"Engine core initialization failed|Engine loop is not running|EngineCore encountered an issue|engine core ended"
+)
+KERNEL_COUNTS = Path("/proc/vmstat")
+OUT_OF_MEMORY = " (the kernel was out of memory meanwhile, and killed processes)"
+
+
+def oom_kills(counts: Path = KERNEL_COUNTS) -> int:
+    """How many processes the kernel has killed for want of memory since it started; 0 where it does not tell."""
+    try:
+        lines = counts.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def describe_exit(returncode: int | None) -> str:
+    """How a process ended, as a phrase: ``was killed by SIGKILL`` or ``exited with status 1``."""
+    if returncode is None:
+        return "is gone"
+    if returncode >= 0:
+        return f"exited with status {returncode}"
+    try:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was killed by signal {-returncode}"
+
+
+def quote_log(path: Path) -> str:
+    """The last error named in ``path`` and its last lines, with where they are from; values of secrets are masked."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - READ_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return f" (its log {path} cannot be read)"
+    lines = [redact(line) for line in lines if line.strip()]
+    found = (match.group() for line in lines if (match := ERROR_LINE.search(line)) and not FOLLOW_UP.search(line))
+    cause = next(iter(deque(found, maxlen=1)), None)
+    said = f" ({cause})" if cause else ""
+    return f"{said}; the end of its log {path}:\n" + "\n".join(f"  {line}" for line in lines[-QUOTED_LINES:])

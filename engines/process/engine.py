@@ -16,11 +16,9 @@ from typing import Any
 from core.errors import EngineDiedError, UserError
 from core.redact import redact
 from core.request import Request, Response
+from engines.control import Stop
 from engines.engine import EngineInfo
-from engines.process.batches import batches
-from engines.process.child import Child
-from engines.process.log import OUT_OF_MEMORY, describe_exit, oom_kills, quote_log
-from engines.stop import Stop
+from engines.process.child import OUT_OF_MEMORY, Child, batches, describe_exit, oom_kills, quote_log
 
 _Item = list[Response] | Exception | Stop | None  # what a run hears: responses, its end or a fault
 

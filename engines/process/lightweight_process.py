@@ -6,7 +6,7 @@ import importlib
 import os
 
 from engines.engine import EngineConfig
-from engines.host.names import device_environment, keep_to
+from engines.host.slots import device_environment, keep_to
 from engines.process.server import EngineSession, run_server
 
 

@@ -30,7 +30,7 @@ from typing import Any, NoReturn, Protocol
 
 from core.errors import EngineDiedError, UserError
 from core.request import Request, Response
-from engines.host.leftovers import clear_up
+from engines.host.folder import clear_up
 
 FLUSH_SECONDS = 0.02  # responses that finish within this time travel together
 STATS_SECONDS = 1.0

@@ -56,3 +56,9 @@ def _bind() -> None:
 def cores_in(told: str) -> list[int]:
     """The core numbers in ``0 1``, ``{0,1}`` or ``granularity=fine,explicit,proclist=[0,1]``."""
     return [int(number) for number in re.findall(r"\d+", told)]
+
+
+class CpuRayPlatform(CpuPlatform):
+    """vLLM's own Ray executor runs here as it does on GPUs, one logical GPU a rank."""
+
+    ray_device_key: str = "GPU"

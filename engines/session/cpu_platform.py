@@ -20,7 +20,7 @@ def register() -> str | None:
     if any(Path(driver).exists() for driver in GPU_DRIVERS):
         return None
     if os.environ.get(ASKED_BY) == "1":
-        return "engines.session.cpu_ray_platform.CpuRayPlatform"
+        return "engines.session.cpu_fork_platform.CpuRayPlatform"
     if os.environ.get(FORK_ASKED_BY) == "1":
         return "engines.session.cpu_fork_platform.CpuForkPlatform"
     return None

@@ -22,7 +22,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from core.errors import EngineDiedError, UserError
-from core.model.streaming import check_unchanged, streaming_environment
+from core.model.weights import check_unchanged, streaming_environment
 from core.request import Generated, Request, Response
 from engines.engine import EngineConfig
 from engines.session.feed import Feed, Work
@@ -94,7 +94,7 @@ class Session:
         except Exception as error:
             raise EngineDiedError(f"{config.model}: vLLM did not start: {error}") from error
         try:
-            if executor == "ray":  # those of a process are cleared up after it: engines.host.leftovers
+            if executor == "ray":  # those of a process are cleared up after it: engines.host.folder
                 await session._engine.collective_rpc("steelyard_unlink_shared_memory")
             session.scored_rows_only = await score_rows_only(session._engine)
             await session.check_numbers(config.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engines.host.leftovers import mapped
+from engines.host.folder import mapped
 from engines.session import node_loader, score_rows_v1, score_rows_v2  # noqa: F401 # the loader registers itself
 
 if TYPE_CHECKING:

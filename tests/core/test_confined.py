@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from core.campaign import read_spec_file
 from core.errors import StoreError, UserError
 from core.results import open_store
-from core.spec.file import read_spec_file
 from core.storage.local import LocalStorage
 from core.storage.open import open_storage
 from core.storage.storage import within

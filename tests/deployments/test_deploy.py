@@ -28,7 +28,7 @@ from deployments.deploy import deploy
 from deployments.server import without_login
 from deployments.worker import POOLS as WORKER_POOLS
 from deployments.worker import check_pool, default_limit, run_worker
-from flows.pools import POOLS, live_workers, no_worker_message
+from flows.dispatch import POOLS, live_workers, no_worker_message
 from tests.checkpoints import write_checkpoint
 from tests.deployments.prefect_server import PrefectServer, prefect_server, worker
 

@@ -19,10 +19,10 @@ import pytest
 
 from core.errors import EngineDiedError, UserError
 from core.request import Generate, Loglikelihood, Sampling
+from engines.control import Stop
 from engines.distributed.cluster import ClusterSpec, local_clusters
 from engines.distributed.engine import DistributedEngine, service_name
 from engines.engine import Engine, EngineConfig
-from engines.stop import Stop
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, nothing_left, running, started_since

@@ -1,4 +1,4 @@
-from engines.stop import Stop
+from engines.control import Stop
 
 
 def test_whoever_listens_hears_it_once() -> None:

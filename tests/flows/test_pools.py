@@ -3,7 +3,7 @@ from uuid import uuid4
 
 from prefect.client.schemas.objects import Worker, WorkerStatus
 
-from flows.pools import alive, no_worker_message
+from flows.dispatch import alive, no_worker_message
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.compare.agreement import agreement
+from core.compare.flips import agreement
 from core.results import open_store
 from engines.distributed.cluster import local_clusters
 from flows.campaign import CampaignFailedError, campaign

@@ -4,7 +4,7 @@ import pytest
 from prefect import flow, task
 
 from core.errors import HubUnreachableError, StoreError, StoreUnreachableError, UserError
-from tasks.retry import RETRYING
+from tasks.steps import RETRYING
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 

@@ -19,8 +19,7 @@ from typing import Any
 
 from core.benchmark.datasets.call import HUB_URL, DatasetCall
 from core.errors import UserError
-from core.storage.cache import cache_dir
-from core.storage.open import open_filesystem
+from core.storage.open import cache_dir, open_filesystem
 from core.storage.storage import within
 
 RECORD = "steelyard.json"

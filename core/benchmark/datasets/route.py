@@ -6,6 +6,7 @@ lm-eval's tasks, in YAML and in Python alike, call that one function; ours stand
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from core.benchmark.datasets.call import COMMIT, DatasetCall, Loaded, call_of, commit_of
-from core.benchmark.datasets.hub import hub_fault
 from core.benchmark.datasets.mirror import Mirror
 from core.errors import UserError
 from core.spec.parts import DatasetsSpec
@@ -155,3 +155,25 @@ def _from_cache(call: DatasetCall, why: str) -> Any:
         dataset_name=call.path.split("/")[-1], repo_id=call.path, config_name=config, version=version, hash=commit
     )
     return builder.as_dataset(split=call.options.get("split"))
+
+
+PROBE_SECONDS = 5
+KEPT_SECONDS = 60
+_last: tuple[float, str | None] | None = None
+
+
+def hub_fault() -> str | None:
+    """Say why the hub cannot be asked, None where it answers. Takes 5 s at most, and holds for a minute."""
+    global _last
+    from huggingface_hub import constants, get_session
+
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    if _last is None or time.monotonic() - _last[0] > KEPT_SECONDS:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+            fault = None
+        except Exception as error:  # its HTTP client's errors have no base that stays
+            fault = type(error).__name__
+        _last = (time.monotonic(), fault)
+    return _last[1]

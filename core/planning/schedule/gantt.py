@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from core.planning.schedule.bound import LowerBound
-from core.planning.schedule.jobs import Node
+from core.planning.schedule.jobs import Job, Node
 from core.planning.schedule.simulate import Simulated, Span
-from core.tables import duration
+from core.tables import Row, Table, duration, numbers, texts
 
 HOUR = 3600.0
 ROW_PIXELS, LEAST_PIXELS, MOST_PIXELS = 14, 160, 1600
@@ -91,3 +91,38 @@ def _escaped(text: str) -> str:
 
 def _devices(nodes: Sequence[Node]) -> list[tuple[Node, int]]:
     return [(node, index) for node in nodes for index in range(node.gpus)]
+
+
+REASONS = {
+    "longest job": "the longest job takes that long",
+    "area": "the work spread evenly over all GPUs takes that long",
+    "packing": "long jobs and gangs that exclude each other take that long",
+}
+
+
+def simulation_table(runs: Mapping[str, Simulated], bound: LowerBound) -> Table:
+    """One row per policy: makespan, its ratio to the bound, utilisation, idle GPU-hours, and how long jobs waited to start."""
+    headings = ("makespan", "÷ bound", "utilisation", "idle GPU-hours", "mean wait", "longest wait")
+    rows = []
+    for name, run in runs.items():
+        waits = list(run.waits.values()) or [0.0]
+        cells = (
+            name,
+            duration(run.makespan),
+            f"{run.makespan / bound.seconds:.3f}" if bound.seconds else "",
+            f"{run.utilisation:.1%}",
+            f"{run.gpus * run.makespan * (1 - run.utilisation) / 3600:,.1f}",
+            duration(sum(waits) / len(waits)),
+            duration(max(waits)),
+        )
+        rows.append(Row(cells))
+    return Table("Simulated", (*texts("policy"), *numbers(*headings)), rows)
+
+
+def bound_line(bound: LowerBound, nodes: Sequence[Node], jobs: Sequence[Job]) -> str:
+    """Say what was simulated and what no policy could beat."""
+    gpus = sum(node.gpus for node in nodes)
+    return (
+        f"{len(jobs):,} models on {gpus:,} GPUs in {len(nodes):,} nodes. No schedule ends before {duration(bound.seconds)}: "
+        f"{REASONS[bound.reason]}."
+    )

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.errors import UserError
-from core.planning.cost.spent import price_of
+from core.planning.cost.expected import price_of
 from core.redact import redact_all
 from core.tables import plain_rows
 

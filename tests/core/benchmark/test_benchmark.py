@@ -11,7 +11,7 @@ import pytest
 
 from core.benchmark import find as catalogue
 from core.benchmark.benchmark import Chat, check_benchmark, load_benchmark
-from core.benchmark.sampling import sampling_of
+from core.benchmark.scoring import sampling_of
 from core.campaign import BenchmarkSpec, SamplingSpec
 from core.errors import SteelyardError, UserError
 from core.request import (

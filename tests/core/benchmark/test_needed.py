@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from core.benchmark.datasets import hub
+from core.benchmark.datasets import route as hub
 from core.benchmark.needed import faults, wanted
 from core.campaign import BenchmarkSpec, CampaignSpec, DatasetsSpec, load_spec
 from core.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from core.benchmark.benchmark import Benchmark, load_benchmark
-from core.benchmark.rescore import asked, find_donor
+from core.benchmark.cell import asked, find_donor
 from core.campaign import BenchmarkSpec
 from core.request import Generate, Generated, Loglikelihood, Request, Response, Scored
 from core.results import Store, open_store

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from core.board.describe_history import history_table
+from core.board.describe import history_table
 from core.board.history import drops, history
 from core.board.select import Selection
 from core.errors import UserError

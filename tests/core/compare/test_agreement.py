@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from core.compare.agreement import agreement
+from core.compare.flips import agreement
 
 
 def frame(first: list[list[float]], second: list[list[float]]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.benchmark.find import cluster_field
-from core.compare.clusters import cluster_keys
+from core.compare.paired import cluster_keys
 from core.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import UserError
 from core.model.checkpoint import read_checkpoint
-from core.model.streaming import COPIED_TO_WORKERS, check_streamable, check_unchanged, streaming_environment
+from core.model.weights import COPIED_TO_WORKERS, check_streamable, check_unchanged, streaming_environment
 from tests.checkpoints import write_checkpoint
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.benchmark.rescore import asked
+from core.benchmark.cell import asked
 from core.campaign import load_spec
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Generated, Response

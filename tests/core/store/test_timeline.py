@@ -8,8 +8,8 @@ import pytest
 
 from core.monitor.timeline import Span
 from core.results import open_store
+from core.store.monitor import TIMELINE, timeline_table
 from core.store.schema import decode, encode
-from core.store.timeline import TIMELINE, timeline_table
 
 SPANS = [
     Span("org/a", "benchmarks", "lightweight", "load", "", 1_700_000_000.25, 1_700_000_010.5),

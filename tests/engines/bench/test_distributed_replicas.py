@@ -12,7 +12,7 @@ from core.planning.schedule.turns import Demand
 from core.request import Generate, Response, Sampling
 from engines.bench.supervisor import Supervisor
 from engines.distributed.cluster import ClusterSpec, local_clusters
-from engines.distributed.replica import ServiceReplica
+from engines.distributed.engine import ServiceReplica
 from engines.host.queue import Ticket
 from engines.host.slots import DevicePool, holders
 from tests.engines.test_distributed import config

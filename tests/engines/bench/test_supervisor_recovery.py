@@ -21,10 +21,10 @@ from core.planning.ladder import Fault, Step, kind_of
 from core.request import Generate, Generated, Request, Response, Sampling
 from engines.bench.slot import POISON
 from engines.bench.supervisor import Supervisor
+from engines.control import Stop
 from engines.engine import Engine, EngineInfo
+from engines.process.child import oom_kills
 from engines.process.engine import ProcessEngine, child_environment
-from engines.process.log import oom_kills
-from engines.stop import Stop
 from tests.processes import gone, group_of
 from tests.scripted_engine import ScriptedEngine
 

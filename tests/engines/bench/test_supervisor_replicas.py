@@ -14,10 +14,10 @@ import pytest
 from core.errors import EngineDiedError, UserError
 from core.request import Generate, Generated, Loglikelihood, Request, Response, Sampling, Scored
 from engines.bench.supervisor import IN_FLIGHT, Supervisor, engines_of
+from engines.control import Stop
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.process.engine import ProcessEngine, child_environment
 from engines.process.lightweight import LightweightEngine
-from engines.stop import Stop
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, group_of
 from tests.scripted_engine import ScriptedEngine

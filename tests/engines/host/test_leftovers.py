@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.host.folder import runtime_folder
-from engines.host.leftovers import SCRATCH, SHARED_MEMORY, scratch_environment, shared_memory_of
+from engines.host.folder import SCRATCH, SHARED_MEMORY, runtime_folder, scratch_environment, shared_memory_of
 from engines.process.child import Child
 from engines.process.engine import child_environment
 

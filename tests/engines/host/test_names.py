@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.host.names import cores_of
+from engines.host.slots import cores_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,7 @@ def test_no_two_devices_have_a_core_in_common_while_there_are_enough(of: int, co
 def test_a_process_and_what_it_starts_keep_to_their_cores() -> None:
     code = """
 import os, subprocess, sys, threading
-from engines.host.names import keep_to
+from engines.host.slots import keep_to
 begun = threading.Event()
 seen = []
 def work():

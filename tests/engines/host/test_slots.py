@@ -14,9 +14,8 @@ from core.campaign import FleetSpec
 from core.errors import EngineDiedError
 from core.planning.schedule.turns import Demand
 from engines.host import slots
-from engines.host.names import INHERITED
 from engines.host.queue import Ticket
-from engines.host.slots import DevicePool, device_pool, holders
+from engines.host.slots import INHERITED, DevicePool, device_pool, holders
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.request import Generate, Loglikelihood, Request, Sampling
-from engines.process.batches import MOST_REQUESTS, batches
+from engines.process.child import MOST_REQUESTS, batches
 
 
 def with_image(size: int, id: int) -> Generate:

@@ -24,8 +24,8 @@ from core.monitor.readings import HostReader, Monitor, engine_reader
 from core.monitor.summary import summarise
 from core.request import Generate, Loglikelihood, Sampling
 from engines.engine import Engine, EngineConfig
-from engines.host.leftovers import SCRATCH, shared_memory_of
-from engines.host.names import device_environment
+from engines.host.folder import SCRATCH, shared_memory_of
+from engines.host.slots import device_environment
 from engines.process.lightweight import MODULE, LightweightEngine, prewarmed
 from engines.process.prewarm import Claim
 from tests.engines import contract
@@ -191,7 +191,7 @@ def test_a_killed_parent_leaves_no_process(smollm2: Path, tmp_path: Path) -> Non
 import json, sys, tempfile
 tempfile.tempdir = sys.argv[2]
 from engines.engine import EngineConfig
-from engines.host.leftovers import SCRATCH, shared_memory_of
+from engines.host.folder import SCRATCH, shared_memory_of
 from engines.process.lightweight import LightweightEngine, prewarmed
 from engines.process.prewarm import Claim
 engine = LightweightEngine(EngineConfig(**json.loads(sys.argv[1])))

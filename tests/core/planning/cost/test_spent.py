@@ -1,7 +1,7 @@
 from typing import Any
 
 from core.monitor.timeline import Span, lanes
-from core.planning.cost.spent import Spent, spent, spent_line
+from core.planning.cost.expected import Spent, spent, spent_line
 
 LANES = lanes(
     Span(model, "benchmarks", engine, phase, "", started, ended)

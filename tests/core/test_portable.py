@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.campaign import load_spec
-from core.spec.portable import absolute_paths
+from core.campaign import absolute_paths, load_spec
 
 
 def test_local_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 import pytest
 
-from core.planning.cost.describe import campaign_lines
 from core.planning.cost.estimate import CampaignEstimate
 from core.planning.cost.model import PastError
+from core.planning.describe import campaign_lines
 from core.tables import duration
 
 WHOLE = CampaignEstimate((), (60.0, 120.0, 7200.0), (1.0, 2.0, 3.0), (2.5, 5.0, 7.5))
