@@ -72,8 +72,8 @@ class Slot(Taker):
         sign = (id(self.engine), self.answers, stats.get("prompt_tokens"), stats.get("generation_tokens"))
         if not self.stall.over(sign, working=self.portions > 0 and self.death is None):
             return False
-        minutes = f"{self.stall.seconds / 60:g} minutes"
-        self.stalled, self.death = True, f"no token for {minutes} while requests wait (policy.stall_minutes)"
+        self.stalled = True
+        self.death = f"no token for {self.stall.seconds / 60:g} minutes while requests wait (policy.stall_minutes)"
         return True
 
     def ask(self, portion: Portion[Slot]) -> Iterator[Response]:
