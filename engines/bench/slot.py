@@ -168,6 +168,7 @@ def start(
                 how = "given up" if step.action == "give up" else "not here"
                 raise EngineDiedError(f"{fault.message}\n{how}: {step.reason}" if step.reason else fault.message)
             with change:
+                check_wanted(slot)
                 slot.options = step.options
                 slot.settle(fault.message)
                 deal()

@@ -305,15 +305,16 @@ class Supervisor:
         with self._change:
             if slot.state in ("ended", "gone"):
                 return
-            if error is not None and slot.state != "leaving":
+            lost = error is not None and slot.state != "leaving"
+            if lost:
                 # Of several reasons, one that a person can mend.
-                if self._failure is None or (isinstance(error, UserError) and not isinstance(self._failure, UserError)):
+                if not isinstance(self._failure, UserError) and (self._failure is None or isinstance(error, UserError)):
                     self._failure = error
                 if len(self._slots) > 1:
                     log.warning("a replica is lost, %d left: %s", self.size - 1, error)
             slot.state = "ended"
             for run, returns in slot.give_back().items():
-                if error is not None and returns >= POISON_DEATHS:  # more likely the cause than a victim
+                if lost and returns >= POISON_DEATHS:  # more likely the cause than a victim
                     run.fail(EngineDiedError(str(error)))
             self._retain()
             if not self.size:

@@ -54,6 +54,7 @@ class Scene:
         self.built: list[list[Mortal]] = [[] for _ in range(count)]
         self.faults: list[Fault] = []
         self.answers, self.restarts = answers, restarts
+        self.leaving: Any = None
         self.engine = Supervisor([self.source(place) for place in range(count)], self.decide, in_flight=in_flight)
         self.engine.open()
         until(lambda: self.engine.serving == count)
@@ -174,4 +175,31 @@ def test_a_caller_that_leaves_with_a_poison_request_found_holds_nobody_up() -> N
     assert next(stream).error is not None
     stream.close()  # type: ignore[attr-defined]
     assert len(list(scene.engine.run(requests(40, "b")))) == 40
+    scene.engine.close()
+
+
+def test_one_that_retires_while_it_is_decided_about_gives_back_what_it_had() -> None:
+    retired = threading.Event()
+
+    def answers(place: int, before: int) -> Answers:
+        def fragile(request: Request) -> Response:
+            assert place or retired.wait(20)
+            return dies(request) if request.id == "30" else answer(request)
+
+        return fragile
+
+    class Retiring(Scene):
+        def decide(self, fault: Fault) -> Step:
+            if fault.found and not retired.is_set():
+                self.leaving = self.engine.retire()
+                retired.set()
+            return super().decide(fault)
+
+    scene = Retiring(2, answers)
+    found = {response.id: response.error for response in scene.engine.run(requests(100))}
+    assert len(found) == 100
+    assert [id for id, error in found.items() if error] == ["30"]
+    assert scene.leaving is not None
+    until(lambda: scene.engine.is_gone(scene.leaving))
+    assert scene.engine.size == 1
     scene.engine.close()
