@@ -44,7 +44,7 @@ def harness_answers(harness: Any, kind: str, arguments: Sequence[tuple[str, ...]
     from lm_eval.api.instance import Instance
 
     new = [each for each in dict.fromkeys(arguments) if (kind, each) not in KNOWN]
-    instances = [Instance(kind, {}, each, index) for index, each in enumerate(new)]  # type: ignore[arg-type]
+    instances = [Instance(kind, {}, each, index) for index, each in enumerate(new)]
     answers = getattr(harness, kind)(instances, disable_tqdm=True) if new else []
     KNOWN.update({(kind, each): found for each, found in zip(new, answers, strict=True)})
     return [KNOWN[kind, each] for each in arguments]
