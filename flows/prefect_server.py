@@ -123,13 +123,13 @@ class TemporaryServer(SubprocessASGIServer):
 
     def _why_not(self, limit: float) -> str:
         code = None if self.server_process is None else self.server_process.poll()
-        how = (
-            f"did not answer within {limit:g} s" if code is None else f"ended with exit code {code} before it answered"
+        mend = (
+            "set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to allow it more, or PREFECT_API_URL to a server of your own "
+            "(steelyard server)"
         )
-        return (
-            f"Prefect's temporary server {how}: set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to allow it more, or "
-            "PREFECT_API_URL to a server of your own (steelyard server)"
-        )
+        if code is None:
+            return f"Prefect's temporary server did not answer within {limit:g} s: {mend}"
+        return f"Prefect's temporary server ended with exit code {code} before it answered: {mend}"
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         server = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}

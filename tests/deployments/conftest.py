@@ -2,14 +2,18 @@
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 
 from deployments import cli
 from tests.checkpoints import write_checkpoint
+
+GET_COMMAND = cache(typer.main.get_command)  # Typer makes its tree of commands anew at every call
 
 
 @pytest.fixture
@@ -21,6 +25,7 @@ def steelyard(
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["steelyard", *arguments])
         monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(typer.main, "get_command", GET_COMMAND)
         with pytest.raises(SystemExit) as ended:
             cli.main()
         out, err = capsys.readouterr()
