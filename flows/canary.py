@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from prefect.states import State
 
 from core.campaign import CampaignSpec
 from core.errors import StoreError, UserError
-from core.log import say, warn
+from core.log import log
 from core.model.placement import Plan
 from core.planning.canary import ENGINES, canary_key, choose, compare
 from core.storage.open import open_storage
@@ -62,7 +63,7 @@ def _checked(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, Any]:
         found = compare(light.model.name, light.placement.dtype, sides)
     except UserError as error:
         return _untested(f"{light.model.name} as canary: {error}")
-    (warn if found.faults else say)(str(found))
+    log.log(logging.WARNING if found.faults else logging.INFO, "%s", found)
     finding = {**asdict(found), "text": str(found)}
     write_finding(storage, key, finding)
     return finding
@@ -70,5 +71,5 @@ def _checked(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, Any]:
 
 def _untested(reason: str) -> dict[str, Any]:
     text = f"Whether both engines score alike is not known: {reason}"
-    warn(text)
+    log.warning(text)
     return {"text": text}

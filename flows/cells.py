@@ -10,7 +10,7 @@ from typing import Any
 
 from core.campaign import BenchmarkSpec, benchmark_label
 from core.cell_work import CellWork
-from core.log import say
+from core.log import log
 from engines.bench.job import Job
 from flows.holding import Leases
 from flows.together import raise_first
@@ -228,7 +228,7 @@ def preparing(job: Job) -> list[Coroutine[Any, Any, list[CellWork]]]:
     def noted(works: list[CellWork]) -> list[CellWork]:
         for work in works:
             if work.complete:
-                say(f"{work.label}: complete in the store, not computed again")
+                log.info(f"{work.label}: complete in the store, not computed again")
         return works
 
     return [judging()] if job.part == "judge" else [one(benchmark) for benchmark in job.spec.benchmarks]

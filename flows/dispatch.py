@@ -23,7 +23,7 @@ from prefect.states import Cancelled, Cancelling, Crashed, Failed, State
 
 from core.campaign import CampaignSpec, absolute_paths
 from core.errors import UserError
-from core.log import say, warn
+from core.log import log
 from core.model.placement import Plan, PlannedModel
 from core.planning.cost.expected import Expected
 from flows.evaluate_model import Part, evaluate_model
@@ -104,7 +104,7 @@ async def _on_pool(spec: CampaignSpec, planned: PlannedModel, run: str, part: Pa
         if not state.is_crashed() or again == spec.policy.engine_restarts:
             return state
         again += 1
-        warn(
+        log.warning(
             f"{planned.model.name}: {state.message}: handed over again, {again} of {spec.policy.engine_restarts} times; "
             "what it had answered is stored"
         )
@@ -139,7 +139,7 @@ async def _handed_over(
             return Failed(
                 message=f"the registered evaluate-model takes no such spec: run steelyard deploy again ({error})"
             )
-        say(f"{planned.model.name}: handed to work pool {pool}")
+        log.info(f"{planned.model.name}: handed to work pool {pool}")
         try:
             return await _final_state(client, child.id, pool)
         except asyncio.CancelledError:
@@ -156,7 +156,7 @@ async def _final_state(client: PrefectClient, run: UUID, pool: str) -> State:
         except HTTPError as error:
             if time.monotonic() - heard > SERVER_SECONDS:
                 raise
-            warn(f"the Prefect server does not answer and is asked again: {type(error).__name__} {error}")
+            log.warning(f"the Prefect server does not answer and is asked again: {type(error).__name__} {error}")
             await asyncio.sleep(POLL_SECONDS)
             continue
         heard = time.monotonic()

@@ -12,7 +12,6 @@ from pathlib import Path
 from core.campaign import CampaignSpec
 from core.cell_work import CellWork
 from core.errors import StoreError, UserError
-from core.log import say, warn
 from core.model.fleet import resolve_fleet
 from core.model.placement import PlannedModel
 from core.monitor.timeline import Timeline
@@ -45,7 +44,7 @@ class Leases:
         taken = await patiently_in_thread(_Take(self._store, self._lessee, work.cell.fingerprint), self._patience)
         if taken is False and work.cell.fingerprint not in self._told:
             self._told.add(work.cell.fingerprint)
-            say(f"{work.label}: is being computed by another, and waited for")
+            log.info(f"{work.label}: is being computed by another, and waited for")
         return taken
 
     async def give_back(self, work: CellWork) -> None:
@@ -117,7 +116,7 @@ async def spooling(spec: CampaignSpec, run: str, model: str) -> AsyncIterator[Sp
         spool.hurry()
         left = await asyncio.shield(asyncio.to_thread(spool.close))
         if left is not None:
-            warn(how_to_upload(left))
+            log.warning(how_to_upload(left))
     if left is not None and isinstance(failure, Exception):
         raise StoreError(f"{failure}; {how_to_upload(left)}") from failure
     if failure is not None:
@@ -127,9 +126,9 @@ async def spooling(spec: CampaignSpec, run: str, model: str) -> AsyncIterator[Sp
 def _bring_in(root: Path, results: str) -> None:
     for folder in left_behind(root, results):
         try:
-            say(f"{upload(folder)} shards of an earlier run are brought in from spool {folder}")
+            log.info(f"{upload(folder)} shards of an earlier run are brought in from spool {folder}")
         except UserError as error:
-            warn(f"spool {folder} stays: {error}")
+            log.warning(f"spool {folder} stays: {error}")
 
 
 @dataclass(frozen=True)
@@ -182,4 +181,4 @@ def _store(spec: CampaignSpec, run: str, timeline: Timeline) -> None:
     try:
         open_store(spec.results).write_timeline(spec.name, run, timeline.spans())
     except StoreError as error:
-        warn(f"a timeline is lost: {error}")
+        log.warning(f"a timeline is lost: {error}")

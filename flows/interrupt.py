@@ -17,7 +17,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, State
 
-from core.log import say, warn
+from core.log import log
 from engines.control import CANCELLED, Control
 
 POLL_SECONDS = 4.0  # the server tells nobody of a change
@@ -46,7 +46,7 @@ async def run_cancellable(main: Callable[[], Coroutine[Any, Any, None]], control
             for task in (watching, working):
                 task.cancel()
             await asyncio.wait([watching, working])
-    say(f"{label}: cancelled; what is answered is stored")
+    log.info(f"{label}: cancelled; what is answered is stored")
     return Cancelled(message=CANCELLED)
 
 
@@ -83,12 +83,12 @@ async def _watch(control: Control, label: str) -> None:
             try:
                 states = [(await client.read_flow_run(run)).state for run in runs]
             except Exception as error:  # whatever Prefect's client raises; the server may be back in a moment
-                warn(f"{label}: the Prefect server does not say whether to go on: {error}")
+                log.warning(f"{label}: the Prefect server does not say whether to go on: {error}")
                 states = []
             if any(state and (state.is_cancelling() or state.is_cancelled()) for state in states):
                 return
             if states and paused != (paused := any(state and state.is_paused() for state in states)):
-                say(f"{label}: {'paused' if paused else 'resumed'}")
+                log.info(f"{label}: {'paused' if paused else 'resumed'}")
                 (control.pause if paused else control.resume)()
             await asyncio.sleep(POLL_SECONDS)
 

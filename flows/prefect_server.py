@@ -26,7 +26,7 @@ from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import get_current_settings
 
 from core.errors import UserError
-from core.log import say
+from core.log import log
 
 OWNER = "STEELYARD_PREFECT_OWNER"  # process that a temporary server ends with, in its environment
 LEAST_SECONDS = 120  # Prefect's own 20 s are over before a busy machine, or a slow disk, has the server up
@@ -102,7 +102,7 @@ class TemporaryServer(SubprocessASGIServer):
                 if waited >= limit or self._ended():
                     raise UserError(self._why_not(limit))
                 if waited >= USUAL_SECONDS and not said:
-                    say(f"Prefect's temporary server takes longer than usual to start; waiting up to {limit:g} s")
+                    log.info(f"Prefect's temporary server takes longer than usual to start; waiting up to {limit:g} s")
                     said = True
                 time.sleep(POLL_SECONDS)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from core.benchmark.cell import find_donor
 from core.campaign import CampaignSpec
 from core.cell_work import CellWork
-from core.log import say, warn
+from core.log import log
 from core.model.placement import PlannedModel
 from core.results import new_run_id, open_store
 from flows.interrupt import run_interruptible
@@ -50,7 +50,7 @@ def rescore(spec: CampaignSpec) -> Rescored:
         kind: tuple(label for label, what in cells if what == kind) for kind in ("rescored", "unchanged", "missing")
     }
     for label in found["missing"]:
-        warn(f"{label}: no stored samples answer what it asks now; run the campaign")
+        log.warning(f"{label}: no stored samples answer what it asks now; run the campaign")
     return Rescored(run, **found)
 
 
@@ -86,7 +86,7 @@ async def _rescore_cells(spec: CampaignSpec, works: list[CellWork]) -> list[tupl
         if donor is None:
             return work.label, "missing"
         await score_again(work, donor, spec.results)
-        say(f"{work.label}: scored again from stored samples")
+        log.info(f"{work.label}: scored again from stored samples")
         return work.label, "rescored"
 
     return await asyncio.gather(*(one(work) for work in works))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from core.benchmark.benchmark import load_benchmark
-from core.log import say
+from core.log import log
 from core.planning.canary import BENCHMARK
 from core.storage.open import open_storage
 from core.store.canary import write_answers
@@ -25,4 +25,4 @@ async def answer_canary(bench: Bench) -> None:
         write_answers(open_storage(job.spec.results), job.spec.name, job.run, engine, responses)
 
     await asyncio.to_thread(answer)
-    say(f"canary set answered {engine}")
+    log.info(f"canary set answered {engine}")

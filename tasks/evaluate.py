@@ -8,7 +8,7 @@ from typing import Any
 
 from core.cell_work import CellWork
 from core.compare.adaptive import of_docs
-from core.log import say
+from core.log import log
 from core.monitor.progress import Progress
 from core.monitor.progress import tell as tell_listeners
 from core.request import doc_of
@@ -63,7 +63,7 @@ async def store(bench: Bench, work: CellWork, scoring: Scoring, run: CellRun) ->
         await commit(bench.answering, work, scoring, cell_metadata(bench, run, scoring))
     head = scoring.headline
     spread = "" if head.stderr is None else f" ± {head.stderr:.4f}"
-    say(f"{work.label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
+    log.info(f"{work.label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
 
 
 async def commit(on: Answering, work: CellWork, scoring: Scoring, metadata: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from core.campaign import CampaignSpec
 from core.errors import StoreError
-from core.log import say, warn
+from core.log import log
 from core.model.fleet import resolve_fleet
 from core.model.placement import Plan, PlannedModel
 from core.planning.cost.estimate import plan_estimate
@@ -43,11 +43,11 @@ def foretell(spec: CampaignSpec, plan: Plan) -> Forecast:
     try:
         history = read_history(open_store(spec.results), group.kind, MOST_CELLS)
     except StoreError as error:
-        warn(f"nothing is learnt from past runs: {error}")
+        log.warning(f"nothing is learnt from past runs: {error}")
         history = History()
     estimate = plan_estimate(spec, plan, history)
     low, middle, high = estimate.makespan
-    say(f"expected to take {duration(middle)} ({duration(low)} – {duration(high)}) if nothing were stored yet")
+    log.info(f"expected to take {duration(middle)} ({duration(low)} – {duration(high)}) if nothing were stored yet")
     return Forecast(expectations(estimate, nodes_of([group]), time.time()), totals(estimate))
 
 
@@ -56,7 +56,7 @@ async def place(spec: CampaignSpec, model: str) -> PlannedModel:
     """Routing: decide the engine and the GPUs of the campaign's model named ``model``; the reason goes to the log."""
     (chosen,) = (each for each in spec.models if each.name == model)
     planned = await asyncio.to_thread(plan_model, spec, chosen, resolve_fleet(spec.fleet))
-    say(f"{model}: {planned.placement.reason}")
+    log.info(f"{model}: {planned.placement.reason}")
     return planned
 
 

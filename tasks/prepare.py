@@ -15,7 +15,7 @@ from core.benchmark.find import cluster_field
 from core.benchmark.prepare import chat_of, prepare_cell
 from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
 from core.cell_work import CellWork
-from core.log import warn
+from core.log import log
 from core.model.placement import PlannedModel, loads_from_here
 from core.model.weights import fetch_checkpoint
 from core.results import Store, open_store
@@ -68,7 +68,7 @@ def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path)
     works = []
     for judge_spec, benchmark, model, fingerprint in _answered(spec, store, run, judge.name):
         if not store.is_complete(fingerprint):
-            warn(f"{model} · {benchmark_label(benchmark)}: not judged, it is not complete")
+            log.warning(f"{model} · {benchmark_label(benchmark)}: not judged, it is not complete")
             continue
         judging = Judging(
             spec=judge_spec,

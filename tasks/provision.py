@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
-from core.log import say
+from core.log import log
 from engines.bench.bench import Bench
 from engines.distributed import kuberay
 from engines.distributed.cluster import Cluster, ClusterSpec, attach
@@ -54,14 +54,14 @@ async def provisioned(bench: Bench) -> AsyncIterator[ClusterSpec]:
 async def attach_cluster(wanted: ClusterSpec, service: str, held: tuple[int, ...], model: str) -> Cluster:
     """Find the Ray cluster, or start a local one on devices that are held."""
     cluster = await asyncio.to_thread(attach, wanted, service, held)
-    say(f"{model}: Ray cluster at {cluster.address}")
+    log.info(f"{model}: Ray cluster at {cluster.address}")
     return cluster
 
 
 @step("provision", "KubeRay for {model}")
 async def make_on_kubernetes(made: Entered, model: str) -> str:
     """Have Kubernetes make a Ray cluster and wait until it is up. Returns host:port of its head."""
-    say(f"{model}: asks Kubernetes for a Ray cluster")
+    log.info(f"{model}: asks Kubernetes for a Ray cluster")
     return await made.enter()
 
 
@@ -99,4 +99,4 @@ async def open_engine(bench: Bench) -> None:
     """Load the model, or find its service alive."""
     info = await bench.open()
     how = "found loaded" if info.reused else f"loaded in {info.load_seconds:.0f} s"
-    say(f"{bench.job.model}: {info.engine} engine {how}")
+    log.info(f"{bench.job.model}: {info.engine} engine {how}")

@@ -20,7 +20,7 @@ from core.board.text import leaderboard_rows
 from core.campaign import CampaignSpec
 from core.compare.compare import compare_store
 from core.errors import TransientError, UserError, nearest
-from core.log import warn
+from core.log import log
 from core.model.placement import Plan, PlannedModel
 from core.monitor.timeline import lanes
 from core.monitor.timeline_chart import timeline_markdown
@@ -169,7 +169,7 @@ def publish_report(spec: CampaignSpec, run: str) -> str | None:
     except TransientError:
         raise
     except Exception as error:  # whatever it is, `steelyard report` shows it in full
-        warn(f"the report was not made ({type(error).__name__}: {error}); try `steelyard report {spec.results}`")
+        log.warning(f"the report was not made ({type(error).__name__}: {error}); try `steelyard report {spec.results}`")
         return None
     create_link_artifact(uri, link_text="report (HTML)", key=artifact_key("report", spec.name))
     return uri
@@ -183,7 +183,7 @@ def watch_scores(spec: CampaignSpec, run: str) -> list[str]:
     """
     found = patiently(lambda: _drops(spec, run), spec.policy.store_patience_seconds, Event().wait)
     for drop in found:
-        warn(f"score dropped: {drop}")
+        log.warning(f"score dropped: {drop}")
         emit_event(
             event=SCORE_DROPPED,
             resource={

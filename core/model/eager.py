@@ -10,7 +10,7 @@ from typing import Any
 
 from core.campaign import CampaignSpec, FleetSpec, PolicySpec
 from core.cell_work import CellWork
-from core.log import say
+from core.log import log
 from core.model.placement import Placement, PlannedModel
 from core.request import Generate, Request
 
@@ -47,7 +47,7 @@ async def compiled_or_not(
     why = decide(await asyncio.to_thread(lambda: sum(tokens_ahead(benchmark.requests()) for benchmark in todo)))
     if why is None:
         return planned
-    say(f"{model.name}: {why}")
+    log.info(f"{model.name}: {why}")
     return replace(
         planned,
         model=model.model_copy(update={"vllm": {**model.vllm, OPTION: True}}),

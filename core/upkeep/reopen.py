@@ -8,7 +8,7 @@ from pathlib import Path
 from core.benchmark.prepare import prepare_cell
 from core.campaign import CampaignSpec, benchmark_label
 from core.errors import UserError
-from core.log import warn
+from core.log import log
 from core.model.placement import Plan, PlannedModel
 from core.model.weights import fetch_checkpoint
 from core.results import open_store
@@ -51,7 +51,7 @@ def reopen(spec: CampaignSpec, plan: Plan, failed: Failed) -> None:
         benchmark = next((each for each in spec.benchmarks if benchmark_label(each) == row.benchmark), None)
         work = None if benchmark is None else prepare_cell(spec, planned, _weights(planned), benchmark)
         if work is None or work.cell.fingerprint != row.fingerprint:
-            warn(
+            log.warning(
                 f"{row.model} · {row.benchmark}: {row.failed_samples} failed samples stay: the spec asks otherwise now"
             )
             continue

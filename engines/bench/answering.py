@@ -13,7 +13,7 @@ from typing import Any
 from core.cell_work import CellWork
 from core.compare.adaptive import Rounds
 from core.errors import EngineDiedError, SteelyardError
-from core.log import say, warn
+from core.log import log
 from core.monitor.progress import DocCounter, Progress
 from core.monitor.readings import Monitor
 from core.monitor.timeline import Timeline
@@ -76,7 +76,7 @@ def run_cell(on: Answering, work: CellWork, tell: Callable[[Progress], None]) ->
     kept = {k: v for k, v in stored.items() if k in requests and v.error is None}
     label = work.label
     if kept:
-        say(f"{label}: {len(kept)} of {len(requests)} responses were stored by an earlier run")
+        log.info(f"{label}: {len(kept)} of {len(requests)} responses were stored by an earlier run")
     rounds = Rounds(work.adaptive, work, requests, store, asked) if work.adaptive else None
     meter = _Meter(cell, requests, kept, tell)
     try:
@@ -93,9 +93,9 @@ def run_cell(on: Answering, work: CellWork, tell: Callable[[Progress], None]) ->
     if failed and len(failed) == len(requests):
         raise SteelyardError(f"{label}: no request could be served; the first said: {failed[0].error}")
     if failed:
-        warn(f"{label}: {len(failed)} of {len(requests)} requests failed; the first said: {failed[0].error}")
+        log.warning(f"{label}: {len(failed)} of {len(requests)} requests failed; the first said: {failed[0].error}")
     if rounds is not None:
-        (say if rounds.standings else warn)(f"{label}: {rounds}")
+        (log.info if rounds.standings else log.warning)(f"{label}: {rounds}")
     return meter.run(summary, rounds)
 
 

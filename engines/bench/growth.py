@@ -10,7 +10,7 @@ from dataclasses import replace
 from core.campaign import CampaignSpec, FleetSpec
 from core.cell_work import CellWork
 from core.errors import EngineDiedError
-from core.log import say, warn
+from core.log import log
 from core.model.placement import PlannedModel
 from core.model.replicas import docs_of, replica_change, replicas_paid, with_replicas
 from engines.bench.recovery import Recovery
@@ -41,7 +41,7 @@ async def spread(
         docs = await asyncio.to_thread(lambda: sum(docs_of(benchmark.requests()) for benchmark in todo))
     found = decide(docs)
     if found.placement.replicas > 1:
-        say(f"{planned.model.name}: {found.placement.reason.removeprefix(planned.placement.reason).strip()}")
+        log.info(f"{planned.model.name}: {found.placement.reason.removeprefix(planned.placement.reason).strip()}")
     return found
 
 
@@ -91,7 +91,7 @@ async def _watch(replicas: Replicas, ending: asyncio.Event) -> None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), POLL_SECONDS)
     except Exception as error:  # no reason to end an evaluation that goes on without
-        warn(f"{replicas.label}: replicas come and go no more: {type(error).__name__}: {error}")
+        log.warning(f"{replicas.label}: replicas come and go no more: {type(error).__name__}: {error}")
 
 
 def supervised(
@@ -151,7 +151,7 @@ class Replicas:
         for _ in range(-change):
             if (leaving := self.engine.retire()) is not None:
                 self._retired.add(id(leaving))
-                say(f"{self.label}: a replica leaves, others wait for {devices_said(self._devices_of(leaving))}")
+                log.info(f"{self.label}: a replica leaves, others wait for {devices_said(self._devices_of(leaving))}")
         for _ in range(change if self._lost < MOST_LOST else 0):
             if (idle := take_idle(self._held.pool, self._gpus, f"{self.label} (replica)")) is None:
                 return
@@ -174,7 +174,7 @@ class Replicas:
             held.release()
             return
         self._extra[id(source)] = (source, held)
-        say(f"{self.label}: replica {self.engine.size} loads on idle {devices_said(held.devices)}")
+        log.info(f"{self.label}: replica {self.engine.size} loads on idle {devices_said(held.devices)}")
 
 
 def devices_said(devices: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.errors import UserError
-from core.log import warn
+from core.log import log
 from core.monitor.prometheus import Exporter, serve_prometheus
 from core.monitor.readings import HostReader, Monitor, Reader, Reading, Sink, engine_reader, read_gpus
 from core.monitor.summary import summarise
@@ -72,7 +72,7 @@ def _exporter(port: int) -> Exporter | None:
     try:
         return serve_prometheus(port)
     except UserError as error:
-        warn(f"no readings for Prometheus: {error}")
+        log.warning(f"no readings for Prometheus: {error}")
         return None
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.campaign import CampaignSpec, FleetSpec
-from core.log import warn
+from core.log import log
 from core.model.placement import PlannedModel
 from core.planning.ladder import QUOTED, Fault, Step, next_step
 from engines.bench.slot import Build
@@ -48,7 +48,9 @@ class Recovery:
                     "reason": step.reason,
                 }
             )
-        warn(f"{self.planned.model.name}: engine failed ({fault.kind}): {message} → {step.action}: {step.reason}")
+        log.warning(
+            f"{self.planned.model.name}: engine failed ({fault.kind}): {message} → {step.action}: {step.reason}"
+        )
         return step
 
     def record(self) -> list[dict[str, Any]]:

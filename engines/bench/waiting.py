@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 
 from core.campaign import CampaignSpec, FleetSpec
-from core.log import say
+from core.log import log
 from core.model.placement import PlannedModel
 from core.model.weights import read_ahead
 from core.planning.schedule.turns import UNKNOWN_SECONDS, Demand
@@ -123,7 +123,7 @@ async def hold(
                     await asyncio.to_thread(read_ahead, weights)
                     weights = None
             if waited <= PATIENCE_SECONDS < waited + POLL_SECONDS:
-                say(f"{label}: waits for {ticket.demand.gpus} of {len(pool.names)} devices; {_held_by(pool)}")
+                log.info(f"{label}: waits for {ticket.demand.gpus} of {len(pool.names)} devices; {_held_by(pool)}")
             await asyncio.sleep(POLL_SECONDS)
             waited += POLL_SECONDS
     finally:
