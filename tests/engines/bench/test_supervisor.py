@@ -192,6 +192,7 @@ def test_one_that_retires_while_it_is_decided_about_gives_back_what_it_had() -> 
         def decide(self, fault: Fault) -> Step:
             if fault.found and not retired.is_set():
                 self.leaving = self.engine.retire()
+                until(lambda: self.engine.is_gone(self.leaving))
                 retired.set()
             return super().decide(fault)
 
@@ -200,6 +201,5 @@ def test_one_that_retires_while_it_is_decided_about_gives_back_what_it_had() -> 
     assert len(found) == 100
     assert [id for id, error in found.items() if error] == ["30"]
     assert scene.leaving is not None
-    until(lambda: scene.engine.is_gone(scene.leaving))
     assert scene.engine.size == 1
     scene.engine.close()
