@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engines.host.slots import cores_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from engines.host import slots
 from engines.host.queue import Ticket
 from engines.host.slots import INHERITED, DevicePool, device_pool, holders
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 HOLDER = """
 import sys
