@@ -43,7 +43,7 @@ def test_both_engines_agree_and_a_broken_model_stops_neither(tmp_path: Path, s3_
     with pytest.raises(CampaignFailedError, match="1 of 3 models failed: broken: ") as caught:
         campaign(spec)
     assert local_clusters() == []  # at idle time zero
-    assert nothing_left(before)
+    assert nothing_left(before, 60)
     assert "NoSuch" in caught.value.failures["broken"] or "no-such" in caught.value.failures["broken"]
 
     store = open_store(s3_root)
