@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from core.errors import UserError, nearest
-from core.fault_lines import fault_lines
 from core.redact import secrets_in
-from core.spec.parts import (
-    BenchmarkSpec,
-    DatasetsSpec,
-    FleetSpec,
-    ModelSpec,
-    Place,
-    PolicySpec,
-    SamplingSpec,
-    ScheduleSpec,
-    Seed,
-    benchmark_label,
-    check_name,
-    check_uri,
-    safe_name,
-)
+from core.spec.fleet import FleetSpec, PolicySpec, ScheduleSpec
+from core.spec.parts import BenchmarkSpec, DatasetsSpec, ModelSpec, SamplingSpec, benchmark_label
 from core.spec.suite import expanded, is_folder, is_path
-from core.strict import Strict
+from core.strict import Place, Seed, Strict, check_name, check_uri, fault_lines, safe_name, short_for
 from core.yaml_file import read_yaml
 
 __all__ = [
@@ -46,22 +32,14 @@ __all__ = [
 ]
 
 
-def _model_entry(value: Any) -> Any:
-    return {"model": value} if isinstance(value, str) else value
-
-
-def _benchmark_entry(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
 class CampaignSpec(Strict):
     """Models × benchmarks, on a fleet, into one results store."""
 
     name: str
     """Name of the campaign; runs of one name share its history."""
-    models: list[Annotated[ModelSpec, BeforeValidator(_model_entry)]] = Field(min_length=1)
+    models: list[Annotated[ModelSpec, short_for("model")]] = Field(min_length=1)
     """Models to evaluate; a string stands for ``{model: …}``."""
-    benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(_benchmark_entry)]] = Field(min_length=1)
+    benchmarks: list[Annotated[BenchmarkSpec, short_for("name")]] = Field(min_length=1)
     """Benchmarks that every model runs; a string stands for ``{name: …}``, a suite or a folder for its members."""
     datasets: DatasetsSpec = DatasetsSpec()
     """Mirror and offline mode of the benchmarks' datasets."""
@@ -154,30 +132,27 @@ def load_spec(source: CampaignSpec | Mapping[str, Any] | str | Path) -> Campaign
 
 
 def _anchored(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    def benchmark(entry: Any) -> Any:
-        if isinstance(entry, str) and is_path(entry):
-            return str(folder / entry)
-        if isinstance(entry, str) and is_folder(entry):
-            return f"{folder / entry}/"
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            return {**entry, "name": benchmark(entry["name"])}
-        return entry
+    def place(name: str) -> str:
+        return str(folder / name) if name.startswith(("./", "../")) else name
 
-    def model(entry: Any) -> Any:
-        if isinstance(entry, str) and entry.startswith(("./", "../")):
-            return str(folder / entry)
-        if isinstance(entry, dict) and isinstance(entry.get("model"), str):
-            return {**entry, "model": model(entry["model"])}
-        return entry
+    def benchmark(name: str) -> str:
+        if is_path(name):
+            return str(folder / name)
+        return f"{folder / name}/" if is_folder(name) else name
+
+    def entry(value: Any, field: str, anchor: Callable[[str], str]) -> Any:
+        if isinstance(value, str):
+            return anchor(value)
+        if isinstance(value, dict) and isinstance(value.get(field), str):
+            return {**value, field: anchor(value[field])}
+        return value
 
     anchored = dict(data)
-    datasets = data.get("datasets")
-    if isinstance(datasets, dict) and str(datasets.get("mirror")).startswith(("./", "../")):
-        anchored["datasets"] = {**datasets, "mirror": str(folder / datasets["mirror"])}
-    if isinstance(data.get("benchmarks"), list):
-        anchored["benchmarks"] = [benchmark(entry) for entry in data["benchmarks"]]
-    if isinstance(data.get("models"), list):
-        anchored["models"] = [model(entry) for entry in data["models"]]
+    if isinstance(data.get("datasets"), dict):
+        anchored["datasets"] = entry(data["datasets"], "mirror", place)
+    for part, field, anchor in (("benchmarks", "name", benchmark), ("models", "model", place)):
+        if isinstance(data.get(part), list):
+            anchored[part] = [entry(each, field, anchor) for each in data[part]]
     return anchored
 
 

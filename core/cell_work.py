@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from core.request import Request, Response
 from core.sample import Cell, Sample, Scoring
-from core.spec.adaptive import AdaptiveSpec
+from core.spec.parts import AdaptiveSpec
 
 
 class Askable(Protocol):

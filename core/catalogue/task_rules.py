@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from core.catalogue.index import GROUP_FIELDS
 from core.catalogue.task_functions import HF_METRICS, filters, registered, samplers
 from core.errors import nearest
-from core.fault_lines import Fault, faults, where_of
+from core.strict import Fault, faults, where_of
 from core.yaml_file import FunctionName, Keys
 
 LOADER_FIELDS = (
