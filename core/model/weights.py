@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 
 from core.errors import HubUnreachableError, UserError
-from core.model.checkpoint import read_checkpoint
-from core.model.facts import Checkpoint
-from core.model.files import open_files, read_weights, weight_files
-from core.model.headers import read_header
+from core.model.checkpoint import Checkpoint, read_checkpoint
+from core.model.files import open_files
+from core.model.weight_files import read_header, read_weights, weight_files
 from core.storage.open import cache_dir, open_filesystem
 from core.storage.storage import within
 
+COPIED_TO_WORKERS = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
@@ -110,9 +110,6 @@ def _download(uri: str, folder: Path, *, weights: bool) -> None:
         files = open_files(uri, None)
         for name in filter(lambda name: name.endswith(".safetensors"), files.names):
             (folder / name).write_bytes(files.read(name, 0, read_header(files, name).data_start))
-
-
-COPIED_TO_WORKERS = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
 
 
 def check_streamable(checkpoint: Checkpoint) -> None:
