@@ -18,9 +18,9 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import StoreError, nearest
 from core.monitor.timeline import Span
@@ -30,41 +30,13 @@ from core.storage.open import open_storage
 from core.storage.storage import Storage, path_part
 from core.store.commit import commit_cell, parse_record, read_record, record_path, shards_folder
 from core.store.monitor import read_spans, write_spans
-from core.store.quality import early, notes
+from core.store.quality import LEADERBOARD_COLUMNS, leaderboard_row
 from core.store.schema import SAMPLES, SCORES, decode, samples_of
 from core.store.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-LEADERBOARD_COLUMNS = (
-    "campaign",
-    "model",
-    "benchmark",
-    "task",
-    "metric",
-    "filter",
-    "score",
-    "stderr",
-    "docs",
-    "higher_is_better",
-    "engine",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "replicas",
-    "tokens_per_second",  # prompt and completion tokens answered, by the seconds that took
-    "seconds",
-    "reason",
-    "cluster",  # the doc field that groups docs, where its benchmark names one
-    "repeats",  # answers per doc, where docs have several
-    "mean",  # of all those answers' own numbers; the benchmark's filter may count but the first
-    "mean_stderr",
-    "within",  # variance of a doc's answers, and between docs beyond that: core.scoring.statistics.repeated
-    "between",
-    "notes",  # what its data or answers hold against the score, see core.store.quality
-    "fingerprint",
-)
 
 FILES_AT_ONCE = 32  # read before their columns are taken out: what a store holds need not fit in memory
 
@@ -79,6 +51,13 @@ def open_store(uri: str) -> Store:
 def new_run_id() -> str:
     """Name one run of a campaign; later runs sort after earlier ones."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+
+
+class _NamedCell(NamedTuple):
+    campaign: str | None  # whose name for it counts; None where no run names it
+    model: str
+    benchmark: str
+    record: dict[str, Any]  # its commit record
 
 
 class Store:
@@ -169,37 +148,24 @@ class Store:
         for column in columns or ():
             if column not in SAMPLES.names:
                 raise StoreError(f"samples have no column {column!r}{nearest(column, SAMPLES.names)}")
-        return self._frame("samples", SAMPLES, campaign, columns, benchmarks)
+        return self._named_frame("samples", SAMPLES, campaign, columns, benchmarks)
 
     def cell_samples(self, fingerprint: str) -> list[Sample]:
         """Return the samples of one complete cell. Raises `core.errors.StoreError` where it is not complete."""
-        record = self.commit_record(fingerprint)
-        if record is None:
-            raise StoreError(f"results {self.uri!r}: cell {fingerprint} is not complete")
-        entry = _entry(record, "samples")
-        return samples_of(decode(self._committed(self._storage.read(entry["path"]), entry, fingerprint), SAMPLES))
+        return samples_of(self._tables("samples", SAMPLES, self._complete([fingerprint]))[fingerprint])
 
     def samples_of_cells(self, fingerprints: Collection[str], columns: Collection[str] | None = None) -> pd.DataFrame:
         """Return the samples of complete cells, whoever asked for them; ``fingerprint`` names each row's.
 
         ``columns`` as in `samples`. Raises `core.errors.StoreError` where one is not complete.
         """
-        import pyarrow as pa
-
         wanted = None if columns is None else {*columns, "fingerprint"}
-        records, tables = self.commit_records(fingerprints), []
-        for fingerprint in dict.fromkeys(fingerprints):
-            if fingerprint not in records:
-                raise StoreError(f"results {self.uri!r}: cell {fingerprint} is not complete")
-            entry = _entry(records[fingerprint], "samples")
-            data = self._committed(self._storage.read(entry["path"]), entry, fingerprint)
-            tables.append(decode(data, SAMPLES, wanted).replace_schema_metadata())
-        kept = [field for field in SAMPLES if wanted is None or field.name in wanted]
-        return pa.concat_tables(tables or [pa.schema(kept).empty_table()]).to_pandas(maps_as_pydicts="strict")
+        tables = self._tables("samples", SAMPLES, self._complete(fingerprints), wanted)
+        return _frame(list(tables.values()), [field for field in SAMPLES if wanted is None or field.name in wanted])
 
     def scores(self, campaign: str | None = None) -> pd.DataFrame:
         """Return the scores of the cells that `leaderboard` lists, named as there (`core.store.schema.SCORES`)."""
-        return self._frame("scores", SCORES, campaign)
+        return self._named_frame("scores", SCORES, campaign)
 
     def leaderboard(self, campaign: str | None = None) -> pd.DataFrame:
         """Return one row per model and benchmark that is complete (`LEADERBOARD_COLUMNS`).
@@ -210,7 +176,7 @@ class Store:
         """
         import pandas as pd
 
-        rows = [_leaderboard_row(*named) for named in self._named_cells(campaign)]
+        rows = [leaderboard_row(*named) for named in self._named_cells(campaign)]
         frame = pd.DataFrame(rows, columns=list(LEADERBOARD_COLUMNS))
         return frame.astype(dict.fromkeys(("docs", "tensor_parallel", "pipeline_parallel", "replicas"), "Int64"))
 
@@ -273,8 +239,8 @@ class Store:
         """Return the URIs of a campaign's reports, the oldest run's first."""
         return [f"{self.uri}/{path}" for path in sorted(self._storage.list(f"reports/campaign={path_part(campaign)}"))]
 
-    def _named_cells(self, campaign: str | None) -> list[tuple[str | None, str, str, dict[str, Any]]]:
-        """List (campaign, model, benchmark, commit record) of the complete cells that `leaderboard` shows."""
+    def _named_cells(self, campaign: str | None) -> list[_NamedCell]:
+        """Return the complete cells that `leaderboard` shows."""
         newest = {run["campaign"]: run for run in self.campaigns(campaign)}
         if campaign is not None and campaign not in newest:
             known = sorted({run["campaign"] for run in self.campaigns()})
@@ -291,13 +257,15 @@ class Store:
             named = {fingerprint for *_, fingerprint in asked}
             unnamed = [record for fingerprint, record in records.items() if fingerprint not in named]
             asked += [(None, record["model"], record["benchmark"], record["fingerprint"]) for record in unnamed]
-        cells: dict[tuple[str, str, str], tuple[str | None, str, str, dict[str, Any]]] = {}
+        cells: dict[tuple[str, str, str], _NamedCell] = {}
         for name, model, benchmark, fingerprint in asked:
             if fingerprint in records:
-                cells.setdefault((model, benchmark, fingerprint), (name, model, benchmark, records[fingerprint]))
+                cells.setdefault(
+                    (model, benchmark, fingerprint), _NamedCell(name, model, benchmark, records[fingerprint])
+                )
         return list(cells.values())
 
-    def _frame(
+    def _named_frame(
         self,
         kind: str,
         schema: pa.Schema,
@@ -307,68 +275,47 @@ class Store:
     ) -> pd.DataFrame:
         import pyarrow as pa
 
-        named = [cell for cell in self._named_cells(campaign) if benchmarks is None or cell[2] in benchmarks]
-        records = list({record["fingerprint"]: record for *_, record in named}.values())
+        named = [cell for cell in self._named_cells(campaign) if benchmarks is None or cell.benchmark in benchmarks]
+        records = {cell.record["fingerprint"]: cell.record for cell in named}
+        read, tables = self._tables(kind, schema, list(records.values()), columns), []
+        for cell in named:
+            table = read[cell.record["fingerprint"]]
+            for name, value in (("model", cell.model), ("benchmark", cell.benchmark)):
+                table = table.add_column(0, name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
+            tables.append(table)
+        names = [pa.field("benchmark", pa.string()), pa.field("model", pa.string())]
+        return _frame(tables, [*names, *(field for field in schema if columns is None or field.name in columns)])
+
+    def _complete(self, fingerprints: Collection[str]) -> list[dict[str, Any]]:
+        records = self.commit_records(fingerprints)
+        if missing := next((each for each in fingerprints if each not in records), None):
+            raise StoreError(f"results {self.uri!r}: cell {missing} is not complete")
+        return [records[fingerprint] for fingerprint in dict.fromkeys(fingerprints)]
+
+    def _tables(
+        self, kind: str, schema: pa.Schema, records: Sequence[dict[str, Any]], columns: Collection[str] | None = None
+    ) -> dict[str, pa.Table]:
+        """Return the tables of complete cells by fingerprint, each file checked against its cell's record."""
         read: dict[str, pa.Table] = {}
         for start in range(0, len(records), FILES_AT_ONCE):
             entries = {each["fingerprint"]: _entry(each, kind) for each in records[start : start + FILES_AT_ONCE]}
             found = self._storage.read_many([entry["path"] for entry in entries.values()])
             for fingerprint, entry in entries.items():
-                data = self._committed(found.get(entry["path"]), entry, fingerprint)
+                data = found.get(entry["path"])
+                if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                    raise StoreError(
+                        f"results {self.uri!r}: {entry['path']} is not the file its cell was committed with: "
+                        f"delete {record_path(fingerprint)} to have the cell computed again"
+                    )
                 read[fingerprint] = decode(data, schema, columns).replace_schema_metadata()
-        tables = []
-        for _, model, benchmark, record in named:
-            table = read[record["fingerprint"]]
-            for name, value in (("model", model), ("benchmark", benchmark)):
-                table = table.add_column(0, name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
-            tables.append(table)
-        if not tables:
-            names = [pa.field("benchmark", pa.string()), pa.field("model", pa.string())]
-            kept = [field for field in schema if columns is None or field.name in columns]
-            tables = [pa.schema([*names, *kept]).empty_table()]
-        return pa.concat_tables(tables).to_pandas(maps_as_pydicts="strict")
+        return read
 
-    def _committed(self, data: bytes | None, entry: Mapping[str, Any], fingerprint: str) -> bytes:
-        if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise StoreError(
-                f"results {self.uri!r}: {entry['path']} is not the file its cell was committed with: "
-                f"delete {record_path(fingerprint)} to have the cell computed again"
-            )
-        return data
+
+def _frame(tables: Sequence[pa.Table], fields: Sequence[pa.Field]) -> pd.DataFrame:
+    import pyarrow as pa
+
+    return pa.concat_tables(tables or [pa.schema(fields).empty_table()]).to_pandas(maps_as_pydicts="strict")
 
 
 def _entry(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return next(entry for entry in record["files"] if entry["path"].startswith(f"{kind}/"))
-
-
-def _leaderboard_row(campaign: str | None, model: str, benchmark: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    headline, metadata = record["headline"], record["metadata"]
-    placement, seconds = metadata.get("placement", {}), metadata.get("seconds")
-    repeats = metadata.get("repeats") or {}
-    tokens = metadata.get("prompt_tokens", 0) + metadata.get("completion_tokens", 0)
-    return {
-        "campaign": campaign,
-        "model": model,
-        "benchmark": benchmark,
-        "score": headline["value"],
-        **{name: headline[name] for name in ("task", "metric", "filter", "stderr", "docs", "higher_is_better")},
-        "engine": metadata.get("engine"),
-        **{name: placement.get(name) for name in ("tensor_parallel", "pipeline_parallel", "replicas", "reason")},
-        "tokens_per_second": tokens / seconds if tokens and seconds else None,
-        "seconds": seconds,
-        "cluster": metadata.get("cluster"),
-        "repeats": repeats.get("repeats"),
-        "mean": repeats.get("value"),
-        "mean_stderr": repeats.get("stderr"),
-        **{name: repeats.get(name) for name in ("within", "between")},
-        "notes": "; ".join(filter(None, _notes(record))),
-        "fingerprint": record["fingerprint"],
-    }
-
-
-def _notes(record: Mapping[str, Any]) -> Iterator[str]:
-    """What makes a cell's score another than its benchmark's name says, or worth less."""
-    if record["settings"].get("benchmark", {}).get("fewshot_sampler"):
-        yield "the same few-shot examples for every doc (first_n)"
-    yield early(record["metadata"].get("adaptive"))
-    yield notes(record["metadata"].get("quality", {}))

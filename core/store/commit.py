@@ -33,7 +33,7 @@ from core.store.schema import (
     samples_tables,
     scores_table,
 )
-from core.store.shards import SHARD_NAME
+from core.store.shards import own_shards
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 COMMIT_KEY = b"steelyard.commit"
@@ -186,9 +186,7 @@ def _sweep(storage: Storage, fingerprint: str) -> None:
         kept = {entry["path"] for entry in record["files"]} if record else set()
         if not kept:
             return
-        stale = [
-            path for path in storage.list(shards_folder(fingerprint)) if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])
-        ]
+        stale = own_shards(storage, shards_folder(fingerprint))
         for kind in ("samples", "scores"):
             ending = f"/{fingerprint}.parquet"
             stale += [path for path in storage.list(kind) if path.endswith(ending) and path not in kept]

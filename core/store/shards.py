@@ -17,14 +17,16 @@ from core.store.schema import RESPONSES, decode, encode, responses_of, responses
 
 SHARD_NAME = re.compile(r"[0-9a-f]{16}-[0-9]{5,}\.parquet")
 
+MOST_WAITING = 16  # shards whose rows may be in memory
+COMPACT_FROM = 32  # shards of a cell; that many are read back in about the time one takes to be made of them
+ROWS_OF_COMPACTED = 1 << 16
+
 log = logging.getLogger("steelyard.results")
 
 
-MOST_WAITING = 16  # shards whose rows may be in memory
-
-
-COMPACT_FROM = 32  # shards of a cell; that many are read back in about the time one takes to be made of them
-ROWS_OF_COMPACTED = 1 << 16
+def own_shards(storage: Storage, folder: str) -> list[str]:
+    """Return the paths of the shards below a folder; what else lies there is left alone."""
+    return [path for path in storage.list(folder) if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])]
 
 
 def read_shards(storage: Storage, folder: str) -> tuple[dict[str, Response], list[str]]:

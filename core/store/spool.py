@@ -29,7 +29,7 @@ from core.storage.retry import FIRST_WAIT, LONGEST_WAIT, WAITS
 from core.storage.storage import Storage
 from core.store.commit import shards_folder
 from core.store.lease import process_is_gone, this_process
-from core.store.shards import SHARD_NAME
+from core.store.shards import own_shards
 
 NOTE = "spool.json"
 MB = 10**6
@@ -287,7 +287,7 @@ def _upload_one(note: Path) -> int:
             f"{str(note.parent)!r} is in use by process {pid}, which uploads it by itself: wait for its end"
         )
     storage, local = open_storage(results), LocalStorage(note.parent)
-    shards = [path for path in local.list("responses") if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])]
+    shards = own_shards(local, "responses")
     for path in shards:
         shard = local.read(path)
         if shard is not None:

@@ -59,11 +59,6 @@ def statuses(store: Store, campaign: str | None = None, spec: CampaignSpec | Non
     return rows
 
 
-def failed_samples(record: Mapping[str, Any]) -> int:
-    """Count the docs without an answer of a complete cell."""
-    return int(record["metadata"].get("quality", {}).get("failed", 0))
-
-
 def summary(rows: Iterable[CellStatus]) -> str:
     """Count cells by state, in words."""
     listed = list(rows)
@@ -88,7 +83,7 @@ def _status(
         return CellStatus(campaign, run["run"], model, benchmark, state, responses, failed, detail, fingerprint)
 
     if record is not None:
-        return status("complete", failed=failed_samples(record))
+        return status("complete", failed=int(record["metadata"].get("quality", {}).get("failed", 0)))
     responses = len(store.responses(fingerprint))
     if lease is not None:
         who = " · ".join(str(lease.about[key]) for key in ("campaign", "model") if key in lease.about)
