@@ -15,22 +15,18 @@ Layout under the store's URI (docs/results.md)::
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import StoreError, nearest
-from core.monitor.timeline import Span
 from core.request import Response
 from core.sample import Cell, Sample, Scoring
 from core.storage.open import open_storage
-from core.storage.storage import Storage, path_part
 from core.store.commit import commit_cell, parse_record, read_record, record_path, shards_folder
-from core.store.monitor import read_spans, write_spans
 from core.store.quality import LEADERBOARD_COLUMNS, leaderboard_row
+from core.store.runs import Runs
 from core.store.schema import SAMPLES, SCORES, decode, samples_of
 from core.store.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
 
@@ -39,8 +35,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILES_AT_ONCE = 32  # read before their columns are taken out: what a store holds need not fit in memory
-
-log = logging.getLogger("steelyard.results")
 
 
 def open_store(uri: str) -> Store:
@@ -60,15 +54,11 @@ class _NamedCell(NamedTuple):
     record: dict[str, Any]  # its commit record
 
 
-class Store:
+class Store(Runs):
     """Cells and campaigns under one URI. Safe to use from several threads and processes at once.
 
     Every method raises `core.errors.StoreError` where the storage cannot be reached, read or written.
     """
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self.uri = storage.uri
 
     def check(self) -> None:
         """Write and delete a probe object; a missing local directory is made. Ends within 15 s either way."""
@@ -179,65 +169,6 @@ class Store:
         rows = [leaderboard_row(*named) for named in self._named_cells(campaign)]
         frame = pd.DataFrame(rows, columns=list(LEADERBOARD_COLUMNS))
         return frame.astype(dict.fromkeys(("docs", "tensor_parallel", "pipeline_parallel", "replicas"), "Int64"))
-
-    # Campaigns
-
-    def write_model_run(self, campaign: str, run: str, model: Mapping[str, Any]) -> None:
-        """Store what one model's part of a run asks for, before it is computed: a run that is cut short is still known.
-
-        JSON values; at least ``model`` and ``cells``: benchmark → fingerprint. With ``judge`` the cells are that model's verdicts.
-        """
-        name = f"{model['model']}@{model['judge']}" if "judge" in model else model["model"]
-        path = f"campaigns/{path_part(campaign)}/{path_part(run)}/{path_part(name)}.json"
-        self._storage.put(path, json.dumps({**model, "campaign": campaign, "run": run}, indent=2).encode())
-
-    def write_campaign(self, run: Mapping[str, Any]) -> None:
-        """Store a run's manifest. JSON values; at least ``campaign`` and ``run``; also failures, timings, versions.
-
-        ``models`` lists mappings as in `write_model_run`; what that wrote already need not be repeated.
-        """
-        path = f"campaigns/{path_part(run['campaign'])}/{path_part(run['run'])}.json"
-        self._storage.put(path, json.dumps(dict(run), indent=2).encode())
-
-    def campaigns(self, campaign: str | None = None) -> list[dict[str, Any]]:
-        """Return all runs, or one campaign's, oldest first: manifests with ``models`` filled.
-
-        A run that was cut short, or is under way, has its models alone.
-        """
-        folder = "campaigns" if campaign is None else f"campaigns/{path_part(campaign)}"
-        runs: dict[tuple[str, str], dict[str, Any]] = {}
-        for path, data in self._storage.read_many(self._storage.list(folder)).items():
-            try:
-                content = json.loads(data)
-                run = runs.setdefault((content["run"], content["campaign"]), {"models": {}})
-                models = [content] if "model" in content else content.pop("models", [])
-                run["models"].update(((model["model"], model.get("judge")), model) for model in models)
-                if "model" not in content:
-                    run.update(content)
-            except (ValueError, KeyError, TypeError) as error:
-                log.warning("%s/%s is not used: no manifest (%r)", self.uri, path, error)
-        return [
-            {**run, "run": name, "campaign": campaign, "models": list(run["models"].values())}
-            for (name, campaign), run in sorted(runs.items())
-        ]
-
-    def write_timeline(self, campaign: str, run: str, spans: Sequence[Span]) -> None:
-        """Store what one model did when (`core.monitor.timeline`), in a file of its own."""
-        write_spans(self._storage, campaign, run, spans)
-
-    def timeline(self, campaign: str, run: str | None = None) -> list[Span]:
-        """Return the spans of a run, or of the campaign's newest that has any, in order of time."""
-        return read_spans(self._storage, campaign, run)
-
-    def write_report(self, campaign: str, run: str, page: str) -> str:
-        """Store a run's report (`core.report.html`) and return its URI; one that is there already is replaced."""
-        path = f"reports/campaign={path_part(campaign)}/{path_part(run)}.html"
-        self._storage.put(path, page.encode())
-        return f"{self.uri}/{path}"
-
-    def reports(self, campaign: str) -> list[str]:
-        """Return the URIs of a campaign's reports, the oldest run's first."""
-        return [f"{self.uri}/{path}" for path in sorted(self._storage.list(f"reports/campaign={path_part(campaign)}"))]
 
     def _named_cells(self, campaign: str | None) -> list[_NamedCell]:
         """Return the complete cells that `leaderboard` shows."""

@@ -10,9 +10,7 @@ from types import ModuleType
 
 import pyarrow as pa
 
-from core.store import monitor as monitor_schema
-from core.store import monitor as timeline_schema
-from core.store import schema
+from core.store import monitor, runs, schema
 from core.tables import Row, Table, texts
 
 PAGE = Path(__file__).parents[2] / "docs" / "schema.md"
@@ -31,13 +29,13 @@ TABLES = (
         "One row per task, metric and filter. The leaderboard is the rows where `is_headline`.",
     ),
     (
-        timeline_schema,
+        runs,
         "TIMELINE",
         "timeline/campaign=<campaign>/run=<run>/<model>-<nonce>.parquet",
         "One row per phase of a model in a run: [monitoring.md](monitoring.md).",
     ),
     (
-        monitor_schema,
+        monitor,
         "MONITOR",
         "monitor/campaign=<campaign>/run=<run>/<model>-<nonce>-<seq>.parquet",
         "One row per reading of a GPU, host or engine: [monitoring.md](monitoring.md).",
