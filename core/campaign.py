@@ -14,7 +14,7 @@ from core.redact import secrets_in
 from core.spec.fleet import FleetSpec, PolicySpec, ScheduleSpec
 from core.spec.parts import BenchmarkSpec, DatasetsSpec, ModelSpec, SamplingSpec, benchmark_label
 from core.spec.suite import expanded, is_folder, is_path
-from core.strict import Place, Seed, Strict, check_name, check_uri, fault_lines, safe_name, short_for
+from core.strict import Location, Seed, Strict, check_name, check_uri, fault_lines, safe_name, short_for
 from core.yaml_file import read_yaml
 
 __all__ = [
@@ -47,7 +47,7 @@ class CampaignSpec(Strict):
     """Nodes × GPUs × memory; detected when left out."""
     policy: PolicySpec = PolicySpec()
     """Routing policy."""
-    results: Place = "results"
+    results: Location = "results"
     """Where results go: s3://bucket/prefix or a local directory."""
     dispatch: Literal["auto", "embedded", "work_pools"] = "auto"
     """Where models are evaluated: in the campaign's own process, or by the workers of the pools ``gpu`` and ``ray``. ``auto``

@@ -12,7 +12,7 @@ from core.spec.parts import AdaptiveSpec
 
 
 class Askable(Protocol):
-    """What a cell is made of: requests, and scores from their responses."""
+    """A benchmark that a cell answers: requests, and scores from their responses."""
 
     @property
     def label(self) -> str:
@@ -21,7 +21,7 @@ class Askable(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What fixes prompts and scores, for the cell's fingerprint."""
+        """Everything that fixes prompts and scores, for the cell's fingerprint."""
         ...
 
     def requests(self) -> list[Request]:

@@ -8,7 +8,7 @@ Layout under the store's URI (docs/results.md)::
     cells/<fingerprint>.json                                     commit record: written last, created once
     campaigns/<campaign>/<run>.json, …/<run>/<model>.json        which cells a run asked for
     timeline/campaign=<c>/run=<r>/<model>-<nonce>.parquet        what a model of a run did when
-    leases/<fingerprint>/<generation>.json, holders/<id>.json    who computes a cell at the moment: `core.store.lease`
+    leases/<fingerprint>/<generation>.json, holders/<id>.json    the present holder of a cell: `core.store.lease`
     reports/campaign=<c>/<run>.html                              the report of a run, for people
 """
 
@@ -67,7 +67,7 @@ class Store(Runs):
     # Cells
 
     def is_complete(self, fingerprint: str) -> bool:
-        """Say whether the cell has its commit record."""
+        """Whether the cell has its commit record."""
         return self.commit_record(fingerprint) is not None
 
     def commit_record(self, fingerprint: str) -> dict[str, Any] | None:
@@ -92,7 +92,7 @@ class Store(Runs):
         return read_shards(self._storage, shards_folder(fingerprint))[0]
 
     def compact(self, fingerprint: str) -> dict[str, Response]:
-        """Return what `responses` does, and have it in few shards from now on. To be called by who has the cell's lease."""
+        """Return what `responses` does, and merge its shards into few. For the holder of the cell's lease."""
         folder = shards_folder(fingerprint)
         kept, shards = read_shards(self._storage, folder)
         if len(shards) >= COMPACT_FROM:
@@ -145,7 +145,7 @@ class Store(Runs):
         return samples_of(self._tables("samples", SAMPLES, self._complete([fingerprint]))[fingerprint])
 
     def samples_of_cells(self, fingerprints: Collection[str], columns: Collection[str] | None = None) -> pd.DataFrame:
-        """Return the samples of complete cells, whoever asked for them; ``fingerprint`` names each row's.
+        """Return the samples of complete cells, of any campaign; ``fingerprint`` names each row's.
 
         ``columns`` as in `samples`. Raises `core.errors.StoreError` where one is not complete.
         """

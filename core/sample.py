@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What n answers per doc say: variance ``within`` a doc (sampling) and ``between`` docs' own means.
+    """Spread of several answers per doc: variance ``within`` a doc (sampling) and ``between`` docs' own means.
 
     ``repeats`` is the harmonic mean of answers per doc. ``within`` is NaN where no doc has two, ``between`` too.
     """

@@ -69,7 +69,7 @@ def field_title(name: str, _: FieldInfo | ComputedFieldInfo) -> str:
 
 
 def for_the_form(schema: dict[str, Any]) -> None:
-    """Write descriptions as the form shows them, markdown on one line, and say the order: PostgreSQL keeps none in JSON."""
+    """Write descriptions as the form shows them, markdown on one line, and number the fields: PostgreSQL keeps no order in JSON."""
     for position, field in enumerate(schema.get("properties", {}).values()):
         field["position"] = position
         if "description" in field:
@@ -138,7 +138,7 @@ def check_name(value: str) -> str:
     return value
 
 
-def check_place(value: str) -> str:
+def check_location(value: str) -> str:
     """Return ``value`` if it can be a path, a URI or a name on the hub. Raises `ValueError` with the rule."""
     if not value or not value.isprintable() or value != value.strip():
         raise ValueError("use printable characters, with no space at either end")
@@ -163,7 +163,7 @@ def check_uri(value: str, schemes: Container[str], otherwise: str) -> str:
     return value.rstrip("/") or value
 
 
-Place = Annotated[str, AfterValidator(check_place)]
+Location = Annotated[str, AfterValidator(check_location)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # numpy takes no other
 
 

@@ -77,7 +77,7 @@ def functions_in(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, FunctionNa
 
 
 def function_fault(function: FunctionName) -> str | None:
-    """Say why ``module.name`` cannot be imported, None where it can.
+    """Return why ``module.name`` cannot be imported, None where it can.
 
     As in lm-eval a file beside the YAML goes before an installed module.
     """

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_va
 
 from core.errors import nearest
 from core.redact import is_secret_name
-from core.strict import Place, Strict
+from core.strict import Location, Strict
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?")
@@ -173,7 +173,7 @@ class PolicySpec(Strict):
     """How long a distributed model stays loaded, and its Ray cluster up, after its last request; 0 ends it with the campaign."""
     store_patience_seconds: Annotated[float, Field(ge=0)] = 600
     """How long a results store on S3 that does not answer any more is waited for before a campaign ends."""
-    spool: Place | None = None
+    spool: Location | None = None
     """Local folder that takes answers while S3 does not; ``~/.cache/steelyard/spool`` when left out."""
     spool_gb: PositiveFloat = 10
     """Most that one model's answers may take there, in GB (10⁹ bytes); with more, generation waits for S3."""

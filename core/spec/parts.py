@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from core.scoring.judge_spec import JudgeSpec
-from core.strict import Place, Seed, Strict, check_name, check_uri, safe_name, short_for
+from core.strict import Location, Seed, Strict, check_name, check_uri, safe_name, short_for
 
 # vLLM's arguments that have a field of their own, which results record.
 OWNED = {
@@ -28,11 +28,11 @@ OWNED = {
 class ModelSpec(Strict):
     """One model of the campaign."""
 
-    model: Place
+    model: Location
     """Hub id, local directory or s3:// URI of the checkpoint."""
     name: str = ""
     """Name in results; the last part of ``model`` when left out."""
-    revision: Place | None = None
+    revision: Location | None = None
     """Hub revision: branch, tag or commit."""
     stream_weights: bool = False
     """Of an s3:// checkpoint: read the weights from S3 into the engine, with no copy on local disk."""
@@ -145,7 +145,7 @@ class AdaptiveSpec(Strict):
 class BenchmarkSpec(Strict):
     """One benchmark of the campaign."""
 
-    name: Place
+    name: Location
     """Task, group or tag of the catalogue, a bundled benchmark, a suite, or the path of a task YAML or of a folder of them."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Few-shot examples per prompt; the benchmark's own number when left out."""
@@ -164,7 +164,7 @@ class BenchmarkSpec(Strict):
     """Longest time of one model on this benchmark, from its first request; what is answered by then stays stored."""
     adaptive: AdaptiveSpec | None = None
     """Answer docs in random order, and no more of them than it takes to tell the model from others; all when left out."""
-    dataset_revision: Place | None = None
+    dataset_revision: Location | None = None
     """Revision of the hub dataset: branch, tag or commit; what the task says, or the newest, when left out."""
     suite: str | None = None
     """Suite and version that the entry comes from; written where a suite's name is replaced by its members."""
@@ -179,7 +179,7 @@ class BenchmarkSpec(Strict):
 class DatasetsSpec(Strict):
     """Where datasets come from before the hub is asked."""
 
-    mirror: Place | None = None
+    mirror: Location | None = None
     """Mirror of hub datasets: s3://bucket/prefix or a local directory, as ``steelyard datasets fetch --to`` writes it."""
     offline: bool = False
     """Never ask the hub: what neither the mirror nor the cache of this machine holds is refused before anything starts."""

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 import pyarrow as pa
 
@@ -104,15 +103,13 @@ class MonitorWriter:
         return self
 
     def __call__(self, readings: Sequence[Reading]) -> None:
-        """Take readings. Writes now and then, in the caller's thread."""
+        """Keep readings, and write them now and then in the caller's thread."""
         with self._lock:
             self._waiting += readings
             if self._clock() - self._written >= self._seconds:
                 self._write()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._lock.acquire(timeout=1.0):  # the monitor's thread hangs in the storage and was left behind
             log.warning("results %r: readings of %s are lost", self._storage.uri, self._model)
             return

@@ -72,7 +72,7 @@ def quality_of(samples: Iterable[Sample]) -> Quality:
 
 
 def facts_of(scoring: Scoring) -> dict[str, Any]:
-    """Return what a scoring says of a cell beside its scores, for the commit record. JSON values."""
+    """Return the facts of a scoring beside its scores, for the commit record. JSON values."""
     facts: dict[str, Any] = {"quality": asdict(quality_of(scoring.samples))}
     if scoring.repeats is not None:
         values = asdict(scoring.repeats)
@@ -81,7 +81,7 @@ def facts_of(scoring: Scoring) -> dict[str, Any]:
 
 
 def notes(counts: Mapping[str, int]) -> str:
-    """Say in words what `Quality`, as a mapping, holds against a score; empty where nothing does."""
+    """Return in words what `Quality`, as a mapping, holds against a score; empty where nothing does."""
     docs = counts.get("docs", 0)
     found = [
         (counts.get("failed", 0), f"of {docs:,} docs not answered"),
@@ -104,7 +104,7 @@ def _question(sample: Sample) -> str:
 
 
 def early(record: Mapping[str, Any] | None) -> str:
-    """Say in words that a cell ended early, by what its record says of it; empty where it did not."""
+    """Return in words that a cell ended early, by its record; empty where it did not."""
     return (
         f"ended after {record['docs']:,} of {record['of']:,} docs" if record and record["docs"] < record["of"] else ""
     )

@@ -7,7 +7,6 @@ import re
 import secrets
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Protocol
 
 from core.errors import StoreError
@@ -59,7 +58,7 @@ def compact(storage: Storage, folder: str, responses: Sequence[Response], shards
 
 
 class Sink(Protocol):
-    """What takes shards: a `core.storage.storage.Storage`, or a `core.store.spool.Spool` before one."""
+    """A place for shards: a `core.storage.storage.Storage`, or a `core.store.spool.Spool` before one."""
 
     def put_new(self, path: str, data: bytes) -> bool:
         """See `core.storage.storage.Storage.put_new`."""
@@ -90,7 +89,7 @@ class ResponseWriter:
         return self
 
     def add(self, response: Response) -> None:
-        """Take one response. Waits where too many wait already; raises `core.errors.StoreError` where those cannot be stored."""
+        """Queue one response. Waits where too many wait already; raises `core.errors.StoreError` where those cannot be stored."""
         with self._change:
             self._change.wait_for(lambda: self._failure or len(self._waiting) < MOST_WAITING * self._rows)
             if self._failure and len(self._waiting) >= MOST_WAITING * self._rows:
@@ -99,9 +98,7 @@ class ResponseWriter:
             if len(self._waiting) >= self._rows:
                 self._change.notify_all()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._change:
             self._closing = True
             self._change.notify_all()

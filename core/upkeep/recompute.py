@@ -56,9 +56,9 @@ def find_cells(store: Store, model: str | None, benchmark: str | None, fingerpri
 
 
 def invalidate(storage: Storage, fingerprint: str, *, keep_responses: bool = False) -> None:
-    """Take a cell out of the store: its record first, so that no reader finds one whose files are gone.
+    """Remove a cell from the store: its record first, so that no reader finds one whose files are gone.
 
-    Raises `core.errors.StoreError` where somebody computes it at the moment.
+    Raises `core.errors.StoreError` where it is being computed.
     """
     if lease := living_leases(storage).get(fingerprint):
         raise StoreError(
@@ -125,7 +125,7 @@ def find_failed(spec: CampaignSpec) -> Failed:
 
 
 def reopen(spec: CampaignSpec, plan: Plan, failed: Failed) -> None:
-    """Take the records of cells with failed samples away; the next run of the campaign asks what was not answered.
+    """Remove the records of cells with failed samples; the next run of the campaign asks what was not answered.
 
     Verdicts of judges stay as they are, and so does a cell that the spec would no longer ask for.
     """
