@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
@@ -30,6 +30,9 @@ __all__ = [
     "load_spec",
     "safe_name",
 ]
+
+
+SpecPart = TypeVar("SpecPart", bound=Strict)
 
 
 class CampaignSpec(Strict):
@@ -176,35 +179,21 @@ def absolute_paths(spec: CampaignSpec) -> CampaignSpec:
 
     Hub ids and URIs stay as they are; what a hub id is, `core.model.files.open_files` decides the same way.
     """
-    return spec.model_copy(
-        update={
-            "models": [_model(model) for model in spec.models],
-            "benchmarks": [_benchmark(benchmark) for benchmark in spec.benchmarks],
-            "datasets": _datasets(spec.datasets),
-            "results": spec.results if "://" in spec.results else _absolute(spec.results),
-        }
-    )
+    update: dict[str, Any] = {
+        "models": [_absolute(each, "model", _is_local(each.model)) for each in spec.models],
+        "benchmarks": [_absolute(each, "name", is_path(each.name)) for each in spec.benchmarks],
+        "datasets": _absolute(spec.datasets, "mirror", spec.datasets.mirror is not None),
+    }
+    return _absolute(spec.model_copy(update=update), "results", True)
 
 
-def _model(model: ModelSpec) -> ModelSpec:
-    source = model.model
-    local = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).is_dir()
-    if "://" in source or not local:
-        return model
-    return model.model_copy(update={"model": _absolute(source)})
+def _is_local(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).is_dir()
 
 
-def _benchmark(benchmark: BenchmarkSpec) -> BenchmarkSpec:
-    local = is_path(benchmark.name) and "://" not in benchmark.name
-    return benchmark.model_copy(update={"name": _absolute(benchmark.name)}) if local else benchmark
-
-
-def _datasets(datasets: DatasetsSpec) -> DatasetsSpec:
-    if datasets.mirror is None or "://" in datasets.mirror:
-        return datasets
-    return datasets.model_copy(update={"mirror": _absolute(datasets.mirror)})
-
-
-def _absolute(path: str) -> str:
+def _absolute(part: SpecPart, field: str, local: bool) -> SpecPart:
+    path = getattr(part, field)
+    if not local or "://" in path:
+        return part
     # Not resolve(): a link such as runs/latest is meant to move.
-    return str(Path(path).expanduser().absolute())
+    return part.model_copy(update={field: str(Path(path).expanduser().absolute())})
