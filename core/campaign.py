@@ -1,4 +1,4 @@
-"""`CampaignSpec`: what a person writes, as YAML, JSON, Python or in the UI's form."""
+"""The spec of a campaign, as YAML, JSON, Python or the UI's form, and its reader."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def read_spec_file(path: Path) -> dict[str, Any]:
 def absolute_paths(spec: CampaignSpec) -> CampaignSpec:
     """Return ``spec`` with local paths of models, task YAMLs, the mirror and results made absolute; it names and means the same.
 
-    Hub ids and URIs stay as they are; what a hub id is, `core.model.files.open_files` decides the same way.
+    Hub ids and URIs stay as they are; `core.model.files.open_files` tells a hub id from a path the same way.
     """
     update: dict[str, Any] = {
         "models": [_absolute(each, "model", _is_local(each.model)) for each in spec.models],

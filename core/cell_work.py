@@ -1,4 +1,4 @@
-"""A cell to answer: what it asks, and how long that may take."""
+"""A cell to answer: its requests, and its time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cell leaves behind: samples (one per doc of a task) and scores (one per task or group, metric and filter)."""
+"""Cells, and their results: samples (one per doc of a task) and scores (one per task or group, metric and filter)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Everything scoring a cell gives. ``headline`` is the benchmark's own number in the leaderboard.
+    """The result of scoring a cell. ``headline`` is the benchmark's own number in the leaderboard.
 
     ``repeats`` takes apart the primary metric over single answers, where docs have several.
     """

@@ -1,4 +1,4 @@
-"""The base of everything that a person writes in a file or a form, checks of names and places, and faults as lines."""
+"""The base of the models that a person fills in, in a file or a form; checks of names and paths; faults as lines."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # numpy takes no other
 
 
 class Fault(NamedTuple):
-    """What is wrong with one field, and its fix. ``keys`` leads to the field; what is missing may have no place."""
+    """A fault of one field, and its fix. ``keys`` leads to the field; what is missing may have no place."""
 
     keys: tuple[int | str, ...]
     message: str

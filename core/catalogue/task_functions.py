@@ -1,4 +1,4 @@
-"""What the names in a task YAML refer to: lm-eval's registries, and ``!function module.name``.
+"""The referents of names in a task YAML: entries of lm-eval's registries, and ``!function module.name``.
 
 Functions are looked up in the module's source: nothing of theirs is imported or run.
 """

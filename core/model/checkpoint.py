@@ -1,4 +1,4 @@
-"""What a checkpoint is, read from its config and its safetensors headers, never from its name."""
+"""The facts of a checkpoint, read from its config and its safetensors headers, never from its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.model.weight_files import Weights, read_identity, read_weights
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
 TORCH_DTYPES = (*DTYPE_BYTES, "auto", "half", "float", "double", "int8", "uint8")
 TEMPLATE_FILES = frozenset({"chat_template.jinja", "chat_template.json"})
-# What the vocabularies of Hugging Face's and Mistral's tokenizers lie in.
+# Vocabularies of Hugging Face's and Mistral's tokenizers.
 TOKENIZER_FILES = frozenset(
     {
         "sentencepiece.bpe.model",
@@ -56,14 +56,14 @@ class Checkpoint:
 
     @property
     def place(self) -> Literal["s3", "hub", "directory"]:
-        """What ``source`` names."""
+        """The kind of place that ``source`` names."""
         if self.source.startswith("s3://"):
             return "s3"
         return "directory" if self.revision.startswith("sha256:") else "hub"
 
 
 def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Checkpoint:
-    """Read what ``source`` (hub id, local directory or s3:// URI) is, from small files and weight headers alone.
+    """Read the facts of ``source`` (hub id, local directory or s3:// URI) from small files and weight headers alone.
 
     ``trust_remote_code`` allows an architecture whose numbers its own Python code would have to be asked for; nothing is run here.
     Raises `core.errors.UserError` with one line that names the file and the mend.
@@ -151,7 +151,7 @@ def describe(
 
 
 def _with_defaults(nested: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Add what a nested config leaves out because its class's default says the same, as that of llava-1.5-7b does."""
+    """Add the defaults that a nested config leaves out, as that of llava-1.5-7b does."""
     kind = nested.get("model_type")
     if kind is None or "num_hidden_layers" in nested:
         return nested

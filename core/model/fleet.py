@@ -1,4 +1,4 @@
-"""What there is to run on, as this machine shows it."""
+"""The fleet: as the spec names it, or as this machine has it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def detect_fleet() -> FleetSpec:
 
 
 def gpu_kind(fleet: FleetSpec) -> str:
-    """Name what estimates of time hold for: the fleet's GPUs as it calls them, else this machine's; ``cpu`` without any."""
+    """Return the kind of device, for estimates of time: the fleet's name of its GPUs, else this machine's; ``cpu`` without any."""
     if fleet.gpu_kind is not None:
         return fleet.gpu_kind
     if fleet.device == "cpu":
@@ -65,7 +65,7 @@ def _handles(nvml: Any) -> list[Any]:
 
 
 def _asked(read: Callable[[Any], T], without: T) -> T:
-    """What ``read`` gets from NVIDIA's driver; ``without`` where there is none."""
+    """Return the value that ``read`` gets from NVIDIA's driver; ``without`` where there is none."""
     import pynvml
 
     try:

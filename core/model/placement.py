@@ -40,7 +40,7 @@ class Placement:
 
     @property
     def replica_gpus(self) -> int:
-        """GPUs of one replica: what a model waits for."""
+        """GPUs of one replica: so many does a model wait for."""
         return self.tensor_parallel * self.pipeline_parallel
 
 
@@ -70,7 +70,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class _Load:
-    """What a model needs, before any degree is chosen. ``window`` may be cut where nobody asked for it."""
+    """The needs of a model, before any degree is chosen. ``window`` may be cut where the spec names none."""
 
     weights: int
     kv_bytes_per_token: int
@@ -152,7 +152,7 @@ def place(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: Po
 def memory_of(
     checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: PolicySpec, placement: Placement
 ) -> Memory:
-    """Return what one GPU of ``placement`` was expected to need."""
+    """Return the memory that one GPU of ``placement`` was expected to need."""
     load = _load(checkpoint, model, fleet, policy)
     return load.memory(placement.tensor_parallel, placement.pipeline_parallel, placement.max_model_len)
 
@@ -275,7 +275,7 @@ def _mend(load: _Load, fleet: FleetSpec) -> str:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """One model of the campaign, what it is and where it goes."""
+    """One model of the campaign, its checkpoint and its placement."""
 
     model: ModelSpec
     checkpoint: Checkpoint

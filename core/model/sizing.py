@@ -1,4 +1,4 @@
-"""What the amount of work decides about a model's engines: how many replicas it has and when, and whether they start eagerly."""
+"""Decisions by the amount of work: how many replicas a model has and when, and whether its engines start eagerly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_replicas(
     """Return ``placement`` with the most replicas that ``docs`` (None: as many as there may be) pay for, and why.
 
     They are a wish: a model waits for the devices of one and gets further ones where they are idle. A distributed model, whose
-    loading costs most, has those that a person asks for. Raises `core.errors.UserError` where its Ray cluster is not ours to make.
+    loading costs most, has those that the spec asks for. Raises `core.errors.UserError` where its Ray cluster is not ours to make.
     """
     if placement.engine == "distributed":
         if model.replicas in (None, 1):
@@ -89,7 +89,7 @@ def tokens_ahead(requests: Iterable[Request]) -> int:
 def starts_eagerly(
     placement: Placement, vllm: Mapping[str, Any], fleet: FleetSpec, policy: PolicySpec, tokens: int
 ) -> str | None:
-    """Return why an engine starts eagerly, as an addition to its placement's reason; None where that is not ours to say.
+    """Return why an engine starts eagerly, as an addition to its placement's reason; None where that is not decided here.
 
     Compiling and capturing graphs costs a fixed time, and saves some in every step. A distributed model stays loaded for others,
     a CPU's engine is always eager, and what ``vllm`` says wins.

@@ -1,5 +1,4 @@
-"""The weight files of a checkpoint: their names, what their safetensors headers hold and whether they are whole, and the identity
-of it all. Weights are never read whole."""
+"""The weight files of a checkpoint: names, safetensors headers, checks and identity. Weights are never read whole."""
 
 from __future__ import annotations
 
@@ -57,7 +56,7 @@ VOLATILE_CONFIG = ("_name_or_path", "transformers_version")
 
 @dataclass(frozen=True)
 class Weights:
-    """What the weight files' headers say. ``parameters`` is None for files without readable headers."""
+    """The weights by their files' headers. ``parameters`` is None for files without readable headers."""
 
     bytes: int
     parameters: int | None
@@ -76,7 +75,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says it holds. ``values`` is the header as stored, ``data_start`` where the tensors' bytes begin."""
+    """The header of a safetensors file. ``values`` is the header as stored, ``data_start`` where the tensors' bytes begin."""
 
     values: dict[str, Any]
     data_start: int

@@ -1,4 +1,4 @@
-"""Whole objects by name: what the results store needs of a directory (`core.storage.local`) or S3 (`core.storage.s3`).
+"""The interface of a storage of whole objects: a directory (`core.storage.local`) or a prefix on S3 (`core.storage.s3`).
 
 Objects appear whole or not at all, and `Storage.put_new` lets exactly one writer create a name. Whatever the filesystem
 or the network raises comes out as `core.errors.StoreError` with one line.

@@ -1,4 +1,4 @@
-"""Making a cell complete: samples, scores and, last, its commit record; then clearing away what it no longer needs.
+"""The commit of a cell: samples, scores and, last, its commit record; then the removal of what it no longer needs.
 
 A samples file carries in its Parquet metadata everything else its cell's commit needs, so that a writer that finds one without a
 record (its own writer died, or is a little behind) finishes that commit: samples, scores and record stem from one scoring.
@@ -178,7 +178,7 @@ def _put_table(
 
 
 def _sweep(storage: Storage, fingerprint: str) -> None:
-    """Delete the shards of a complete cell, and what a run that lost the race wrote under another name."""
+    """Delete the shards of a complete cell, and the files of a run that lost the race under another name."""
     try:
         record = read_record(storage, fingerprint)
         kept = {entry["path"] for entry in record["files"]} if record else set()

@@ -1,4 +1,4 @@
-"""A cell's line of the leaderboard, and its data quality: what in its docs or answers makes its score worth less than it seems."""
+"""A cell's line of the leaderboard, and its data quality: faults of its docs or answers that make its score worth less."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Quality:
 
 
 def quality_of(samples: Iterable[Sample]) -> Quality:
-    """Count what is wrong with samples."""
+    """Count the faults of samples."""
     listed = list(samples)
     return Quality(
         docs=len(listed),
@@ -137,7 +137,7 @@ def leaderboard_row(campaign: str | None, model: str, benchmark: str, record: Ma
 
 
 def _notes(record: Mapping[str, Any]) -> Iterator[str]:
-    """What makes a cell's score another than its benchmark's name says, or worth less."""
+    """Yield the reasons why a cell's score is not what its benchmark's name says, or is worth less."""
     if record["settings"].get("benchmark", {}).get("fewshot_sampler"):
         yield "the same few-shot examples for every doc (first_n)"
     yield early(record["metadata"].get("adaptive"))

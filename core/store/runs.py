@@ -1,4 +1,4 @@
-"""What runs leave in a results store beside their cells: manifests, timelines, reports, and canary sets with their findings."""
+"""Files of runs in a results store, beside their cells: manifests, timelines, reports, and canary sets with their findings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Runs:
         self.uri = storage.uri
 
     def write_model_run(self, campaign: str, run: str, model: Mapping[str, Any]) -> None:
-        """Store what one model's part of a run asks for, before it is computed: a run that is cut short is still known.
+        """Store the cells that one model's part of a run asks for, before they are computed: a run cut short is still known.
 
         JSON values; at least ``model`` and ``cells``: benchmark → fingerprint. With ``judge`` the cells are that model's verdicts.
         """
@@ -90,7 +90,7 @@ class Runs:
         ]
 
     def write_timeline(self, campaign: str, run: str, spans: Sequence[Span]) -> None:
-        """Store what one model did when (`core.monitor.timeline`), in a file of its own."""
+        """Store the spans of one model (`core.monitor.timeline`), in a file of its own."""
         if spans:
             name = f"{path_part(spans[0].model)}-{secrets.token_hex(8)}.parquet"
             data = encode(timeline_table(spans, socket.gethostname()))
@@ -151,7 +151,7 @@ def read_answers(storage: Storage, campaign: str, run: str, engine: str) -> list
 
 
 def write_finding(storage: Storage, key: str, finding: Mapping[str, Any]) -> None:
-    """Store what a canary set said, as JSON values, under its `core.planning.canary.canary_key`."""
+    """Store the finding of a canary set, as JSON values, under its `core.planning.canary.canary_key`."""
     storage.put(_finding_path(key), json.dumps(finding, indent=2).encode())
 
 

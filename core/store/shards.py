@@ -1,4 +1,4 @@
-"""Responses on their way into the store while an engine still runs."""
+"""Response shards: written while an engine runs, read back, and merged into few."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_shards(storage: Storage, folder: str) -> tuple[dict[str, Response], lis
 
 
 def compact(storage: Storage, folder: str, responses: Sequence[Response], shards: Sequence[str]) -> None:
-    """Put few large shards for the many that ``responses`` were read from, which go last: a reader finds each row once or twice."""
+    """Replace the shards of ``responses`` by few large ones. The old go last: a reader finds each row once or twice."""
     nonce = secrets.token_hex(8)
     for number, start in enumerate(range(0, len(responses), ROWS_OF_COMPACTED)):
         data = encode(responses_table(responses[start : start + ROWS_OF_COMPACTED]))

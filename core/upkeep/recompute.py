@@ -104,14 +104,14 @@ def _from_paths(paths: Iterable[str]) -> Iterator[tuple[str, tuple[str, str]]]:
 
 @dataclass(frozen=True)
 class Failed:
-    """What failed in a campaign's last run: ``models`` to evaluate again, and ``cells`` that are complete but for some docs."""
+    """The failures of a campaign's last run: ``models`` to evaluate again, and ``cells`` that are complete but for some docs."""
 
     models: tuple[str, ...]
     cells: tuple[CellStatus, ...]
 
 
 def find_failed(spec: CampaignSpec) -> Failed:
-    """Return what of the campaign's last run failed. Raises `core.errors.UserError` where the store knows of no run."""
+    """Return the failures of the campaign's last run. Raises `core.errors.UserError` where the store knows of no run."""
     store = open_store(spec.results)
     runs = store.campaigns(spec.name)
     if not runs:

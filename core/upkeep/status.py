@@ -1,4 +1,4 @@
-"""What a results store holds of each campaign: complete cells, those under way or begun, and those that are missing."""
+"""The status of each campaign's cells in a results store: complete, computing, begun, failed or missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CellStatus:
     """One cell of a campaign's newest run.
 
     ``state`` is one of `STATES`: "computing" has a lease whose holder lives; "failed" is one whose model failed in that run;
-    "begun" has stored responses and nobody at work. ``responses`` counts those stored of a cell that is not complete,
+    "begun" has stored responses and no living holder. ``responses`` counts those stored of a cell that is not complete,
     ``failed_samples`` a complete cell's docs without an answer. ``fingerprint`` is empty where no run has got that far.
     """
 
