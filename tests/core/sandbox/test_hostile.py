@@ -51,7 +51,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             "folder": str(folder),
             "secret": str(folder / "secret"),
             "home": str(Path.home()),
-            "repository": str(Path(__file__).resolve().parents[4]),
+            "repository": str(Path(__file__).resolve().parents[3]),
             "pids": [pid for pid in (os.getpid(), os.getppid()) if pid != 1],  # every namespace has a first process
             "port": servers[0].getsockname()[1],
         }
