@@ -28,7 +28,7 @@ from core.store.commit import commit_cell, parse_record, read_record, record_pat
 from core.store.quality import LEADERBOARD_COLUMNS, leaderboard_row
 from core.store.runs import Runs
 from core.store.schema import SAMPLES, SCORES, decode, samples_of
-from core.store.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
+from core.store.shards import ResponseWriter, Sink, compact, read_shards
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,11 +93,7 @@ class Store(Runs):
 
     def compact(self, fingerprint: str) -> dict[str, Response]:
         """Return what `responses` does, and merge its shards into few. For the holder of the cell's lease."""
-        folder = shards_folder(fingerprint)
-        kept, shards = read_shards(self._storage, folder)
-        if len(shards) >= COMPACT_FROM:
-            compact(self._storage, folder, list(kept.values()), shards)
-        return kept
+        return compact(self._storage, shards_folder(fingerprint))
 
     def writer(
         self, fingerprint: str, rows: int = 512, seconds: float = 30.0, sink: Sink | None = None

@@ -6,7 +6,6 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Sequence
 from typing import Protocol
 
 from core.errors import StoreError
@@ -48,13 +47,19 @@ def read_shards(storage: Storage, folder: str) -> tuple[dict[str, Response], lis
     return kept, [path for path in used if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])]
 
 
-def compact(storage: Storage, folder: str, responses: Sequence[Response], shards: Sequence[str]) -> None:
-    """Replace the shards of ``responses`` by few large ones. The old go last: a reader finds each row once or twice."""
-    nonce = secrets.token_hex(8)
-    for number, start in enumerate(range(0, len(responses), ROWS_OF_COMPACTED)):
-        data = encode(responses_table(responses[start : start + ROWS_OF_COMPACTED]))
-        storage.put_new(f"{folder}/{nonce}-{number:05d}.parquet", data)
-    storage.delete(shards)
+def compact(storage: Storage, folder: str) -> dict[str, Response]:
+    """Return the responses of `read_shards`, many shards of theirs replaced by few large ones.
+
+    The old go last: a reader finds each row once or twice.
+    """
+    kept, shards = read_shards(storage, folder)
+    if len(shards) >= COMPACT_FROM:
+        nonce, responses = secrets.token_hex(8), list(kept.values())
+        for number, start in enumerate(range(0, len(responses), ROWS_OF_COMPACTED)):
+            data = encode(responses_table(responses[start : start + ROWS_OF_COMPACTED]))
+            storage.put_new(f"{folder}/{nonce}-{number:05d}.parquet", data)
+        storage.delete(shards)
+    return kept
 
 
 class Sink(Protocol):
