@@ -1,34 +1,20 @@
-"""`CampaignSpec`: what a person writes, as YAML, JSON, Python or in the UI's form."""
+"""The spec of a campaign, as YAML, JSON, Python or the UI's form, and its reader."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from core.errors import UserError, nearest
-from core.fault_lines import fault_lines
 from core.redact import secrets_in
-from core.spec.parts import (
-    BenchmarkSpec,
-    DatasetsSpec,
-    FleetSpec,
-    ModelSpec,
-    Place,
-    PolicySpec,
-    SamplingSpec,
-    ScheduleSpec,
-    Seed,
-    benchmark_label,
-    check_name,
-    check_uri,
-    safe_name,
-)
+from core.spec.fleet import FleetSpec, PolicySpec, ScheduleSpec
+from core.spec.parts import BenchmarkSpec, DatasetsSpec, ModelSpec, SamplingSpec, benchmark_label
 from core.spec.suite import expanded, is_folder, is_path
-from core.strict import Strict
+from core.strict import Location, Seed, Strict, check_name, check_uri, fault_lines, safe_name, short_for
 from core.yaml_file import read_yaml
 
 __all__ = [
@@ -46,12 +32,7 @@ __all__ = [
 ]
 
 
-def _model_entry(value: Any) -> Any:
-    return {"model": value} if isinstance(value, str) else value
-
-
-def _benchmark_entry(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+SpecPart = TypeVar("SpecPart", bound=Strict)
 
 
 class CampaignSpec(Strict):
@@ -59,9 +40,9 @@ class CampaignSpec(Strict):
 
     name: str
     """Name of the campaign; runs of one name share its history."""
-    models: list[Annotated[ModelSpec, BeforeValidator(_model_entry)]] = Field(min_length=1)
+    models: list[Annotated[ModelSpec, short_for("model")]] = Field(min_length=1)
     """Models to evaluate; a string stands for ``{model: …}``."""
-    benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(_benchmark_entry)]] = Field(min_length=1)
+    benchmarks: list[Annotated[BenchmarkSpec, short_for("name")]] = Field(min_length=1)
     """Benchmarks that every model runs; a string stands for ``{name: …}``, a suite or a folder for its members."""
     datasets: DatasetsSpec = DatasetsSpec()
     """Mirror and offline mode of the benchmarks' datasets."""
@@ -69,7 +50,7 @@ class CampaignSpec(Strict):
     """Nodes × GPUs × memory; detected when left out."""
     policy: PolicySpec = PolicySpec()
     """Routing policy."""
-    results: Place = "results"
+    results: Location = "results"
     """Where results go: s3://bucket/prefix or a local directory."""
     dispatch: Literal["auto", "embedded", "work_pools"] = "auto"
     """Where models are evaluated: in the campaign's own process, or by the workers of the pools ``gpu`` and ``ray``. ``auto``
@@ -154,30 +135,27 @@ def load_spec(source: CampaignSpec | Mapping[str, Any] | str | Path) -> Campaign
 
 
 def _anchored(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    def benchmark(entry: Any) -> Any:
-        if isinstance(entry, str) and is_path(entry):
-            return str(folder / entry)
-        if isinstance(entry, str) and is_folder(entry):
-            return f"{folder / entry}/"
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            return {**entry, "name": benchmark(entry["name"])}
-        return entry
+    def place(name: str) -> str:
+        return str(folder / name) if name.startswith(("./", "../")) else name
 
-    def model(entry: Any) -> Any:
-        if isinstance(entry, str) and entry.startswith(("./", "../")):
-            return str(folder / entry)
-        if isinstance(entry, dict) and isinstance(entry.get("model"), str):
-            return {**entry, "model": model(entry["model"])}
-        return entry
+    def benchmark(name: str) -> str:
+        if is_path(name):
+            return str(folder / name)
+        return f"{folder / name}/" if is_folder(name) else name
+
+    def entry(value: Any, field: str, anchor: Callable[[str], str]) -> Any:
+        if isinstance(value, str):
+            return anchor(value)
+        if isinstance(value, dict) and isinstance(value.get(field), str):
+            return {**value, field: anchor(value[field])}
+        return value
 
     anchored = dict(data)
-    datasets = data.get("datasets")
-    if isinstance(datasets, dict) and str(datasets.get("mirror")).startswith(("./", "../")):
-        anchored["datasets"] = {**datasets, "mirror": str(folder / datasets["mirror"])}
-    if isinstance(data.get("benchmarks"), list):
-        anchored["benchmarks"] = [benchmark(entry) for entry in data["benchmarks"]]
-    if isinstance(data.get("models"), list):
-        anchored["models"] = [model(entry) for entry in data["models"]]
+    if isinstance(data.get("datasets"), dict):
+        anchored["datasets"] = entry(data["datasets"], "mirror", place)
+    for part, field, anchor in (("benchmarks", "name", benchmark), ("models", "model", place)):
+        if isinstance(data.get(part), list):
+            anchored[part] = [entry(each, field, anchor) for each in data[part]]
     return anchored
 
 
@@ -199,37 +177,23 @@ def read_spec_file(path: Path) -> dict[str, Any]:
 def absolute_paths(spec: CampaignSpec) -> CampaignSpec:
     """Return ``spec`` with local paths of models, task YAMLs, the mirror and results made absolute; it names and means the same.
 
-    Hub ids and URIs stay as they are; what a hub id is, `core.model.files.open_files` decides the same way.
+    Hub ids and URIs stay as they are; `core.model.files.open_files` tells a hub id from a path the same way.
     """
-    return spec.model_copy(
-        update={
-            "models": [_model(model) for model in spec.models],
-            "benchmarks": [_benchmark(benchmark) for benchmark in spec.benchmarks],
-            "datasets": _datasets(spec.datasets),
-            "results": spec.results if "://" in spec.results else _absolute(spec.results),
-        }
-    )
+    update: dict[str, Any] = {
+        "models": [_absolute(each, "model", _is_local(each.model)) for each in spec.models],
+        "benchmarks": [_absolute(each, "name", is_path(each.name)) for each in spec.benchmarks],
+        "datasets": _absolute(spec.datasets, "mirror", spec.datasets.mirror is not None),
+    }
+    return _absolute(spec.model_copy(update=update), "results", True)
 
 
-def _model(model: ModelSpec) -> ModelSpec:
-    source = model.model
-    local = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).is_dir()
-    if "://" in source or not local:
-        return model
-    return model.model_copy(update={"model": _absolute(source)})
+def _is_local(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).is_dir()
 
 
-def _benchmark(benchmark: BenchmarkSpec) -> BenchmarkSpec:
-    local = is_path(benchmark.name) and "://" not in benchmark.name
-    return benchmark.model_copy(update={"name": _absolute(benchmark.name)}) if local else benchmark
-
-
-def _datasets(datasets: DatasetsSpec) -> DatasetsSpec:
-    if datasets.mirror is None or "://" in datasets.mirror:
-        return datasets
-    return datasets.model_copy(update={"mirror": _absolute(datasets.mirror)})
-
-
-def _absolute(path: str) -> str:
+def _absolute(part: SpecPart, field: str, local: bool) -> SpecPart:
+    path = getattr(part, field)
+    if not local or "://" in path:
+        return part
     # Not resolve(): a link such as runs/latest is meant to move.
-    return str(Path(path).expanduser().absolute())
+    return part.model_copy(update={field: str(Path(path).expanduser().absolute())})

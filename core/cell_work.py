@@ -1,4 +1,4 @@
-"""A cell to answer: what it asks, and how long that may take."""
+"""A cell to answer: its requests, and its time limit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from core.request import Request, Response
 from core.sample import Cell, Sample, Scoring
-from core.spec.adaptive import AdaptiveSpec
+from core.spec.parts import AdaptiveSpec
 
 
 class Askable(Protocol):
-    """What a cell is made of: requests, and scores from their responses."""
+    """A benchmark that a cell answers: requests, and scores from their responses."""
 
     @property
     def label(self) -> str:
@@ -21,7 +21,7 @@ class Askable(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What fixes prompts and scores, for the cell's fingerprint."""
+        """Everything that fixes prompts and scores, for the cell's fingerprint."""
         ...
 
     def requests(self) -> list[Request]:

@@ -1,4 +1,4 @@
-"""Python source as a syntax tree."""
+"""The parser of Python source, safe in threads."""
 
 from __future__ import annotations
 

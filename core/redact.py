@@ -1,4 +1,4 @@
-"""Secrets kept out of what people read and what is stored: values of the environment, logins in URLs, keys of known forms."""
+"""Secrets, kept out of what people read and what is stored: values of the environment, logins in URLs, keys of known forms."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ SECRET_NAME = re.compile(
     r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH_STRING)$", re.IGNORECASE
 )
 SHORTEST = 6  # a shorter value would hide ordinary words
-SHORTEST_IN_SPEC = (
-    16  # of one that is looked for in what people write; real ones are longer, "minioadmin" may be a bucket
-)
+# Of one that is looked for in what people write: real ones are longer, "minioadmin" may be a bucket.
+SHORTEST_IN_SPEC = 16
 LOGIN = re.compile(r"(?<=://)[^\s/@:'\"]*:[^\s/@'\"]*(?=@)")
 # Of the hub, of Prefect Cloud, and AWS's key ids.
 KEY = re.compile(r"\bhf_[A-Za-z0-9]{30,}|\bpn[ub]_[A-Za-z0-9]{30,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")
 
 
 def is_secret_name(name: str) -> bool:
-    """Say whether an environment variable of this name holds a secret."""
+    """Whether an environment variable of this name holds a secret."""
     return bool(SECRET_NAME.search(name))
 
 
@@ -57,7 +56,7 @@ def _without(text: str, values: Iterable[str]) -> str:
 
 
 def secrets_in(value: Any, where: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Give (where, what) of each secret in JSON-like ``value``: the dotted path of a text, and what in it is secret.
+    """Yield (where, what) of each secret in JSON-like ``value``: the dotted path of a text, and what in it is secret.
 
     The secret itself is in neither.
     """
@@ -81,7 +80,7 @@ def _secret_in(text: str) -> str | None:
 
 
 def redact_logs() -> None:
-    """Have every log record of this process made without secrets, whoever logs and whatever handles it. Twice is once."""
+    """Make every log record of this process without secrets, for every logger and handler. Twice is once."""
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):
         return

@@ -1,4 +1,4 @@
-"""What both engines speak: requests in, responses out, matched by ``id`` alone.
+"""Requests and responses, the same for every engine; matched by ``id`` alone.
 
 Request kinds are those of lm-evaluation-harness (``generate_until``, ``loglikelihood``, ``loglikelihood_rolling``).
 A multiple-choice question is several `Loglikelihood` requests with one ``context``; engines group them.
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to generate. ``extra`` holds further vLLM ``SamplingParams`` fields by their own names."""
+    """Settings of a generation. ``extra`` holds further vLLM ``SamplingParams`` fields by their own names."""
 
     max_tokens: int = 256
     until: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ Request = Generate | Loglikelihood | LoglikelihoodRolling
 
 
 def strings_of(request: Request) -> tuple[str, ...]:
-    """Return what a model is asked, as lm-evaluation-harness names a request: its arguments without the generation settings."""
+    """Return the strings of a request, as lm-evaluation-harness names a request: its arguments without the generation settings."""
     match request:
         case Generate(prompt=prompt):
             return (prompt,)

@@ -8,67 +8,33 @@ Layout under the store's URI (docs/results.md)::
     cells/<fingerprint>.json                                     commit record: written last, created once
     campaigns/<campaign>/<run>.json, …/<run>/<model>.json        which cells a run asked for
     timeline/campaign=<c>/run=<r>/<model>-<nonce>.parquet        what a model of a run did when
-    leases/<fingerprint>/<generation>.json, holders/<id>.json    who computes a cell at the moment: `core.store.lease`
+    leases/<fingerprint>/<generation>.json, holders/<id>.json    the present holder of a cell: `core.store.lease`
     reports/campaign=<c>/<run>.html                              the report of a run, for people
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import StoreError, nearest
-from core.monitor.timeline import Span
 from core.request import Response
 from core.sample import Cell, Sample, Scoring
 from core.storage.open import open_storage
-from core.storage.storage import Storage, path_part
 from core.store.commit import commit_cell, parse_record, read_record, record_path, shards_folder
-from core.store.monitor import read_spans, write_spans
-from core.store.quality import early, notes
+from core.store.quality import LEADERBOARD_COLUMNS, leaderboard_row
+from core.store.runs import Runs
 from core.store.schema import SAMPLES, SCORES, decode, samples_of
-from core.store.shards import COMPACT_FROM, ResponseWriter, Sink, compact, read_shards
+from core.store.shards import ResponseWriter, Sink, compact, read_shards
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-LEADERBOARD_COLUMNS = (
-    "campaign",
-    "model",
-    "benchmark",
-    "task",
-    "metric",
-    "filter",
-    "score",
-    "stderr",
-    "docs",
-    "higher_is_better",
-    "engine",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "replicas",
-    "tokens_per_second",  # prompt and completion tokens answered, by the seconds that took
-    "seconds",
-    "reason",
-    "cluster",  # the doc field that groups docs, where its benchmark names one
-    "repeats",  # answers per doc, where docs have several
-    "mean",  # of all those answers' own numbers; the benchmark's filter may count but the first
-    "mean_stderr",
-    "within",  # variance of a doc's answers, and between docs beyond that: core.scoring.statistics.repeated
-    "between",
-    "notes",  # what its data or answers hold against the score, see core.store.quality
-    "fingerprint",
-)
-
 FILES_AT_ONCE = 32  # read before their columns are taken out: what a store holds need not fit in memory
-
-log = logging.getLogger("steelyard.results")
 
 
 def open_store(uri: str) -> Store:
@@ -81,15 +47,18 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
 
 
-class Store:
+class _NamedCell(NamedTuple):
+    campaign: str | None  # whose name for it counts; None where no run names it
+    model: str
+    benchmark: str
+    record: dict[str, Any]  # its commit record
+
+
+class Store(Runs):
     """Cells and campaigns under one URI. Safe to use from several threads and processes at once.
 
     Every method raises `core.errors.StoreError` where the storage cannot be reached, read or written.
     """
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self.uri = storage.uri
 
     def check(self) -> None:
         """Write and delete a probe object; a missing local directory is made. Ends within 15 s either way."""
@@ -98,7 +67,7 @@ class Store:
     # Cells
 
     def is_complete(self, fingerprint: str) -> bool:
-        """Say whether the cell has its commit record."""
+        """Whether the cell has its commit record."""
         return self.commit_record(fingerprint) is not None
 
     def commit_record(self, fingerprint: str) -> dict[str, Any] | None:
@@ -123,12 +92,8 @@ class Store:
         return read_shards(self._storage, shards_folder(fingerprint))[0]
 
     def compact(self, fingerprint: str) -> dict[str, Response]:
-        """Return what `responses` does, and have it in few shards from now on. To be called by who has the cell's lease."""
-        folder = shards_folder(fingerprint)
-        kept, shards = read_shards(self._storage, folder)
-        if len(shards) >= COMPACT_FROM:
-            compact(self._storage, folder, list(kept.values()), shards)
-        return kept
+        """Return what `responses` does, and merge its shards into few. For the holder of the cell's lease."""
+        return compact(self._storage, shards_folder(fingerprint))
 
     def writer(
         self, fingerprint: str, rows: int = 512, seconds: float = 30.0, sink: Sink | None = None
@@ -169,37 +134,24 @@ class Store:
         for column in columns or ():
             if column not in SAMPLES.names:
                 raise StoreError(f"samples have no column {column!r}{nearest(column, SAMPLES.names)}")
-        return self._frame("samples", SAMPLES, campaign, columns, benchmarks)
+        return self._named_frame("samples", SAMPLES, campaign, columns, benchmarks)
 
     def cell_samples(self, fingerprint: str) -> list[Sample]:
         """Return the samples of one complete cell. Raises `core.errors.StoreError` where it is not complete."""
-        record = self.commit_record(fingerprint)
-        if record is None:
-            raise StoreError(f"results {self.uri!r}: cell {fingerprint} is not complete")
-        entry = _entry(record, "samples")
-        return samples_of(decode(self._committed(self._storage.read(entry["path"]), entry, fingerprint), SAMPLES))
+        return samples_of(self._tables("samples", SAMPLES, self._complete([fingerprint]))[fingerprint])
 
     def samples_of_cells(self, fingerprints: Collection[str], columns: Collection[str] | None = None) -> pd.DataFrame:
-        """Return the samples of complete cells, whoever asked for them; ``fingerprint`` names each row's.
+        """Return the samples of complete cells, of any campaign; ``fingerprint`` names each row's.
 
         ``columns`` as in `samples`. Raises `core.errors.StoreError` where one is not complete.
         """
-        import pyarrow as pa
-
         wanted = None if columns is None else {*columns, "fingerprint"}
-        records, tables = self.commit_records(fingerprints), []
-        for fingerprint in dict.fromkeys(fingerprints):
-            if fingerprint not in records:
-                raise StoreError(f"results {self.uri!r}: cell {fingerprint} is not complete")
-            entry = _entry(records[fingerprint], "samples")
-            data = self._committed(self._storage.read(entry["path"]), entry, fingerprint)
-            tables.append(decode(data, SAMPLES, wanted).replace_schema_metadata())
-        kept = [field for field in SAMPLES if wanted is None or field.name in wanted]
-        return pa.concat_tables(tables or [pa.schema(kept).empty_table()]).to_pandas(maps_as_pydicts="strict")
+        tables = self._tables("samples", SAMPLES, self._complete(fingerprints), wanted)
+        return _frame(list(tables.values()), [field for field in SAMPLES if wanted is None or field.name in wanted])
 
     def scores(self, campaign: str | None = None) -> pd.DataFrame:
         """Return the scores of the cells that `leaderboard` lists, named as there (`core.store.schema.SCORES`)."""
-        return self._frame("scores", SCORES, campaign)
+        return self._named_frame("scores", SCORES, campaign)
 
     def leaderboard(self, campaign: str | None = None) -> pd.DataFrame:
         """Return one row per model and benchmark that is complete (`LEADERBOARD_COLUMNS`).
@@ -210,71 +162,12 @@ class Store:
         """
         import pandas as pd
 
-        rows = [_leaderboard_row(*named) for named in self._named_cells(campaign)]
+        rows = [leaderboard_row(*named) for named in self._named_cells(campaign)]
         frame = pd.DataFrame(rows, columns=list(LEADERBOARD_COLUMNS))
         return frame.astype(dict.fromkeys(("docs", "tensor_parallel", "pipeline_parallel", "replicas"), "Int64"))
 
-    # Campaigns
-
-    def write_model_run(self, campaign: str, run: str, model: Mapping[str, Any]) -> None:
-        """Store what one model's part of a run asks for, before it is computed: a run that is cut short is still known.
-
-        JSON values; at least ``model`` and ``cells``: benchmark → fingerprint. With ``judge`` the cells are that model's verdicts.
-        """
-        name = f"{model['model']}@{model['judge']}" if "judge" in model else model["model"]
-        path = f"campaigns/{path_part(campaign)}/{path_part(run)}/{path_part(name)}.json"
-        self._storage.put(path, json.dumps({**model, "campaign": campaign, "run": run}, indent=2).encode())
-
-    def write_campaign(self, run: Mapping[str, Any]) -> None:
-        """Store a run's manifest. JSON values; at least ``campaign`` and ``run``; also failures, timings, versions.
-
-        ``models`` lists mappings as in `write_model_run`; what that wrote already need not be repeated.
-        """
-        path = f"campaigns/{path_part(run['campaign'])}/{path_part(run['run'])}.json"
-        self._storage.put(path, json.dumps(dict(run), indent=2).encode())
-
-    def campaigns(self, campaign: str | None = None) -> list[dict[str, Any]]:
-        """Return all runs, or one campaign's, oldest first: manifests with ``models`` filled.
-
-        A run that was cut short, or is under way, has its models alone.
-        """
-        folder = "campaigns" if campaign is None else f"campaigns/{path_part(campaign)}"
-        runs: dict[tuple[str, str], dict[str, Any]] = {}
-        for path, data in self._storage.read_many(self._storage.list(folder)).items():
-            try:
-                content = json.loads(data)
-                run = runs.setdefault((content["run"], content["campaign"]), {"models": {}})
-                models = [content] if "model" in content else content.pop("models", [])
-                run["models"].update(((model["model"], model.get("judge")), model) for model in models)
-                if "model" not in content:
-                    run.update(content)
-            except (ValueError, KeyError, TypeError) as error:
-                log.warning("%s/%s is not used: no manifest (%r)", self.uri, path, error)
-        return [
-            {**run, "run": name, "campaign": campaign, "models": list(run["models"].values())}
-            for (name, campaign), run in sorted(runs.items())
-        ]
-
-    def write_timeline(self, campaign: str, run: str, spans: Sequence[Span]) -> None:
-        """Store what one model did when (`core.monitor.timeline`), in a file of its own."""
-        write_spans(self._storage, campaign, run, spans)
-
-    def timeline(self, campaign: str, run: str | None = None) -> list[Span]:
-        """Return the spans of a run, or of the campaign's newest that has any, in order of time."""
-        return read_spans(self._storage, campaign, run)
-
-    def write_report(self, campaign: str, run: str, page: str) -> str:
-        """Store a run's report (`core.report.html`) and return its URI; one that is there already is replaced."""
-        path = f"reports/campaign={path_part(campaign)}/{path_part(run)}.html"
-        self._storage.put(path, page.encode())
-        return f"{self.uri}/{path}"
-
-    def reports(self, campaign: str) -> list[str]:
-        """Return the URIs of a campaign's reports, the oldest run's first."""
-        return [f"{self.uri}/{path}" for path in sorted(self._storage.list(f"reports/campaign={path_part(campaign)}"))]
-
-    def _named_cells(self, campaign: str | None) -> list[tuple[str | None, str, str, dict[str, Any]]]:
-        """List (campaign, model, benchmark, commit record) of the complete cells that `leaderboard` shows."""
+    def _named_cells(self, campaign: str | None) -> list[_NamedCell]:
+        """Return the complete cells that `leaderboard` shows."""
         newest = {run["campaign"]: run for run in self.campaigns(campaign)}
         if campaign is not None and campaign not in newest:
             known = sorted({run["campaign"] for run in self.campaigns()})
@@ -291,13 +184,15 @@ class Store:
             named = {fingerprint for *_, fingerprint in asked}
             unnamed = [record for fingerprint, record in records.items() if fingerprint not in named]
             asked += [(None, record["model"], record["benchmark"], record["fingerprint"]) for record in unnamed]
-        cells: dict[tuple[str, str, str], tuple[str | None, str, str, dict[str, Any]]] = {}
+        cells: dict[tuple[str, str, str], _NamedCell] = {}
         for name, model, benchmark, fingerprint in asked:
             if fingerprint in records:
-                cells.setdefault((model, benchmark, fingerprint), (name, model, benchmark, records[fingerprint]))
+                cells.setdefault(
+                    (model, benchmark, fingerprint), _NamedCell(name, model, benchmark, records[fingerprint])
+                )
         return list(cells.values())
 
-    def _frame(
+    def _named_frame(
         self,
         kind: str,
         schema: pa.Schema,
@@ -307,68 +202,47 @@ class Store:
     ) -> pd.DataFrame:
         import pyarrow as pa
 
-        named = [cell for cell in self._named_cells(campaign) if benchmarks is None or cell[2] in benchmarks]
-        records = list({record["fingerprint"]: record for *_, record in named}.values())
+        named = [cell for cell in self._named_cells(campaign) if benchmarks is None or cell.benchmark in benchmarks]
+        records = {cell.record["fingerprint"]: cell.record for cell in named}
+        read, tables = self._tables(kind, schema, list(records.values()), columns), []
+        for cell in named:
+            table = read[cell.record["fingerprint"]]
+            for name, value in (("model", cell.model), ("benchmark", cell.benchmark)):
+                table = table.add_column(0, name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
+            tables.append(table)
+        names = [pa.field("benchmark", pa.string()), pa.field("model", pa.string())]
+        return _frame(tables, [*names, *(field for field in schema if columns is None or field.name in columns)])
+
+    def _complete(self, fingerprints: Collection[str]) -> list[dict[str, Any]]:
+        records = self.commit_records(fingerprints)
+        if missing := next((each for each in fingerprints if each not in records), None):
+            raise StoreError(f"results {self.uri!r}: cell {missing} is not complete")
+        return [records[fingerprint] for fingerprint in dict.fromkeys(fingerprints)]
+
+    def _tables(
+        self, kind: str, schema: pa.Schema, records: Sequence[dict[str, Any]], columns: Collection[str] | None = None
+    ) -> dict[str, pa.Table]:
+        """Return the tables of complete cells by fingerprint, each file checked against its cell's record."""
         read: dict[str, pa.Table] = {}
         for start in range(0, len(records), FILES_AT_ONCE):
             entries = {each["fingerprint"]: _entry(each, kind) for each in records[start : start + FILES_AT_ONCE]}
             found = self._storage.read_many([entry["path"] for entry in entries.values()])
             for fingerprint, entry in entries.items():
-                data = self._committed(found.get(entry["path"]), entry, fingerprint)
+                data = found.get(entry["path"])
+                if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                    raise StoreError(
+                        f"results {self.uri!r}: {entry['path']} is not the file its cell was committed with: "
+                        f"delete {record_path(fingerprint)} to have the cell computed again"
+                    )
                 read[fingerprint] = decode(data, schema, columns).replace_schema_metadata()
-        tables = []
-        for _, model, benchmark, record in named:
-            table = read[record["fingerprint"]]
-            for name, value in (("model", model), ("benchmark", benchmark)):
-                table = table.add_column(0, name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
-            tables.append(table)
-        if not tables:
-            names = [pa.field("benchmark", pa.string()), pa.field("model", pa.string())]
-            kept = [field for field in schema if columns is None or field.name in columns]
-            tables = [pa.schema([*names, *kept]).empty_table()]
-        return pa.concat_tables(tables).to_pandas(maps_as_pydicts="strict")
+        return read
 
-    def _committed(self, data: bytes | None, entry: Mapping[str, Any], fingerprint: str) -> bytes:
-        if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise StoreError(
-                f"results {self.uri!r}: {entry['path']} is not the file its cell was committed with: "
-                f"delete {record_path(fingerprint)} to have the cell computed again"
-            )
-        return data
+
+def _frame(tables: Sequence[pa.Table], fields: Sequence[pa.Field]) -> pd.DataFrame:
+    import pyarrow as pa
+
+    return pa.concat_tables(tables or [pa.schema(fields).empty_table()]).to_pandas(maps_as_pydicts="strict")
 
 
 def _entry(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return next(entry for entry in record["files"] if entry["path"].startswith(f"{kind}/"))
-
-
-def _leaderboard_row(campaign: str | None, model: str, benchmark: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    headline, metadata = record["headline"], record["metadata"]
-    placement, seconds = metadata.get("placement", {}), metadata.get("seconds")
-    repeats = metadata.get("repeats") or {}
-    tokens = metadata.get("prompt_tokens", 0) + metadata.get("completion_tokens", 0)
-    return {
-        "campaign": campaign,
-        "model": model,
-        "benchmark": benchmark,
-        "score": headline["value"],
-        **{name: headline[name] for name in ("task", "metric", "filter", "stderr", "docs", "higher_is_better")},
-        "engine": metadata.get("engine"),
-        **{name: placement.get(name) for name in ("tensor_parallel", "pipeline_parallel", "replicas", "reason")},
-        "tokens_per_second": tokens / seconds if tokens and seconds else None,
-        "seconds": seconds,
-        "cluster": metadata.get("cluster"),
-        "repeats": repeats.get("repeats"),
-        "mean": repeats.get("value"),
-        "mean_stderr": repeats.get("stderr"),
-        **{name: repeats.get(name) for name in ("within", "between")},
-        "notes": "; ".join(filter(None, _notes(record))),
-        "fingerprint": record["fingerprint"],
-    }
-
-
-def _notes(record: Mapping[str, Any]) -> Iterator[str]:
-    """What makes a cell's score another than its benchmark's name says, or worth less."""
-    if record["settings"].get("benchmark", {}).get("fewshot_sampler"):
-        yield "the same few-shot examples for every doc (first_n)"
-    yield early(record["metadata"].get("adaptive"))
-    yield notes(record["metadata"].get("quality", {}))

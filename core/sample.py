@@ -1,13 +1,10 @@
-"""What a cell leaves behind: samples (one per doc of a task) and scores (one per task or group, metric and filter)."""
+"""Cells, and their results: samples (one per doc of a task) and scores (one per task or group, metric and filter)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Everything scoring a cell gives. ``headline`` is the benchmark's own number in the leaderboard.
+    """The result of scoring a cell. ``headline`` is the benchmark's own number in the leaderboard.
 
     ``repeats`` takes apart the primary metric over single answers, where docs have several.
     """
@@ -86,7 +83,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What n answers per doc say: variance ``within`` a doc (sampling) and ``between`` docs' own means.
+    """Spread of several answers per doc: variance ``within`` a doc (sampling) and ``between`` docs' own means.
 
     ``repeats`` is the harmonic mean of answers per doc. ``within`` is NaN where no doc has two, ``between`` too.
     """

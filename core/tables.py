@@ -253,7 +253,7 @@ def difference_cells(row: Mapping[str, Any], better: int, worse: int) -> list[st
 
 
 def is_significant(row: Mapping[str, Any]) -> bool:
-    """Say whether a difference is significant at 5% after Holm's correction."""
+    """Whether a difference is significant at 5% after Holm's correction."""
     return row["p_holm"] is not None and row["p_holm"] <= ALPHA
 
 

@@ -15,7 +15,7 @@ MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 
 
 class FunctionName(str):
-    """What stands after ``!function`` in a YAML, not imported: ``<folder of the YAML>/module.function``, as lm-eval spells it.
+    """The value of a ``!function`` in a YAML, not imported: ``<folder of the YAML>/module.function``, as lm-eval spells it.
 
     ``written`` is the part that the YAML says.
     """
@@ -31,7 +31,7 @@ class FunctionName(str):
 
 
 class YamlFault(ValueError):
-    """Why a file cannot be read, on one line, with the line in it where that is known; ``sentence`` follows the file's name."""
+    """A file that cannot be read: the reason on one line, with its line where known; ``sentence`` follows the file's name."""
 
     def __init__(self, reason: str, sentence: str = "") -> None:
         super().__init__(reason)

@@ -42,7 +42,7 @@ def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
 
 def rerun_failed(spec: CampaignSpec) -> int:
     """Run what failed in the last run of ``spec`` once more. Returns as `run_campaign`; 0 where nothing had failed."""
-    from core.upkeep.reopen import find_failed, reopen
+    from core.upkeep.recompute import find_failed, reopen
 
     check_spec(spec)
     plan = check_campaign(spec)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from core.model.facts import Checkpoint
+from core.model.checkpoint import Checkpoint
 from core.request import Request, Response
 from engines.control import Stop
 

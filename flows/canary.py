@@ -15,7 +15,7 @@ from core.log import log
 from core.model.placement import Plan
 from core.planning.canary import ENGINES, canary_key, choose, compare
 from core.storage.open import open_storage
-from core.store.canary import read_answers, read_finding, write_finding
+from core.store.runs import read_answers, read_finding, write_finding
 from flows.dispatch import evaluate_models
 from flows.interrupt import run_interruptible
 

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from core.model.replicas import docs_of
+from core.model.sizing import docs_of
 from core.request import Generate, Loglikelihood, Request, Response
 from engines.bench.growth import CPU_IN_FLIGHT
 from engines.bench.supervisor import Supervisor

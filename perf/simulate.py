@@ -23,7 +23,7 @@ from rich.console import Console
 
 from core.campaign import BenchmarkSpec, ModelSpec, PolicySpec
 from core.errors import CannotPlaceError
-from core.model.facts import Checkpoint
+from core.model.checkpoint import Checkpoint
 from core.planning.cost.estimate import Estimator, placed_everywhere
 from core.planning.cost.history import History
 from core.planning.cost.workload import DOCS, Workload, expected_tokens, workload

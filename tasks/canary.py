@@ -8,7 +8,7 @@ from core.benchmark.benchmark import load_benchmark
 from core.log import log
 from core.planning.canary import BENCHMARK
 from core.storage.open import open_storage
-from core.store.canary import write_answers
+from core.store.runs import write_answers
 from engines.bench.bench import Bench
 from tasks.steps import RETRYING, step
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.benchmark.datasets.call import Loaded
 from core.campaign import ModelSpec
-from core.model.facts import Checkpoint
+from core.model.checkpoint import Checkpoint
 from core.model.placement import Placement
 from core.sample import Cell
 

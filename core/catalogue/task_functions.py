@@ -1,4 +1,4 @@
-"""What the names in a task YAML refer to: lm-eval's registries, and ``!function module.name``.
+"""The referents of names in a task YAML: entries of lm-eval's registries, and ``!function module.name``.
 
 Functions are looked up in the module's source: nothing of theirs is imported or run.
 """
@@ -77,7 +77,7 @@ def functions_in(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, FunctionNa
 
 
 def function_fault(function: FunctionName) -> str | None:
-    """Say why ``module.name`` cannot be imported, None where it can.
+    """Return why ``module.name`` cannot be imported, None where it can.
 
     As in lm-eval a file beside the YAML goes before an installed module.
     """

@@ -17,15 +17,10 @@ from pydantic_core import PydanticCustomError
 from core.catalogue.index import GROUP_FIELDS
 from core.catalogue.task_functions import HF_METRICS, filters, registered, samplers
 from core.errors import nearest
-from core.fault_lines import Fault, faults, where_of
+from core.strict import Fault, faults, where_of
 from core.yaml_file import FunctionName, Keys
 
-LOADER_FIELDS = (
-    "include",
-    "class",
-    "group",
-    "task_list",
-)  # read by lm-eval's loader, beside the fields of its TaskConfig
+LOADER_FIELDS = ("include", "class", "group", "task_list")  # of lm-eval's loader, beside those of its TaskConfig
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix")
 # One field of each row is needed; the first is the usual one.
 NEEDED = {

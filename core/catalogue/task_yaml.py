@@ -11,7 +11,7 @@ from core.catalogue.index import harness_folder
 from core.catalogue.task_functions import function_fault, functions_in, registered_by
 from core.catalogue.task_rules import Known, faults_of
 from core.errors import UserError, nearest
-from core.fault_lines import Fault, where_of
+from core.strict import Fault, where_of
 from core.yaml_file import Keys, YamlFault, read_task_yaml
 
 

@@ -19,7 +19,7 @@ from core.compare.sequential import Standing, standing
 from core.request import Request, Response, doc_of
 from core.results import Store
 from core.sample import Sample, Scoring
-from core.spec.adaptive import AdaptiveSpec
+from core.spec.parts import AdaptiveSpec
 
 FIRST_ROUND = 64  # docs
 GROWTH = 1.5  # of the docs asked with each round: scores are looked at a few times, and the engine seldom runs dry

@@ -1,1 +1,1 @@
-"""Model."""
+"""A model: its checkpoint, where it runs, and on how many devices."""

@@ -1,19 +1,19 @@
-"""Model registry: what a checkpoint is, read from its config and its safetensors headers, never from its name."""
+"""The facts of a checkpoint, read from its config and its safetensors headers, never from its name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from core.errors import UserError, nearest
-from core.model.facts import DTYPE_BYTES, Checkpoint, Weights
-from core.model.files import open_files, read_identity, read_weights
+from core.model.files import open_files
+from core.model.weight_files import Weights, read_identity, read_weights
 
+DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
 TORCH_DTYPES = (*DTYPE_BYTES, "auto", "half", "float", "double", "int8", "uint8")
-
-
 TEMPLATE_FILES = frozenset({"chat_template.jinja", "chat_template.json"})
-# What the vocabularies of Hugging Face's and Mistral's tokenizers lie in.
+# Vocabularies of Hugging Face's and Mistral's tokenizers.
 TOKENIZER_FILES = frozenset(
     {
         "sentencepiece.bpe.model",
@@ -29,8 +29,41 @@ TOKENIZER_FILES = frozenset(
 PROCESSOR_FILES = frozenset({"preprocessor_config.json", "processor_config.json"})
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """Facts of one checkpoint at one revision. Sizes in bytes, windows in tokens."""
+
+    source: str  # as the user wrote it: hub id, local directory or s3:// URI
+    revision: str  # commit hash of a hub repository, else "sha256:" and the start of ``identity``
+    identity: str  # hex digest of everything in the files that changes outputs; part of every cell's fingerprint
+    architecture: str  # config.json's architectures[0]
+    dtype: str  # type most weights are stored in: "bfloat16", "float16", "float32", "float8_e4m3fn", …
+    quantization: str | None  # quant_method, e.g. "awq"; None where weights are plain
+    parameters: int | None  # None where packing or a file format hides them
+    weight_bytes: int  # bytes of the weights as stored
+    layers: int
+    hidden_size: int
+    attention_heads: int
+    kv_heads: int
+    head_dim: int
+    kv_bytes_per_token: int  # at the KV cache's type (16-bit unless the weights are float32), all layers, one copy
+    kv_replicated: bool  # latent attention (MLA): every tensor-parallel rank holds the whole KV cache
+    context_window: int
+    experts: int  # 0 where dense
+    multimodal: bool  # takes images or sound, too
+    has_chat_template: bool
+    has_tokenizer: bool = True
+
+    @property
+    def place(self) -> Literal["s3", "hub", "directory"]:
+        """The kind of place that ``source`` names."""
+        if self.source.startswith("s3://"):
+            return "s3"
+        return "directory" if self.revision.startswith("sha256:") else "hub"
+
+
 def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Checkpoint:
-    """Read what ``source`` (hub id, local directory or s3:// URI) is, from small files and weight headers alone.
+    """Read the facts of ``source`` (hub id, local directory or s3:// URI) from small files and weight headers alone.
 
     ``trust_remote_code`` allows an architecture whose numbers its own Python code would have to be asked for; nothing is run here.
     Raises `core.errors.UserError` with one line that names the file and the mend.
@@ -118,7 +151,7 @@ def describe(
 
 
 def _with_defaults(nested: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Add what a nested config leaves out because its class's default says the same, as that of llava-1.5-7b does."""
+    """Add the defaults that a nested config leaves out, as that of llava-1.5-7b does."""
     kind = nested.get("model_type")
     if kind is None or "num_hidden_layers" in nested:
         return nested

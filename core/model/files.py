@@ -1,41 +1,14 @@
-"""The files of a checkpoint, wherever they are: names, sizes and byte ranges. Weights are never read whole."""
+"""The files of a checkpoint, in a directory, on S3 or on the hub: names, sizes and byte ranges."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import HubUnreachableError, UserError, nearest
-from core.model.facts import SAFETENSORS_DTYPES, Weights
-from core.model.headers import read_header
 from core.storage.open import open_filesystem
-
-INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)(?P<ending>\.safetensors|\.bin)")
-TENSOR_SAMPLE_BYTES = 4096
-# Small files that decide what goes into the model and what comes out.
-TEXT_FILES = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
-# Notes about the file, not about the model.
-VOLATILE_CONFIG = ("_name_or_path", "transformers_version")
 
 
 @dataclass(frozen=True)
@@ -57,26 +30,6 @@ class Files:
         """Return bytes of one file."""
         end = None if length is None else start + length
         return bytes(self.filesystem.cat_file(f"{self.root}/{name}", start=start, end=end))
-
-    def content_id(self, name: str) -> str:
-        """Return a string that changes when the file's content does.
-
-        In a directory that is the digest of the whole file; of a safetensors file, its header and a piece of every tensor. Reading
-        140 GB to plan a campaign would take minutes. Checkpoints of one training run differ in every tensor; an edit of a few rows
-        of one tensor can go unseen.
-        """
-        if name in self.ids:
-            return f"{self.names[name]}:{self.ids[name]}"
-        with self.filesystem.open(f"{self.root}/{name}", "rb") as file:
-            if not name.endswith(".safetensors"):
-                return hashlib.file_digest(file, "sha256").hexdigest()
-            header = read_header(self, name)
-            digest = hashlib.sha256(json.dumps(header.values, sort_keys=True).encode())
-            for tensor in sorted(header.tensors.values(), key=lambda t: (t.start, t.end)):
-                size = tensor.end - tensor.start
-                file.seek(header.data_start + tensor.start + max(0, (size - TENSOR_SAMPLE_BYTES) // 2))
-                digest.update(file.read(min(size, TENSOR_SAMPLE_BYTES)))
-        return digest.hexdigest()
 
     def json(self, name: str) -> dict[str, Any] | None:
         """Return a JSON file's object, None where there is no such file. Raises `core.errors.UserError`."""
@@ -172,84 +125,3 @@ def _listed(source: str, revision: str | None, filesystem: Any, root: str) -> Fi
             if said := entry.get("ETag") or (entry.get("lfs") or {}).get("sha256") or entry.get("blob_id"):
                 ids[name] = str(said).strip('"')
     return Files(source, revision, names, ids, filesystem, root)
-
-
-def weight_files(files: Files) -> list[str]:
-    """Name the files that vLLM would load. Raises `core.errors.UserError` where there are none or one is missing."""
-    for index_name in INDEX_FILES:
-        shards = sorted(set(_weight_map(files, index_name).values()))
-        _check_shards(files, shards, f"named in {index_name}")
-        if shards:
-            return shards
-    safetensors = [
-        n for n in files.names if n.endswith(".safetensors") and not n.startswith(("consolidated", "adapter"))
-    ]
-    binaries = [n for n in files.names if n.startswith("pytorch_model") and n.endswith(".bin")]
-    chosen = ["model.safetensors"] if "model.safetensors" in files.names else safetensors or binaries
-    for parts in filter(None, map(SHARD.fullmatch, chosen)):
-        stem, count, ending = parts["stem"], parts["count"], parts["ending"]
-        every = [f"{stem}-{number:0{len(count)}}-of-{count}{ending}" for number in range(1, int(count) + 1)]
-        _check_shards(files, every, f"one of the {int(count)} that the names of the others count")
-    if chosen:
-        return sorted(chosen)
-    if any(name.endswith(".gguf") for name in files.names):
-        raise UserError(f"{files.source!r} holds GGUF only: convert it to safetensors first")
-    raise UserError(f"{files.source!r} has no weights (*.safetensors or pytorch_model*.bin)")
-
-
-def _weight_map(files: Files, index_name: str) -> dict[str, str]:
-    """Return tensor → file of an index, empty where there is none."""
-    index = files.json(index_name) or {}
-    found = index.get("weight_map", {})
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise UserError(
-            f"{files.source!r}: the weight_map of {index_name} does not map tensors to files: fetch it again"
-        )
-    return found
-
-
-def _check_shards(files: Files, shards: list[str], why: str) -> None:
-    missing = [name for name in shards if name not in files.names]
-    if missing:
-        raise UserError(
-            f"{files.source!r} lacks {missing[0]!r}, {why} "
-            f"({len(missing)} of {len(shards)} shards missing): fetch the checkpoint again"
-        )
-
-
-def read_weights(files: Files) -> Weights:
-    """Add up the weight files. Raises `core.errors.UserError` for one that is no whole safetensors file or lacks a tensor."""
-    elements: Counter[str] = Counter()
-    total, readable = 0, True
-    held: dict[str, set[str]] = {}
-    for name in weight_files(files):
-        if not name.endswith(".safetensors"):
-            total, readable = total + files.names[name], False
-            continue
-        tensors = read_header(files, name).tensors
-        held[name] = set(tensors)
-        for tensor in tensors.values():
-            total += tensor.end - tensor.start
-            elements[tensor.dtype] += tensor.elements
-    for tensor_name, name in _weight_map(files, INDEX_FILES[0]).items():
-        if name in held and tensor_name not in held[name]:
-            raise UserError(
-                f"{files.source!r}: {name} lacks tensor {tensor_name!r}, which {INDEX_FILES[0]} says it holds: "
-                "fetch the checkpoint again"
-            )
-    plain = {SAFETENSORS_DTYPES[kind]: count for kind, count in elements.items() if kind in SAFETENSORS_DTYPES}
-    return Weights(
-        bytes=total,
-        parameters=sum(elements.values()) if readable else None,
-        dtype=max(plain, key=lambda kind: plain[kind]) if plain else None,
-    )
-
-
-def read_identity(files: Files, config: Mapping[str, Any]) -> str:
-    """Digest of config, tokenizer, templates and weights: 64 hex digits, the same wherever a local copy lies."""
-    parts = {
-        "config.json": {key: value for key, value in config.items() if key not in VOLATILE_CONFIG},
-        **{name: files.content_id(name) for name in TEXT_FILES if name in files.names},
-        **{name: files.content_id(name) for name in weight_files(files)},
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What there is to run on, as this machine shows it."""
+"""The fleet: as the spec names it, or as this machine has it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from core.model.placement import GB
 
 T = TypeVar("T")
 
+CPU = "cpu"
 # Share of RAM that one logical device of a machine without GPUs may use; the rest is the operating system's and the campaign's.
 RAM_SHARE = 0.5
 
@@ -36,22 +37,18 @@ def detect_fleet() -> FleetSpec:
 
 
 def gpu_kind(fleet: FleetSpec) -> str:
-    """Name what estimates of time hold for: the fleet's GPUs as it calls them, else this machine's; ``cpu`` without any."""
+    """Return the kind of device, for estimates of time: the fleet's name of its GPUs, else this machine's; ``cpu`` without any."""
     if fleet.gpu_kind is not None:
         return fleet.gpu_kind
     if fleet.device == "cpu":
         return CPU
-    return (_gpu_name() if not (fleet.ray_address or fleet.kuberay) else None) or "GPU"
+    names = [] if fleet.ray_address or fleet.kuberay else _gpu_names()
+    return names[0] if names else "GPU"
 
 
 def gpus_alike() -> bool:
     """Whether all NVIDIA GPUs of this machine are of one kind; so they are where there are none."""
     return len(set(_gpu_names())) < 2
-
-
-def _gpu_name() -> str | None:
-    """The first GPU as its driver calls it; None where there is no driver."""
-    return next(iter(_gpu_names()), None)
 
 
 def _gpu_names() -> list[str]:
@@ -68,7 +65,7 @@ def _handles(nvml: Any) -> list[Any]:
 
 
 def _asked(read: Callable[[Any], T], without: T) -> T:
-    """What ``read`` gets from NVIDIA's driver; ``without`` where there is none."""
+    """Return the value that ``read`` gets from NVIDIA's driver; ``without`` where there is none."""
     import pynvml
 
     try:
@@ -79,6 +76,3 @@ def _asked(read: Callable[[Any], T], without: T) -> T:
         return read(pynvml)
     finally:
         pynvml.nvmlShutdown()
-
-
-CPU = "cpu"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.errors import CannotPlaceError, UserError
-from core.model.facts import DTYPE_BYTES, Checkpoint
+from core.model.checkpoint import DTYPE_BYTES, Checkpoint
 
 GB = 10**9
 # A window cut below this to save memory would change scores of ordinary benchmarks.
@@ -40,7 +40,7 @@ class Placement:
 
     @property
     def replica_gpus(self) -> int:
-        """GPUs of one replica: what a model waits for."""
+        """GPUs of one replica: so many does a model wait for."""
         return self.tensor_parallel * self.pipeline_parallel
 
 
@@ -70,7 +70,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class _Load:
-    """What a model needs, before any degree is chosen. ``window`` may be cut where nobody asked for it."""
+    """The needs of a model, before any degree is chosen. ``window`` may be cut where the spec names none."""
 
     weights: int
     kv_bytes_per_token: int
@@ -93,9 +93,10 @@ class _Load:
             return 0
         return min(self.window, math.floor((room.usable - room.total) / per_token)) if per_token else self.window
 
-    def enough(self, window: int) -> bool:
-        """Whether ``window`` serves: the whole of it, or a cut that ordinary benchmarks do not notice."""
-        return window >= (min(self.window, SMALLEST_CUT_WINDOW) if self.may_cut else self.window)
+    @property
+    def least_window(self) -> int:
+        """The whole window, or a cut that ordinary benchmarks do not notice."""
+        return min(self.window, SMALLEST_CUT_WINDOW) if self.may_cut else self.window
 
 
 def place(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: PolicySpec) -> Placement:
@@ -113,8 +114,8 @@ def place(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: Po
     limit = f"{policy.lightweight_max_weight_gb:g} GB"
     alone = load.largest_window(1, 1)
 
-    if model.engine == "lightweight" or (small and not long and not asked and load.enough(alone)):
-        if not load.enough(alone):
+    if model.engine == "lightweight" or (small and not long and not asked and alone >= load.least_window):
+        if alone < load.least_window:
             raise CannotPlaceError(f"does not fit one GPU: {_lack(load, 1, 1)}; use engine: auto or distributed")
         why = (
             "engine 'lightweight' was asked for"
@@ -138,7 +139,7 @@ def place(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: Po
     for cut_allowed in (False, True):
         for tensor, pipeline in degrees:
             window = load.largest_window(tensor, pipeline)
-            if window == load.window or (cut_allowed and load.enough(window)):
+            if window == load.window or (cut_allowed and window >= load.least_window):
                 return _placement("distributed", tensor, pipeline, checkpoint, model, load, window, why)
     if not degrees:
         raise CannotPlaceError(
@@ -151,7 +152,7 @@ def place(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: Po
 def memory_of(
     checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: PolicySpec, placement: Placement
 ) -> Memory:
-    """Return what one GPU of ``placement`` was expected to need."""
+    """Return the memory that one GPU of ``placement`` was expected to need."""
     load = _load(checkpoint, model, fleet, policy)
     return load.memory(placement.tensor_parallel, placement.pipeline_parallel, placement.max_model_len)
 
@@ -256,18 +257,14 @@ def _placement(
     )
 
 
-def _smallest_window(load: _Load) -> int:
-    return min(load.window, SMALLEST_CUT_WINDOW) if load.may_cut else load.window
-
-
 def _lack(load: _Load, tensor: int, pipeline: int) -> str:
-    window = _smallest_window(load)
+    window = load.least_window
     degree = f"at tensor parallel {tensor}" + (f" × pipeline parallel {pipeline}" if pipeline > 1 else "")
     return f"{load.memory(tensor, pipeline, window)} {degree} with a window of {window:,} tokens"
 
 
 def _mend(load: _Load, fleet: FleetSpec) -> str:
-    need = load.weights + load.sequences * _smallest_window(load) * load.kv_bytes_per_token
+    need = load.weights + load.sequences * load.least_window * load.kv_bytes_per_token
     each = load.usable - load.headroom
     if each <= 0:
         return (
@@ -278,7 +275,7 @@ def _mend(load: _Load, fleet: FleetSpec) -> str:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """One model of the campaign, what it is and where it goes."""
+    """One model of the campaign, its checkpoint and its placement."""
 
     model: ModelSpec
     checkpoint: Checkpoint

@@ -11,20 +11,20 @@ from pathlib import Path
 import psutil
 
 from core.errors import HubUnreachableError, UserError
-from core.model.checkpoint import read_checkpoint
-from core.model.facts import Checkpoint
-from core.model.files import open_files, read_weights, weight_files
-from core.model.headers import read_header
+from core.model.checkpoint import Checkpoint, read_checkpoint
+from core.model.files import open_files
+from core.model.weight_files import read_header, read_weights, weight_files
 from core.storage.open import cache_dir, open_filesystem
 from core.storage.storage import within
 
+COPIED_TO_WORKERS = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def fetch_checkpoint(checkpoint: Checkpoint, *, weights: bool = True) -> Path:
-    """Return a local directory that holds the checkpoint, with or without its weights. Of those who ask at once, one fetches.
+    """Return a local directory that holds the checkpoint, with or without its weights. Of several callers at once, one fetches.
 
-    Without weights, safetensors files of S3 have their headers only: vLLM goes by them too, and nobody can load such a file.
+    Without weights, safetensors files of S3 have their headers only: vLLM goes by them too, and such a file cannot be loaded.
 
     Raises `core.errors.UserError` where the hub has no such revision, `core.errors.HubUnreachableError` where it does not answer.
     """
@@ -112,9 +112,6 @@ def _download(uri: str, folder: Path, *, weights: bool) -> None:
             (folder / name).write_bytes(files.read(name, 0, read_header(files, name).data_start))
 
 
-COPIED_TO_WORKERS = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
-
-
 def check_streamable(checkpoint: Checkpoint) -> None:
     """Raise `core.errors.UserError` where vLLM would stream other files than it would load from a disk.
 
@@ -131,9 +128,9 @@ def check_streamable(checkpoint: Checkpoint) -> None:
 
 
 def check_unchanged(checkpoint: Checkpoint) -> None:
-    """Raise `core.errors.UserError` where what lies at the checkpoint's source is not what the campaign was planned with any more.
+    """Raise `core.errors.UserError` where the checkpoint's source has changed since the campaign was planned.
 
-    What is fetched is a copy; what is streamed is whatever lies there.
+    Fetched weights are a copy; streamed ones are whatever lies there.
     """
     if read_checkpoint(checkpoint.source, trust_remote_code=True).identity != checkpoint.identity:
         raise UserError(
@@ -143,7 +140,7 @@ def check_unchanged(checkpoint: Checkpoint) -> None:
 
 
 def streaming_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what to add to ``environment`` for vLLM's streamer to find the S3 server that the AWS variables name, on each node."""
+    """Return the additions to ``environment`` by which vLLM's streamer finds the S3 server of the AWS variables, on each node."""
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     if not endpoint:
         return {}

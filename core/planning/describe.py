@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.errors import UserError
-from core.model.facts import Checkpoint
+from core.model.checkpoint import Checkpoint
 from core.model.placement import Placement, Plan, place
-from core.model.replicas import with_replicas
+from core.model.sizing import with_replicas
 from core.planning.cost.estimate import CampaignEstimate, ModelEstimate
 from core.planning.cost.model import PastError
 from core.tables import Row, Table, duration, facts_table, numbers, span_text, texts

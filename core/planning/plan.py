@@ -10,7 +10,7 @@ from core.errors import UserError, nearest
 from core.model.checkpoint import read_checkpoint
 from core.model.fleet import resolve_fleet
 from core.model.placement import Plan, PlannedModel, place
-from core.model.replicas import with_replicas
+from core.model.sizing import with_replicas
 from core.model.weights import check_streamable
 from core.results import Store, open_store
 

@@ -1,1 +1,1 @@
-"""What a person writes, field by field."""
+"""The fields of a campaign's spec, and its suites."""

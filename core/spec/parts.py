@@ -1,32 +1,14 @@
-"""Parts of a campaign's spec, each as a person writes it: models, benchmarks, the fleet, the policy, schedules."""
+"""What a campaign evaluates, as a person writes it: models, benchmarks and datasets."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import available_timezones
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from core.errors import nearest
 from core.scoring.judge_spec import JudgeSpec
-from core.spec.adaptive import AdaptiveSpec
-from core.spec.kuberay import KubeRaySpec
-from core.strict import Strict
-
-LONGEST_PATH, LONGEST_PART = 4000, 255  # what file systems take
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+from core.strict import Location, Seed, Strict, check_name, check_uri, safe_name, short_for
 
 # vLLM's arguments that have a field of their own, which results record.
 OWNED = {
@@ -43,56 +25,14 @@ OWNED = {
 }
 
 
-def safe_name(text: str) -> str:
-    """Turn a path or hub id into a name that is safe as one path segment: its last part, odd characters as ``-``."""
-    last = text.rstrip("/").rsplit("/", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.")[:128] or "model"
-
-
-def check_name(value: str) -> str:
-    """Return ``value`` if it can stand in paths and run names. Raises `ValueError` with the rule."""
-    if not NAME.fullmatch(value):
-        raise ValueError("use letters, digits, '.', '_' and '-', starting with a letter or digit (at most 128)")
-    return value
-
-
-def check_place(value: str) -> str:
-    """Return ``value`` if it can be a path, a URI or a name on the hub. Raises `ValueError` with the rule."""
-    if not value or not value.isprintable() or value != value.strip():
-        raise ValueError("use printable characters, with no space at either end")
-    if len(value) > LONGEST_PATH or any(len(part.encode()) > LONGEST_PART for part in value.split("/")):
-        raise ValueError(f"it is too long: use at most {LONGEST_PATH} characters, {LONGEST_PART} between two '/'")
-    try:
-        Path(value).expanduser()
-    except RuntimeError as error:
-        raise ValueError("there is no such user: write the directory itself") from error
-    return value
-
-
-def check_uri(value: str, schemes: Container[str], otherwise: str) -> str:
-    """Return a URI of one of ``schemes`` ("" for none) without a slash at its end. Raises `ValueError` with the rule."""
-    scheme, _, rest = value.rpartition("://")
-    if scheme not in schemes:
-        raise ValueError(f"use s3://bucket/prefix or {otherwise}")
-    if scheme == "s3" and not rest.strip("/"):
-        raise ValueError("s3:// needs a bucket: s3://bucket/prefix")
-    if scheme and ".." in rest.split("/"):
-        raise ValueError("'..' cannot stand in a URI")
-    return value.rstrip("/") or value
-
-
-Place = Annotated[str, AfterValidator(check_place)]
-Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # numpy takes no other
-
-
 class ModelSpec(Strict):
     """One model of the campaign."""
 
-    model: Place
+    model: Location
     """Hub id, local directory or s3:// URI of the checkpoint."""
     name: str = ""
     """Name in results; the last part of ``model`` when left out."""
-    revision: Place | None = None
+    revision: Location | None = None
     """Hub revision: branch, tag or commit."""
     stream_weights: bool = False
     """Of an s3:// checkpoint: read the weights from S3 into the engine, with no copy on local disk."""
@@ -191,14 +131,21 @@ class SamplingSpec(Strict):
     """Seed of each request."""
 
 
-def _judge_entry(value: Any) -> Any:
-    return {"model": value} if isinstance(value, str) else value
+class AdaptiveSpec(Strict):
+    """Ends a benchmark for a model once it is told apart from models that have answered it."""
+
+    against: Annotated[list[str], Field(min_length=1)]
+    """Names of those models, from this campaign or in the results store; they answer all docs themselves."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Scores that differ by no more than this may stand either way."""
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Probability, at most, that any of a model's verdicts is wrong, however often one has looked."""
 
 
 class BenchmarkSpec(Strict):
     """One benchmark of the campaign."""
 
-    name: Place
+    name: Location
     """Task, group or tag of the catalogue, a bundled benchmark, a suite, or the path of a task YAML or of a folder of them."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Few-shot examples per prompt; the benchmark's own number when left out."""
@@ -211,13 +158,13 @@ class BenchmarkSpec(Strict):
     """Answers per doc; the benchmark's own number when left out."""
     sampling: SamplingSpec = SamplingSpec()
     """Overrides of the generation settings."""
-    judge: Annotated[JudgeSpec | None, BeforeValidator(_judge_entry)] = None
+    judge: Annotated[JudgeSpec | None, short_for("model")] = None
     """Model of the campaign that scores the answers besides the benchmark's own metrics; a string stands for ``{model: …}``."""
     timeout_seconds: PositiveFloat | None = None
     """Longest time of one model on this benchmark, from its first request; what is answered by then stays stored."""
     adaptive: AdaptiveSpec | None = None
     """Answer docs in random order, and no more of them than it takes to tell the model from others; all when left out."""
-    dataset_revision: Place | None = None
+    dataset_revision: Location | None = None
     """Revision of the hub dataset: branch, tag or commit; what the task says, or the newest, when left out."""
     suite: str | None = None
     """Suite and version that the entry comes from; written where a suite's name is replaced by its members."""
@@ -232,7 +179,7 @@ class BenchmarkSpec(Strict):
 class DatasetsSpec(Strict):
     """Where datasets come from before the hub is asked."""
 
-    mirror: Place | None = None
+    mirror: Location | None = None
     """Mirror of hub datasets: s3://bucket/prefix or a local directory, as ``steelyard datasets fetch --to`` writes it."""
     offline: bool = False
     """Never ask the hub: what neither the mirror nor the cache of this machine holds is refused before anything starts."""
@@ -241,114 +188,6 @@ class DatasetsSpec(Strict):
     @classmethod
     def _mirror_uri(cls, value: str | None) -> str | None:
         return None if value is None else check_uri(value, ("", "s3", "file"), "a local directory")
-
-
-class FleetSpec(Strict):
-    """What there is to run on."""
-
-    nodes: PositiveInt = 1
-    """Machines."""
-    gpus: PositiveInt = 1
-    """GPUs per machine. On a machine without GPUs: logical devices."""
-    gpu_memory_gb: PositiveFloat = 80
-    """Memory of one GPU in GB (10⁹ bytes). Without GPUs: RAM that one logical device may use."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """What the devices are; ``auto`` looks at this machine."""
-    gpu_kind: str | None = Field(default=None, min_length=1)
-    """Model of the GPUs, say ``H100``, for estimates of time; this machine's own when left out."""
-    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
-    """What an hour of one GPU costs, in whatever money; ``steelyard plan`` then says what the campaign will cost."""
-    ray_address: str | None = None
-    """Existing Ray cluster (host:port). A local one is started when a model needs it and none is named."""
-    kuberay: KubeRaySpec | None = None
-    """Makes a Ray cluster on Kubernetes for each distributed model instead, and deletes it after."""
-
-    @field_validator("ray_address")
-    @classmethod
-    def _host_and_port(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"\S+:\d{1,5}", value):
-            raise ValueError("use host:port of a running Ray cluster, or leave it out for a local one")
-        return value
-
-    @model_validator(mode="after")
-    def _one_cluster(self) -> FleetSpec:
-        if self.ray_address is not None and self.kuberay is not None:
-            raise ValueError("give one of ray_address and kuberay")
-        return self
-
-
-class PolicySpec(Strict):
-    """Numbers of the routing policy, and what is done while the results store is away."""
-
-    lightweight_max_weight_gb: PositiveFloat = 30
-    """Weights up to this many GB (10⁹ bytes) run lightweight."""
-    long_context_tokens: PositiveInt = 64_000
-    """A model marked ``long_context`` with a larger window runs distributed where the fleet has more than one GPU."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of a GPU's memory that an engine may use."""
-    activation_headroom_gb: Annotated[float, Field(ge=0)] = 2.0
-    """Memory per GPU kept for activations, logits and the runtime, in GB."""
-    min_kv_sequences: PositiveFloat = 1.0
-    """Sequences of full ``max_model_len`` whose KV cache must fit."""
-    priority: int = 0
-    """Where several campaigns wait for the same devices, those of a higher priority get them first."""
-    replicas_max: PositiveInt = 8
-    """Most engines that one lightweight model gets on devices nobody waits for; 1 turns replicas off."""
-    docs_per_replica: PositiveInt = 500
-    """Each further replica takes this many docs more to be answered; fewer are done before it is loaded."""
-    compile_tokens: Annotated[int, Field(ge=0)] = 500_000
-    """A lightweight model on a GPU is compiled where at least this many tokens may have to be generated (one for each request that
-    is only scored); with fewer it starts eagerly, which is faster. ``vllm: {enforce_eager: …}`` of a model wins."""
-    service_idle_seconds: Annotated[float, Field(ge=0)] = 300
-    """How long a distributed model stays loaded, and its Ray cluster up, after its last request; 0 ends it with the campaign."""
-    store_patience_seconds: Annotated[float, Field(ge=0)] = 600
-    """How long a results store on S3 that does not answer any more is waited for before a campaign ends."""
-    spool: Place | None = None
-    """Local folder that takes answers while S3 does not; ``~/.cache/steelyard/spool`` when left out."""
-    spool_gb: PositiveFloat = 10
-    """Most that one model's answers may take there, in GB (10⁹ bytes); with more, generation waits for S3."""
-    engine_restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a model's engine is started again after it died, in one run; only unfinished requests are repeated. As often is a
-    model handed to its work pool again whose machine was lost."""
-    stall_minutes: PositiveFloat = 10
-    """An engine that has requests and makes no token for so long is ended, and counts as one that died."""
-    poison_requests: Annotated[int, Field(ge=0)] = 8
-    """So many requests that end the engine each time are left out, marked as errors; with more, the model fails."""
-
-
-@cache
-def _timezones() -> frozenset[str]:
-    return frozenset(available_timezones())
-
-
-class ScheduleSpec(Strict):
-    """When `steelyard deploy` has the campaign start by itself; one of ``cron``, ``interval_seconds`` and ``rrule``."""
-
-    cron: str | None = None
-    """Five fields of cron, say ``0 2 * * *``."""
-    interval_seconds: PositiveFloat | None = None
-    """Seconds from one start to the next."""
-    rrule: str | None = None
-    """Recurrence rule of RFC 5545, say ``FREQ=DAILY;BYHOUR=2``."""
-    timezone: str = "UTC"
-    """IANA name of the time zone that ``cron`` and ``rrule`` are meant in, say ``Europe/Berlin``."""
-    active: bool = True
-    """Whether it is in force."""
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_timezone(cls, value: str) -> str:
-        if value not in _timezones():
-            raise ValueError(
-                f"no such time zone{nearest(value, _timezones()) or ': use a name of IANA, say Europe/Berlin'}"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> ScheduleSpec:
-        if sum(rule is not None for rule in (self.cron, self.interval_seconds, self.rrule)) != 1:
-            raise ValueError("give one of cron, interval_seconds and rrule")
-        return self
 
 
 def benchmark_label(benchmark: BenchmarkSpec) -> str:

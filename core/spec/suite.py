@@ -47,17 +47,17 @@ def _read(path: Path) -> Suite:
 
 
 def is_path(name: str) -> bool:
-    """Say whether a benchmark is named by the path of its YAML."""
+    """Whether a benchmark is named by the path of its YAML."""
     return name.endswith((".yaml", ".yml"))
 
 
 def is_folder(name: str) -> bool:
-    """Say whether a name is the path of a folder of task YAMLs; no benchmark of the catalogue has a slash in its name."""
+    """Whether a name is the path of a folder of task YAMLs; no benchmark of the catalogue has a slash in its name."""
     return "/" in name and not is_path(name)
 
 
 def expanded(benchmarks: Sequence[BenchmarkSpec]) -> list[BenchmarkSpec]:
-    """Put a suite's or folder's members where its name stands; settings given with the name hold for each.
+    """Return benchmarks with a suite's or folder's members where its name stands; settings given with the name hold for each.
 
     A benchmark that is named itself keeps its own settings; what several suites list comes once. Raises `ValueError` where a name
     cannot be expanded or two suites disagree.

@@ -1,1 +1,1 @@
-"""Storage."""
+"""Objects and files in a directory or on S3."""

@@ -1,7 +1,7 @@
-"""Creating an object once where a server has no create-only writes: whoever claims the name first, by its clock, writes it.
+"""Creating an object once where a server has no create-only writes: the first claim of the name, by its clock, wins.
 
-A claim is an object of its own beside the name. All claims that were written before one's own are seen when one looks some seconds
-after writing it (S3's listings are consistent), so all who claim agree on the first. A claim whose owner is silent goes stale.
+A claim is an object of its own beside the name. Some seconds after writing its own a claimant sees every earlier one (S3's
+listings are consistent), so all agree on the first. A claim whose owner is silent goes stale.
 """
 
 from __future__ import annotations
@@ -12,30 +12,18 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from core.errors import StoreError
-from core.storage.storage import SCRATCH, path_part
+from core.storage.storage import SCRATCH, Storage, path_part
 
 SETTLE_SECONDS = 2.5  # modification times come in whole seconds
 STALE_SECONDS = 60.0  # of a claim: its owner is dead, or so slow that it has to claim again
 POLL_SECONDS = 0.5  # a server tells nobody of a change
 
 
-class Claimed(Protocol):
-    """What claims need of a `core.storage.storage.Storage`."""
-
-    def put(self, path: str, data: bytes) -> None:
-        """See `core.storage.storage.Storage.put`."""
-        ...
-
-    def read(self, path: str) -> bytes | None:
-        """See `core.storage.storage.Storage.read`."""
-        ...
-
-    def delete(self, paths: list[str]) -> None:
-        """See `core.storage.storage.Storage.delete`."""
-        ...
+class Claimed(Storage, Protocol):
+    """A storage with claims."""
 
     def written(self, folder: str) -> Mapping[str, float]:
-        """When each object below ``folder`` was written, in unix seconds by the server's clock."""
+        """Return when each object below ``folder`` was written, in unix seconds by the server's clock."""
         ...
 
 
@@ -66,7 +54,7 @@ def put_once(
             if mine in claims and mine == min(claims, key=lambda claim: (claims[claim], claim)):
                 if (
                     there := storage.read(path)
-                ) is not None:  # who claimed before has written, and taken its claim away
+                ) is not None:  # an earlier claimant has written, and withdrawn its claim
                     return there == data
                 if time.monotonic() - begun < stale / 2:
                     storage.put(path, data)
@@ -78,7 +66,7 @@ def put_once(
 
 
 def _await(storage: Claimed, path: str, folder: str, stale: float, rest: Callable[[float], object]) -> None:
-    """Wait until ``path`` is there, or nobody claims it any more; claims that stay too long are taken away."""
+    """Wait until ``path`` is there, or has no claim any more; claims that stay too long are deleted."""
     begun = time.monotonic()
     while storage.read(path) is None and (claims := storage.written(folder)):
         if time.monotonic() - begun > stale:

@@ -1,4 +1,4 @@
-"""Opening what a URI names, on S3 or in a directory: a results store, or files for reading and writing by fsspec."""
+"""Openers of URIs, on S3 or in a directory: as a storage of objects, or as a filesystem of fsspec."""
 
 from __future__ import annotations
 

@@ -24,9 +24,8 @@ PROBE_SECONDS = 10
 PUT_BYTES = 5 << 30
 CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "500", "502", "503", "504"})
-UNKNOWN = frozenset({"NotImplemented", "501"})  # what servers say that know no conditions
+UNKNOWN = frozenset({"NotImplemented", "501"})  # of servers that know no conditions
 EXISTS = frozenset({"PreconditionFailed", "412"})
-
 
 _CREATES_ONCE: dict[tuple[str, str], bool] = {}  # by endpoint and bucket
 
@@ -34,7 +33,7 @@ log = logging.getLogger("steelyard.results")
 
 
 class S3Storage:
-    """A prefix of an S3 bucket, reached as the standard AWS variables say."""
+    """A prefix of an S3 bucket, reached by the standard AWS variables."""
 
     def __init__(self, uri: str) -> None:
         self.bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
@@ -121,7 +120,7 @@ class S3Storage:
         self._probe(s3_filesystem(attempts=1))
 
     def _creates_once(self) -> bool:
-        """Whether the server heeds ``If-None-Match``; found out once for each bucket."""
+        """Whether the server obeys ``If-None-Match``; probed once for each bucket."""
         known = _CREATES_ONCE.get((_endpoint(), self.bucket))
         return self._probe(self._fs) if known is None else known
 
@@ -181,7 +180,7 @@ def _seconds_for(data: bytes) -> float:
 
 
 def s3_filesystem(attempts: int) -> Any:
-    """Return s3fs as the AWS variables say, trying each call ``attempts`` times."""
+    """Return s3fs, set up by the AWS variables; each call is tried ``attempts`` times."""
     import s3fs
 
     # botocore reads AWS_DEFAULT_REGION alone; every other SDK reads AWS_REGION.

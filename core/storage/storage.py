@@ -1,5 +1,4 @@
-"""The filesystem edge of the results store: whole objects by name, in a directory (`core.storage.local`) or on S3
-(`core.storage.s3`).
+"""The interface of a storage of whole objects: a directory (`core.storage.local`) or a prefix on S3 (`core.storage.s3`).
 
 Objects appear whole or not at all, and `Storage.put_new` lets exactly one writer create a name. Whatever the filesystem
 or the network raises comes out as `core.errors.StoreError` with one line.
@@ -25,7 +24,7 @@ class Storage(Protocol):
     uri: str
 
     def put_new(self, path: str, data: bytes) -> bool:
-        """Create ``path``; never overwrites. Returns whether it holds ``data`` now, whoever wrote it."""
+        """Create ``path``; never overwrites. Returns whether it holds ``data`` now, by this call or another."""
         ...
 
     def put_new_parts(self, path: str, parts: Callable[[], Iterable[bytes]]) -> bool:

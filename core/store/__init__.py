@@ -1,1 +1,1 @@
-"""The results store: objects, shards, commit records, leases and upkeep."""
+"""The results store: schemas, shards, commit records, leases and the spool."""

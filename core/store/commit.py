@@ -1,8 +1,7 @@
-"""Making a cell complete: samples, scores and, last, its commit record; then clearing away what it no longer needs.
+"""The commit of a cell: samples, scores and, last, its commit record; then the removal of what it no longer needs.
 
-A samples file carries in its Parquet metadata everything else its cell's commit needs, so whoever finds one without a
-record (its writer died, or is a little behind) finishes that commit: samples, scores and record always stem from one
-scoring.
+A samples file carries in its Parquet metadata everything else its cell's commit needs, so that a writer that finds one without a
+record (its own writer died, or is a little behind) finishes that commit: samples, scores and record stem from one scoring.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from core.store.schema import (
     samples_tables,
     scores_table,
 )
-from core.store.shards import SHARD_NAME
+from core.store.shards import own_shards
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 COMMIT_KEY = b"steelyard.commit"
@@ -43,15 +42,16 @@ log = logging.getLogger("steelyard.results")
 
 def record_path(fingerprint: str) -> str:
     """Path of a cell's commit record."""
-    return f"cells/{_checked(fingerprint)}.json"
+    return f"cells/{checked(fingerprint)}.json"
 
 
 def shards_folder(fingerprint: str) -> str:
     """Folder of a cell's response shards."""
-    return f"responses/cell={_checked(fingerprint)}"
+    return f"responses/cell={checked(fingerprint)}"
 
 
-def _checked(fingerprint: str) -> str:
+def checked(fingerprint: str) -> str:
+    """Return ``fingerprint`` if it can name a cell. Raises `core.errors.StoreError`."""
     if not FINGERPRINT.fullmatch(fingerprint):
         raise StoreError(f"fingerprint {fingerprint!r}: a cell is named by 64 hex digits")
     return fingerprint
@@ -133,7 +133,6 @@ class _Parts:
 
     @property
     def whole(self) -> pa.Table:
-        """All of them."""
         return pa.concat_tables(self)
 
 
@@ -150,7 +149,6 @@ class _File:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """Fields of the commit record."""
         return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
 
@@ -180,15 +178,13 @@ def _put_table(
 
 
 def _sweep(storage: Storage, fingerprint: str) -> None:
-    """Delete the shards of a complete cell, and what a run that lost the race wrote under another name."""
+    """Delete the shards of a complete cell, and the files of a run that lost the race under another name."""
     try:
         record = read_record(storage, fingerprint)
         kept = {entry["path"] for entry in record["files"]} if record else set()
         if not kept:
             return
-        stale = [
-            path for path in storage.list(shards_folder(fingerprint)) if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])
-        ]
+        stale = own_shards(storage, shards_folder(fingerprint))
         for kind in ("samples", "scores"):
             ending = f"/{fingerprint}.parquet"
             stale += [path for path in storage.list(kind) if path.endswith(ending) and path not in kept]

@@ -1,13 +1,13 @@
-"""Leases of cells in the results store: of those who ask for a cell at once, one computes it.
+"""Leases of cells in the results store: of several holders that ask for a cell at once, one computes it.
 
 Layout under the store's URI::
 
-    holders/<holder>.json                     who holds leases, written again every few seconds while they live
-    leases/<fingerprint>/<generation>.json    who computes a cell: created once, never written again
+    holders/<holder>.json                     a holder of leases, written again every few seconds while it lives
+    leases/<fingerprint>/<generation>.json    the holder that computes a cell: created once, never written again
 
-The highest generation counts, for as long as its holder lives. Whoever finds a dead holder's lease takes the next
-generation, and of those who try that at once the storage lets one create it. A lease keeps work from being done twice,
-no more: what a cell holds is decided by its commit record, whoever computed it.
+The highest generation counts, for as long as its holder lives. A holder that finds a dead one's lease creates the next
+generation, and of several that try at once the storage lets one. A lease keeps work from being done twice, no more: what a
+cell holds is decided by its commit record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import psutil
 
 from core.errors import StoreError
 from core.storage.storage import Storage
-from core.store.commit import FINGERPRINT
+from core.store.commit import checked
 
 LEASE_SCHEMA = "1"  # a lease of another version is one nonetheless: what it says of its holder stays
 EXPIRES_SECONDS = 60.0  # after a holder's last sign of life
@@ -71,7 +71,7 @@ class Lessee:
         self._watch = Watch(storage, expires)
 
     def acquire(self, fingerprint: str) -> bool:
-        """Take the lease of a cell. False where another holds it, or this one does already."""
+        """Acquire the lease of a cell. False where another holds it, or this one does already."""
         self._begin()
         with self._lock:
             if fingerprint in self._held:
@@ -108,7 +108,7 @@ class Lessee:
         return generation
 
     def release(self, fingerprint: str) -> None:
-        """Give a lease back; none held is no error."""
+        """Release a lease; none held is no error."""
         with self._lock:
             mine = self._held.pop(fingerprint, None)
         if mine is not None:
@@ -118,7 +118,7 @@ class Lessee:
                 self._storage.delete([lease.path for lease in leases])
 
     def close(self) -> None:
-        """Give all back. What the storage does not take now expires by itself."""
+        """Release all leases. What the storage does not take now expires by itself."""
         self._ending.set()
         if self._beating is None:
             return
@@ -154,14 +154,14 @@ class Lessee:
 
 
 class Watch:
-    """Says which holders are dead. Keep it: a holder whose time is over gets another moment to be heard of."""
+    """Finds out which holders are dead. It is kept: a holder whose time is over gets another moment to show life."""
 
     def __init__(self, storage: Storage, expires: float = EXPIRES_SECONDS, clock: Callable[[], float] = time.monotonic):
         self._storage, self._expires, self._clock = storage, expires, clock
         self._late: dict[str, float] = {}
 
     def is_dead(self, holder: str) -> bool:
-        """Whether nobody will go on: it has ended, its process on this machine is gone, or its time is over.
+        """Whether a holder will not go on: it has ended, its process on this machine is gone, or its time is over.
 
         The time is the storage's, so that clocks need not agree. It is over only where it was so a little while ago too:
         after an outage of the storage living holders come back.
@@ -183,9 +183,7 @@ class Watch:
 
 def lease_path(fingerprint: str, generation: int) -> str:
     """Path of a lease."""
-    if not FINGERPRINT.fullmatch(fingerprint):
-        raise StoreError(f"fingerprint {fingerprint!r}: a cell is named by 64 hex digits")
-    return f"leases/{fingerprint}/{generation:06d}.json"
+    return f"leases/{checked(fingerprint)}/{generation:06d}.json"
 
 
 def holder_path(holder: str) -> str:

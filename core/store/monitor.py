@@ -1,4 +1,4 @@
-"""Readings as Parquet beside the results: one row per number, a few files per model and run."""
+"""Readings of GPUs, host and engines as Parquet beside the results: one row per number, a few files per model and run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 import pyarrow as pa
 
 from core.errors import StoreError
 from core.monitor.readings import Reading
-from core.monitor.timeline import Span
 from core.storage.storage import Storage, path_part
 from core.store.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY, decode, encode
 
@@ -105,15 +103,13 @@ class MonitorWriter:
         return self
 
     def __call__(self, readings: Sequence[Reading]) -> None:
-        """Take readings. Writes now and then, in the caller's thread."""
+        """Keep readings, and write them now and then in the caller's thread."""
         with self._lock:
             self._waiting += readings
             if self._clock() - self._written >= self._seconds:
                 self._write()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._lock.acquire(timeout=1.0):  # the monitor's thread hangs in the storage and was left behind
             log.warning("results %r: readings of %s are lost", self._storage.uri, self._model)
             return
@@ -141,71 +137,3 @@ class MonitorWriter:
             log.warning("readings wait for the storage: %s", error)
         while len(self._unsent) > UNSENT_FILES:
             del self._unsent[next(iter(self._unsent))]
-
-
-log = logging.getLogger("steelyard.results")
-
-_TIME = pa.timestamp("us", tz="UTC")
-TIMELINE = pa.schema(
-    [
-        pa.field("host", pa.string(), nullable=False),  # whose clock it is
-        pa.field("model", pa.string(), nullable=False),  # whose spans they are
-        pa.field("part", pa.string(), nullable=False),  # benchmarks, judge or canary
-        pa.field("engine", pa.string(), nullable=False),  # lightweight or distributed
-        pa.field("phase", pa.string(), nullable=False),  # core.monitor.timeline.PHASES, or PLAN
-        pa.field("benchmark", pa.string(), nullable=False),  # empty where it is not of one benchmark
-        pa.field("started", _TIME, nullable=False),  # by the host's clock
-        pa.field("ended", _TIME, nullable=False),  # alike
-    ],
-    metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"timeline"},
-)
-
-
-def timeline_folder(campaign: str, run: str | None = None) -> str:
-    """Folder of a run's timeline, or of all of a campaign's."""
-    folder = f"timeline/campaign={path_part(campaign)}"
-    return folder if run is None else f"{folder}/run={path_part(run)}"
-
-
-def timeline_table(spans: Sequence[Span], host: str) -> pa.Table:
-    """Return one row per span."""
-    texts = [[getattr(span, name) for span in spans] for name in TIMELINE.names[1:-2]]
-    columns = [pa.array([host] * len(spans), pa.string()), *(pa.array(text, pa.string()) for text in texts)]
-    for name in ("started", "ended"):
-        columns.append(pa.array([round(getattr(span, name) * 1e6) for span in spans], pa.int64()).cast(_TIME))
-    return pa.Table.from_arrays(columns, schema=TIMELINE)
-
-
-def spans_of(table: pa.Table) -> list[Span]:
-    """Return the spans of a `TIMELINE` table."""
-    rows = table.drop_columns(["host", "started", "ended"]).to_pylist()
-    times = [table[name].cast(pa.int64()).to_pylist() for name in ("started", "ended")]
-    return [
-        Span(**row, started=started / 1e6, ended=ended / 1e6) for row, started, ended in zip(rows, *times, strict=True)
-    ]
-
-
-def write_spans(storage: Storage, campaign: str, run: str, spans: Sequence[Span]) -> None:
-    """Store ``spans``, all of one model, in a file of their own. Raises `core.errors.StoreError`."""
-    if not spans:
-        return
-    name = f"{path_part(spans[0].model)}-{secrets.token_hex(8)}.parquet"
-    storage.put_new(f"{timeline_folder(campaign, run)}/{name}", encode(timeline_table(spans, socket.gethostname())))
-
-
-def read_spans(storage: Storage, campaign: str, run: str | None = None) -> list[Span]:
-    """Return the spans of a run, or of the campaign's newest that has any, in order of time.
-
-    A file that is none of ours is warned about and left out. Raises `core.errors.StoreError`.
-    """
-    paths = storage.list(timeline_folder(campaign, run))
-    if run is None:
-        newest = max((path.split("/")[2] for path in paths), default="")
-        paths = [path for path in paths if path.split("/")[2] == newest]
-    spans: list[Span] = []
-    for path, data in storage.read_many(paths).items():
-        try:
-            spans += spans_of(decode(data, TIMELINE))
-        except ValueError as error:
-            log.warning("%s/%s is not used: %s", storage.uri, path, error)
-    return sorted(spans, key=lambda span: (span.started, span.ended))

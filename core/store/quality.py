@@ -1,10 +1,10 @@
-"""Data quality of a cell: what in its docs or answers makes its score worth less than it seems."""
+"""A cell's line of the leaderboard, and its data quality: faults of its docs or answers that make its score worth less."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,34 @@ from core.sample import Sample, Scoring
 # Fields that tell docs apart without changing what is asked.
 NAMES_OF_DOCS = frozenset(
     {"id", "idx", "index", "uid", "guid", "key", "doc_id", "question_id", "task_id", "problem_id"}
+)
+
+LEADERBOARD_COLUMNS = (
+    "campaign",
+    "model",
+    "benchmark",
+    "task",
+    "metric",
+    "filter",
+    "score",
+    "stderr",
+    "docs",
+    "higher_is_better",
+    "engine",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "replicas",
+    "tokens_per_second",  # prompt and completion tokens answered, by the seconds that took
+    "seconds",
+    "reason",
+    "cluster",  # the doc field that groups docs, where its benchmark names one
+    "repeats",  # answers per doc, where docs have several
+    "mean",  # of all those answers' own numbers; the benchmark's filter may count but the first
+    "mean_stderr",
+    "within",  # variance of a doc's answers, and between docs beyond that: core.scoring.statistics.repeated
+    "between",
+    "notes",  # what its data or answers hold against the score
+    "fingerprint",
 )
 
 
@@ -30,7 +58,7 @@ class Quality:
 
 
 def quality_of(samples: Iterable[Sample]) -> Quality:
-    """Count what is wrong with samples."""
+    """Count the faults of samples."""
     listed = list(samples)
     return Quality(
         docs=len(listed),
@@ -44,7 +72,7 @@ def quality_of(samples: Iterable[Sample]) -> Quality:
 
 
 def facts_of(scoring: Scoring) -> dict[str, Any]:
-    """Return what a scoring says of a cell beside its scores, for the commit record. JSON values."""
+    """Return the facts of a scoring beside its scores, for the commit record. JSON values."""
     facts: dict[str, Any] = {"quality": asdict(quality_of(scoring.samples))}
     if scoring.repeats is not None:
         values = asdict(scoring.repeats)
@@ -53,7 +81,7 @@ def facts_of(scoring: Scoring) -> dict[str, Any]:
 
 
 def notes(counts: Mapping[str, int]) -> str:
-    """Say in words what `Quality`, as a mapping, holds against a score; empty where nothing does."""
+    """Return in words what `Quality`, as a mapping, holds against a score; empty where nothing does."""
     docs = counts.get("docs", 0)
     found = [
         (counts.get("failed", 0), f"of {docs:,} docs not answered"),
@@ -76,7 +104,41 @@ def _question(sample: Sample) -> str:
 
 
 def early(record: Mapping[str, Any] | None) -> str:
-    """Say in words that a cell ended early, by what its record says of it; empty where it did not."""
+    """Return in words that a cell ended early, by its record; empty where it did not."""
     return (
         f"ended after {record['docs']:,} of {record['of']:,} docs" if record and record["docs"] < record["of"] else ""
     )
+
+
+def leaderboard_row(campaign: str | None, model: str, benchmark: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `LEADERBOARD_COLUMNS` of a complete cell, from its commit record."""
+    headline, metadata = record["headline"], record["metadata"]
+    placement, seconds = metadata.get("placement", {}), metadata.get("seconds")
+    repeats = metadata.get("repeats") or {}
+    tokens = metadata.get("prompt_tokens", 0) + metadata.get("completion_tokens", 0)
+    return {
+        "campaign": campaign,
+        "model": model,
+        "benchmark": benchmark,
+        "score": headline["value"],
+        **{name: headline[name] for name in ("task", "metric", "filter", "stderr", "docs", "higher_is_better")},
+        "engine": metadata.get("engine"),
+        **{name: placement.get(name) for name in ("tensor_parallel", "pipeline_parallel", "replicas", "reason")},
+        "tokens_per_second": tokens / seconds if tokens and seconds else None,
+        "seconds": seconds,
+        "cluster": metadata.get("cluster"),
+        "repeats": repeats.get("repeats"),
+        "mean": repeats.get("value"),
+        "mean_stderr": repeats.get("stderr"),
+        **{name: repeats.get(name) for name in ("within", "between")},
+        "notes": "; ".join(filter(None, _notes(record))),
+        "fingerprint": record["fingerprint"],
+    }
+
+
+def _notes(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the reasons why a cell's score is not what its benchmark's name says, or is worth less."""
+    if record["settings"].get("benchmark", {}).get("fewshot_sampler"):
+        yield "the same few-shot examples for every doc (first_n)"
+    yield early(record["metadata"].get("adaptive"))
+    yield notes(record["metadata"].get("quality", {}))

@@ -1,15 +1,14 @@
 """Parquet schemas of the results store, and rows to and from `core.sample` and `core.request`.
 
-Every column is documented beside it here; docs/schema.md is made of that (`python -m core.store.schema_docs`). ``benchmark``
+Every column is documented beside it here; docs/schema.md is made of that. ``benchmark``
 and ``model`` are no columns of the files: they are hive partitions, so that every reader gets them once, from the path.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from itertools import accumulate, chain
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -121,7 +120,7 @@ def encode_parts(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[byte
 
 
 class _Pieces(io.RawIOBase):
-    """A file that keeps what is written until somebody takes it."""
+    """A file that keeps what is written until it is taken."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -252,23 +251,5 @@ def table_of(rows: Sequence[Row], schema: pa.Schema, column: Callable[[pa.Field,
 
 
 def array_of(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Return an array. Maps are given as mappings; a list or map that is None is not understood."""
-    listed = list(values)
-    if pa.types.is_map(kind):
-        return _maps(listed, kind)
-    return _lists(listed, kind) if pa.types.is_list(kind) else pa.array(listed, kind)
-
-
-def _lists(values: Sequence[Sequence[Any]], kind: pa.ListType) -> pa.ListArray:
-    items = pa.array(list(chain.from_iterable(values)), kind.value_type)
-    return pa.ListArray.from_arrays(_offsets(values), items, type=kind)
-
-
-def _maps(values: Sequence[Mapping[str, Any]], kind: pa.MapType) -> pa.MapArray:
-    keys = pa.array(list(chain.from_iterable(values)), kind.key_type)
-    items = pa.array(list(chain.from_iterable(value.values() for value in values)), kind.item_type)
-    return pa.MapArray.from_arrays(_offsets(values), keys, items, type=kind)
-
-
-def _offsets(values: Sequence[Sized]) -> pa.Array:
-    return pa.array([0, *accumulate(map(len, values))], pa.int32())
+    """Return an array. Maps are given as mappings, none of them None."""
+    return pa.array([list(value.items()) for value in values] if pa.types.is_map(kind) else list(values), kind)

@@ -1,4 +1,4 @@
-"""Responses on their way into the store while an engine still runs."""
+"""Response shards: written while an engine runs, read back, and merged into few."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Sequence
-from types import TracebackType
 from typing import Protocol
 
 from core.errors import StoreError
@@ -17,14 +15,16 @@ from core.store.schema import RESPONSES, decode, encode, responses_of, responses
 
 SHARD_NAME = re.compile(r"[0-9a-f]{16}-[0-9]{5,}\.parquet")
 
+MOST_WAITING = 16  # shards whose rows may be in memory
+COMPACT_FROM = 32  # shards of a cell; that many are read back in about the time one takes to be made of them
+ROWS_OF_COMPACTED = 1 << 16
+
 log = logging.getLogger("steelyard.results")
 
 
-MOST_WAITING = 16  # shards whose rows may be in memory
-
-
-COMPACT_FROM = 32  # shards of a cell; that many are read back in about the time one takes to be made of them
-ROWS_OF_COMPACTED = 1 << 16
+def own_shards(storage: Storage, folder: str) -> list[str]:
+    """Return the paths of the shards below a folder; what else lies there is left alone."""
+    return [path for path in storage.list(folder) if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])]
 
 
 def read_shards(storage: Storage, folder: str) -> tuple[dict[str, Response], list[str]]:
@@ -47,17 +47,23 @@ def read_shards(storage: Storage, folder: str) -> tuple[dict[str, Response], lis
     return kept, [path for path in used if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])]
 
 
-def compact(storage: Storage, folder: str, responses: Sequence[Response], shards: Sequence[str]) -> None:
-    """Put few large shards for the many that ``responses`` were read from, which go last: a reader finds each row once or twice."""
-    nonce = secrets.token_hex(8)
-    for number, start in enumerate(range(0, len(responses), ROWS_OF_COMPACTED)):
-        data = encode(responses_table(responses[start : start + ROWS_OF_COMPACTED]))
-        storage.put_new(f"{folder}/{nonce}-{number:05d}.parquet", data)
-    storage.delete(shards)
+def compact(storage: Storage, folder: str) -> dict[str, Response]:
+    """Return the responses of `read_shards`, many shards of theirs replaced by few large ones.
+
+    The old go last: a reader finds each row once or twice.
+    """
+    kept, shards = read_shards(storage, folder)
+    if len(shards) >= COMPACT_FROM:
+        nonce, responses = secrets.token_hex(8), list(kept.values())
+        for number, start in enumerate(range(0, len(responses), ROWS_OF_COMPACTED)):
+            data = encode(responses_table(responses[start : start + ROWS_OF_COMPACTED]))
+            storage.put_new(f"{folder}/{nonce}-{number:05d}.parquet", data)
+        storage.delete(shards)
+    return kept
 
 
 class Sink(Protocol):
-    """What takes shards: a `core.storage.storage.Storage`, or a `core.store.spool.Spool` before one."""
+    """A place for shards: a `core.storage.storage.Storage`, or a `core.store.spool.Spool` before one."""
 
     def put_new(self, path: str, data: bytes) -> bool:
         """See `core.storage.storage.Storage.put_new`."""
@@ -88,7 +94,7 @@ class ResponseWriter:
         return self
 
     def add(self, response: Response) -> None:
-        """Take one response. Waits where too many wait already; raises `core.errors.StoreError` where those cannot be stored."""
+        """Queue one response. Waits where too many wait already; raises `core.errors.StoreError` where those cannot be stored."""
         with self._change:
             self._change.wait_for(lambda: self._failure or len(self._waiting) < MOST_WAITING * self._rows)
             if self._failure and len(self._waiting) >= MOST_WAITING * self._rows:
@@ -97,9 +103,7 @@ class ResponseWriter:
             if len(self._waiting) >= self._rows:
                 self._change.notify_all()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._change:
             self._closing = True
             self._change.notify_all()

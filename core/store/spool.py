@@ -29,7 +29,7 @@ from core.storage.retry import FIRST_WAIT, LONGEST_WAIT, WAITS
 from core.storage.storage import Storage
 from core.store.commit import shards_folder
 from core.store.lease import process_is_gone, this_process
-from core.store.shards import SHARD_NAME
+from core.store.shards import own_shards
 
 NOTE = "spool.json"
 MB = 10**6
@@ -53,7 +53,7 @@ def spool_root(folder: str | None) -> Path:
 
 
 class Spool:
-    """Takes shards for ``storage``, straight there or by a local folder. Safe to use from several threads.
+    """A sink of shards for ``storage``, straight there or by a local folder. Safe to use from several threads.
 
     A shard that the store does not take is spooled, and so are all after it until the store has taken what is spooled; that is
     tried in a thread, at growing intervals. Where the folder is full, or its disk is, `put_new` waits.
@@ -132,7 +132,7 @@ class Spool:
 
     def _put_or_keep(self, path: str, data: bytes) -> bool | None:
         """Put a shard into the store, or else into the folder; None where neither takes it."""
-        # What is spooled goes first, or a store that comes and goes would be asked by all who write.
+        # What is spooled goes first, or every writer would ask a store that comes and goes.
         if not self._backlog:
             try:
                 taken = self._storage.put_new(path, data)
@@ -155,7 +155,7 @@ class Spool:
         """Write a shard to the folder; False where it does not fit."""
         with self._change:
             if sum(self._backlog.values()) + len(data) > self._plan.limit_bytes:
-                self._say_trouble(f"it is full (policy.spool_gb = {self._plan.limit_bytes / 1e9:g})")
+                self._log_trouble(f"it is full (policy.spool_gb = {self._plan.limit_bytes / 1e9:g})")
                 return False
             try:
                 if not self._backlog:
@@ -166,7 +166,7 @@ class Spool:
             except (StoreError, OSError) as error:
                 cause = error if isinstance(error, OSError) else error.__cause__
                 reason = cause.strerror if isinstance(cause, OSError) else str(error)
-                self._say_trouble(f"{reason}: free space there, or name another folder in policy.spool")
+                self._log_trouble(f"{reason}: free space there, or name another folder in policy.spool")
                 return False
             self._trouble = None
             self._backlog[path] = len(data)
@@ -231,7 +231,7 @@ class Spool:
         since = self._away_since
         return self._plan.patience if since is None else since + self._plan.patience - time.monotonic()
 
-    def _say_trouble(self, trouble: str) -> None:
+    def _log_trouble(self, trouble: str) -> None:
         if self._trouble is None:
             log.warning("spool %s takes no more, generation waits: %s", self.folder, trouble)
         self._trouble = trouble
@@ -246,7 +246,7 @@ class Spool:
 
 
 def how_to_upload(folder: str) -> str:
-    """Say what to do about a spool that is left."""
+    """Return what to do about a spool that is left."""
     return f"answers that it did not take are in {folder!r}: once it answers, run steelyard upload {folder}"
 
 
@@ -287,7 +287,7 @@ def _upload_one(note: Path) -> int:
             f"{str(note.parent)!r} is in use by process {pid}, which uploads it by itself: wait for its end"
         )
     storage, local = open_storage(results), LocalStorage(note.parent)
-    shards = [path for path in local.list("responses") if SHARD_NAME.fullmatch(path.rsplit("/", 1)[1])]
+    shards = own_shards(local, "responses")
     for path in shards:
         shard = local.read(path)
         if shard is not None:

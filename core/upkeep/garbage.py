@@ -1,4 +1,4 @@
-"""What nobody needs any more in a results store, found and deleted past a grace time. What is not ours is named and left alone."""
+"""Garbage of a results store: files that nothing needs, deleted past a grace time. Foreign files are named and left alone."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Garbage:
 
 
 def find_garbage(store: Store, grace: float = GRACE_SECONDS) -> list[Garbage]:
-    """Return what is older than ``grace`` seconds and needed by nobody, and, whatever its age, what is foreign or torn.
+    """Return the files that nothing needs, older than ``grace`` seconds, and, at any age, those that are foreign or torn.
 
-    Shards of cells that somebody computes are never among it. Raises `core.errors.StoreError` where the store cannot be read.
+    Shards of cells that are being computed are never among it. Raises `core.errors.StoreError` where the store cannot be read.
     """
     storage = open_storage(store.uri)
     working = living_leases(storage)

@@ -1,4 +1,4 @@
-"""What a results store holds of each campaign: complete cells, those under way or begun, and those that are missing."""
+"""The status of each campaign's cells in a results store: complete, computing, begun, failed or missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CellStatus:
     """One cell of a campaign's newest run.
 
     ``state`` is one of `STATES`: "computing" has a lease whose holder lives; "failed" is one whose model failed in that run;
-    "begun" has stored responses and nobody at work. ``responses`` counts those stored of a cell that is not complete,
+    "begun" has stored responses and no living holder. ``responses`` counts those stored of a cell that is not complete,
     ``failed_samples`` a complete cell's docs without an answer. ``fingerprint`` is empty where no run has got that far.
     """
 
@@ -50,18 +50,13 @@ def statuses(store: Store, campaign: str | None = None, spec: CampaignSpec | Non
     ]
     records = store.commit_records({fingerprint for *_, fingerprint in asked})
     working = living_leases(open_storage(store.uri))
-    rows = [
-        _status(store, name, run, model, benchmark, fingerprint, records.get(fingerprint), working.get(fingerprint))
-        for name, run, model, benchmark, fingerprint in asked
-    ]
+    rows = []
+    for name, run, model, benchmark, fingerprint in asked:
+        state = _state(store, run, model, fingerprint, records.get(fingerprint), working.get(fingerprint))
+        rows.append(CellStatus(name, run["run"], model, benchmark, *state, fingerprint))
     if spec is not None:
         rows += _not_asked_for(spec, newest.get(spec.name, {}), rows)
     return rows
-
-
-def failed_samples(record: Mapping[str, Any]) -> int:
-    """Count the docs without an answer of a complete cell."""
-    return int(record["metadata"].get("quality", {}).get("failed", 0))
 
 
 def summary(rows: Iterable[CellStatus]) -> str:
@@ -74,49 +69,36 @@ def summary(rows: Iterable[CellStatus]) -> str:
     return ", ".join([f"{counts['complete']} of {len(listed)} cells complete", *words])
 
 
-def _status(
+def _state(
     store: Store,
-    campaign: str,
     run: Mapping[str, Any],
     model: str,
-    benchmark: str,
     fingerprint: str,
     record: Mapping[str, Any] | None,
     lease: Lease | None,
-) -> CellStatus:
-    def status(state: str, responses: int = 0, failed: int = 0, detail: str = "") -> CellStatus:
-        return CellStatus(campaign, run["run"], model, benchmark, state, responses, failed, detail, fingerprint)
-
+) -> tuple[str, int, int, str]:
+    """Return a cell's state, responses, failed samples and detail."""
     if record is not None:
-        return status("complete", failed=failed_samples(record))
+        return "complete", 0, int(record["metadata"].get("quality", {}).get("failed", 0)), ""
     responses = len(store.responses(fingerprint))
     if lease is not None:
         who = " · ".join(str(lease.about[key]) for key in ("campaign", "model") if key in lease.about)
-        return status("computing", responses, detail=f"by {who or lease.holder} since {lease.since}")
+        return "computing", responses, 0, f"by {who or lease.holder} since {lease.since}"
     if reason := run.get("failures", {}).get(model):
-        return status("failed", responses, detail=reason)
-    return status("begun" if responses else "missing", responses)
+        return "failed", responses, 0, reason
+    return "begun" if responses else "missing", responses, 0, ""
 
 
 def _not_asked_for(spec: CampaignSpec, run: Mapping[str, Any], rows: Iterable[CellStatus]) -> list[CellStatus]:
     known = {(row.model, row.benchmark) for row in rows if row.campaign == spec.name}
     failures = run.get("failures", {})
-    return [
-        CellStatus(
-            campaign=spec.name,
-            run=run.get("run", ""),
-            model=model.name,
-            benchmark=label,
-            state="failed" if model.name in failures else "missing",
-            responses=0,
-            failed_samples=0,
-            detail=failures.get(model.name, ""),
-            fingerprint="",
-        )
-        for model in spec.models
-        for label in map(benchmark_label, spec.benchmarks)
-        if (model.name, label) not in known
-    ]
+    rows = []
+    for model in spec.models:
+        state = ("failed" if model.name in failures else "missing", 0, 0, failures.get(model.name, ""))
+        for label in map(benchmark_label, spec.benchmarks):
+            if (model.name, label) not in known:
+                rows.append(CellStatus(spec.name, run.get("run", ""), model.name, label, *state, fingerprint=""))
+    return rows
 
 
 def living_leases(storage: Storage) -> dict[str, Lease]:

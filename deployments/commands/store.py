@@ -102,13 +102,13 @@ def invalidate(
     """Take cells out of the store, with their answers, to have them computed again. Whoever reads meanwhile sees whole cells."""
     from core.results import open_store
     from core.storage.open import open_storage
-    from core.upkeep import invalidate as invalidation
+    from core.upkeep import recompute
     from deployments.console import print_columns
 
     if not (model or benchmark or fingerprint):
         raise UserError("say which cells: --model, --benchmark or --fingerprint")
     uri, _ = store_of(store)
-    cells = invalidation.find_cells(open_store(uri), model, benchmark, fingerprint)
+    cells = recompute.find_cells(open_store(uri), model, benchmark, fingerprint)
     if not cells:
         raise UserError(f"no cell of {uri} is all of that: drop one of --model, --benchmark and --fingerprint")
     rows = [
@@ -125,7 +125,7 @@ def invalidate(
         return
     storage = open_storage(uri)
     for cell in cells:
-        invalidation.invalidate(storage, cell.fingerprint)
+        recompute.invalidate(storage, cell.fingerprint)
     print(f"{len(cells)} cells taken out of {uri}")
 
 

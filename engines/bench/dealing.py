@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from core.errors import EngineDiedError
-from core.model.replicas import weight
+from core.model.sizing import weight
 from core.request import Request, Response
 from engines.control import Stop
 from engines.session.order import key_of
@@ -20,7 +20,7 @@ TOGETHER = 128  # weight; an engine makes one prefill of a prompt for up to 128 
 
 @dataclass(eq=False)
 class Taker:
-    """An engine as who deals sees it: the weight (`core.model.replicas.weight`) and the portions that it has in flight."""
+    """An engine as who deals sees it: the weight (`core.model.sizing.weight`) and the portions that it has in flight."""
 
     load: int = field(default=0, init=False)
     portions: int = field(default=0, init=False)

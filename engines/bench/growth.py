@@ -12,7 +12,7 @@ from core.cell_work import CellWork
 from core.errors import EngineDiedError
 from core.log import log
 from core.model.placement import PlannedModel
-from core.model.replicas import docs_of, replica_change, replicas_paid, with_replicas
+from core.model.sizing import docs_of, replica_change, replicas_paid, with_replicas
 from engines.bench.recovery import Recovery
 from engines.bench.slot import Build, lose
 from engines.bench.supervisor import IN_FLIGHT, Supervisor

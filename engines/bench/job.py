@@ -9,8 +9,8 @@ from typing import Literal
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.cell_work import CellWork
-from core.model.eager import compiled_or_not
 from core.model.placement import PlannedModel
+from core.model.sizing import compiled_or_not
 from core.monitor.timeline import Timeline
 from core.planning.cost.expected import Expected
 from engines.bench.growth import spread

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from core.errors import EngineDiedError, UserError
-from core.model.replicas import CHOICES_PER_DOC
+from core.model.sizing import CHOICES_PER_DOC
 from core.monitor.readings import add_up
 from core.planning.ladder import Fault, Step
 from core.request import Request, Response
@@ -92,7 +92,7 @@ class Supervisor:
 
     @property
     def waiting(self) -> int:
-        """Docs (`core.model.replicas.docs_of`) that no engine has begun yet."""
+        """Docs (`core.model.sizing.docs_of`) that no engine has begun yet."""
         with self._change:
             return sum(run.waiting for run in self._runs) // CHOICES_PER_DOC
 

@@ -20,7 +20,7 @@ from typing import Any
 from core.errors import EngineDiedError, SteelyardError, UserError
 from core.model.placement import Placement
 from core.redact import redact
-from core.spec.kuberay import KubeRaySpec
+from core.spec.fleet import KubeRaySpec
 from engines.distributed.kube_api import ConflictError, KubeApi, NotFoundError, connect
 from engines.distributed.kuberay_manifest import (
     cluster_name,

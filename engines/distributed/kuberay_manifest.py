@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import CannotPlaceError
 from core.model.placement import Placement
-from core.spec.kuberay import KubeRaySpec
+from core.spec.fleet import KubeRaySpec
 
 API_VERSION = "ray.io/v1"
 MANAGED = {"app.kubernetes.io/managed-by": "steelyard"}

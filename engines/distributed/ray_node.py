@@ -16,7 +16,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.errors import UserError
-from core.model.facts import Checkpoint
+from core.model.checkpoint import Checkpoint
 from core.model.weights import fetch_checkpoint, has_weights
 from engines.engine import FETCHING, EngineConfig
 from engines.process.child import quote_log

@@ -11,7 +11,7 @@ from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader import get_model_loader, register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
-from core.model.facts import Checkpoint
+from core.model.checkpoint import Checkpoint
 from core.model.weights import fetch_checkpoint
 from engines.engine import FETCHING
 

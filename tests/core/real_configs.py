@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from core.model.checkpoint import describe
-from core.model.facts import Checkpoint, Weights
+from core.model.checkpoint import Checkpoint, describe
+from core.model.weight_files import Weights
 
 
 @dataclass(frozen=True)

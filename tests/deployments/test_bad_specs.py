@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.fault_lines import shown
+from core.strict import shown
 from tests.deployments.bad_specs import FIELDS, placed, written
 
 Run = Callable[..., tuple[int, str, str]]

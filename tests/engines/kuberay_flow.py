@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.model.placement import Placement
-from core.spec.kuberay import KubeRaySpec
+from core.spec.fleet import KubeRaySpec
 from engines.distributed.kuberay import provision
 from engines.distributed.kuberay_manifest import cluster_name
 from tests.engines.fake_kubernetes import TOKEN, FakeKubernetes, kubeconfig, served

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from core.campaign import CampaignSpec, load_spec
 from core.errors import CannotPlaceError, UserError
 from core.model.placement import Placement
-from core.spec.kuberay import KubeRaySpec, VolumeClaim
+from core.spec.fleet import KubeRaySpec, VolumeClaim
 from engines.distributed.kuberay_manifest import (
     MODEL_RESOURCE,
     Owner,

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from core.campaign import ModelSpec
 from core.errors import UserError
-from core.model.checkpoint import read_checkpoint
-from core.model.facts import Checkpoint
+from core.model.checkpoint import Checkpoint, read_checkpoint
 from core.model.weights import fetch_checkpoint
 from deployments.demo_model import write_llama
 from engines.engine import EngineConfig

@@ -11,7 +11,7 @@ from core.errors import EngineDiedError, UserError
 from core.planning.plan import check_campaign
 from core.request import Generate, Generated, Request, Response
 from core.results import open_store
-from core.upkeep.reopen import find_failed, reopen
+from core.upkeep.recompute import find_failed, reopen
 from flows.campaign import CampaignFailedError, campaign
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 from tests.flows.scripted import LIMIT, Engines, answer

@@ -12,8 +12,8 @@ import pytest
 
 from core.campaign import CampaignSpec, FleetSpec, load_spec
 from core.cell_work import CellWork
-from core.model.eager import compiled_or_not
 from core.model.placement import PlannedModel, loads_from_here
+from core.model.sizing import compiled_or_not
 from core.planning.plan import plan_model
 from core.request import Generate, Request, Sampling
 from engines.bench.bench import engine_config

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, PolicySpec
 from core.errors import CannotPlaceError
-from core.model.facts import Checkpoint
+from core.model.checkpoint import Checkpoint
 from core.model.placement import GB, Placement, Plan, place
 from core.planning.cost.history import History
 from core.planning.cost.model import CostModel, Estimate, Tokens, learn, setup_of

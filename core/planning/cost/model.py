@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from core.model.facts import DTYPE_BYTES
+from core.model.checkpoint import DTYPE_BYTES
 from core.model.fleet import CPU
 from core.model.placement import GB
 from core.planning.cost.fit import LogFit, Point, Priors, fit

@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError
 
 from core.campaign import FleetSpec
 from core.errors import UserError
-from core.fault_lines import fault_lines
 from core.model.fleet import CPU, gpu_kind
 from core.planning.schedule.jobs import Node
+from core.strict import fault_lines
 from core.yaml_file import read_yaml
 
 

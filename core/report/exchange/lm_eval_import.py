@@ -13,7 +13,7 @@ from core.benchmark.cell import fingerprint
 from core.errors import UserError
 from core.report.exchange.lm_eval_export import HARNESS
 from core.sample import Cell, Sample, Score, Scoring
-from core.spec.parts import safe_name
+from core.strict import safe_name
 
 ENGINE = "lm-eval"
 # Of a results file, what is said of all tasks together, and kept as it is; the environment's description is not.

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
-from core.model.checkpoint import describe, read_checkpoint
-from core.model.facts import Checkpoint, Weights
+from core.model.checkpoint import Checkpoint, describe, read_checkpoint
+from core.model.weight_files import Weights
 from tests.checkpoints import CONFIG, write_checkpoint
 from tests.core.real_configs import REAL
 

@@ -1,8 +1,9 @@
-"""Files of older schema versions are still read."""
+"""Files of older schema versions are still read, and tables from columns of objects are those that pyarrow makes of rows."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ from core.store.schema import (
     RESPONSES,
     SAMPLES,
     VERSION_KEY,
+    array_of,
     decode,
     encode,
     encode_parts,
@@ -20,6 +22,7 @@ from core.store.schema import (
     responses_table,
     samples_of,
     samples_tables,
+    table_of,
 )
 from tests.core.store_parts import make_cell, make_scoring, samples_table
 
@@ -92,3 +95,34 @@ def test_a_file_made_in_parts_has_the_bytes_of_the_whole(monkeypatch: pytest.Mon
     assert b"".join(encode_parts(parts[0].schema, parts)) == encode(whole)
     assert [part.num_rows for part in parts] == [min(4, docs - start) for start in range(0, max(1, docs), 4)]
     assert samples_of(decode(encode(whole), SAMPLES)) == list(samples)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([("a", "b"), (), ("c",)], pa.list_(pa.string())),
+        ([(), ()], pa.list_(pa.float64())),
+        ([(True,), (False, True)], pa.list_(pa.bool_())),
+        ([], pa.list_(pa.string())),
+        ([1, None], pa.int64()),
+        ([float("inf"), 0.5], pa.float64()),
+        ([None, "ü"], pa.string()),
+    ],
+)
+def test_arrays_are_those_of_pyarrow(values: list[Any], kind: pa.DataType) -> None:
+    assert array_of(values, kind).equals(pa.array(values, kind))
+
+
+def test_mappings_become_maps_in_their_order() -> None:
+    values = [{"b": 1.0, "a": 2.0}, {}, {"c": float("-inf")}]
+    kind = pa.map_(pa.string(), pa.float64())
+    assert array_of(values, kind).equals(pa.array([list(value.items()) for value in values], kind))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 4])
+def test_rows_come_in_their_order_however_many_at_a_time(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(core.store.schema, "ROWS_AT_ONCE", 3)
+    schema = pa.schema([("number", pa.int64())])
+    table = table_of(range(rows), schema, lambda field, part: pa.array(part, field.type))
+    assert table["number"].to_pylist() == list(range(rows))
+    assert table.schema == schema

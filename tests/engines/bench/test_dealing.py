@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.model.replicas import weight
+from core.model.sizing import weight
 from core.request import Generate, Loglikelihood, Request, Sampling, Scored
 from engines.bench.dealing import TOGETHER, Portion, Run, Taker, deal, portion_size
 

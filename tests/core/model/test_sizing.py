@@ -1,5 +1,6 @@
-"""How many replicas, and when they come and go."""
+"""How many replicas, when they come and go, and whether engines start eagerly: by the amount of work."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,12 +8,15 @@ import pytest
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.errors import UserError
 from core.model.placement import Placement, place
-from core.model.replicas import docs_of, replica_change, replicas_paid, with_replicas
-from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Sampling
+from core.model.sizing import docs_of, replica_change, replicas_paid, starts_eagerly, tokens_ahead, with_replicas
+from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Sampling
 from tests.core.real_configs import real
 
 NODE = FleetSpec(gpus=8, gpu_memory_gb=80, device="cuda")
 POLICY = PolicySpec()
+ALONE = Placement("lightweight", 1, 1, 1, 4096, "bfloat16", 10**9, "fits.")
+GPUS = FleetSpec(device="cuda")
+COMPILES = PolicySpec(compile_tokens=1000)
 
 
 def spread(docs: int | None, replicas: int | None = None, fleet: FleetSpec = NODE, **policy: Any) -> Placement:
@@ -107,3 +111,34 @@ def test_as_many_replicas_leave_as_have_the_devices_that_others_wait_for() -> No
 def test_what_a_person_asked_for_pays_while_there_is_work() -> None:
     asked = ModelSpec(model="m", replicas=3)
     assert [replicas_paid(asked, POLICY, docs) for docs in (None, 10, 0)] == [3, 3, 0]
+
+
+def test_a_generation_counts_its_longest_answer_and_a_score_one_step() -> None:
+    requests: list[Request] = [
+        Generate("a", "b", Sampling(max_tokens=200)),
+        Loglikelihood("c", "d", " e"),
+        LoglikelihoodRolling("f", "g"),
+    ]
+    assert tokens_ahead(requests) == 202
+    assert tokens_ahead([]) == 0
+
+
+def test_little_work_starts_eagerly_and_says_so() -> None:
+    why = starts_eagerly(ALONE, {}, GPUS, COMPILES, 999)
+    assert why == "starts eagerly: at most 999 tokens to generate (compiled from 1,000)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({}, 1000),
+        ({"placement": replace(ALONE, engine="distributed")}, 1),
+        ({"fleet": FleetSpec(device="cpu")}, 1),
+        ({"vllm": {"enforce_eager": False}}, 1),
+        ({"vllm": {"enforce_eager": True}}, 1),
+        ({"policy": PolicySpec(compile_tokens=0)}, 0),
+    ],
+)
+def test_all_else_stays_as_it_is(changes: dict[str, Any], tokens: int) -> None:
+    given: dict[str, Any] = {"placement": ALONE, "vllm": {}, "fleet": GPUS, "policy": COMPILES, **changes}
+    assert starts_eagerly(given["placement"], given["vllm"], given["fleet"], given["policy"], tokens) is None

@@ -1,4 +1,4 @@
-"""docs/schema.md from the schemas and the comments beside their columns: ``python -m core.store.schema_docs`` writes it."""
+"""docs/schema.md from the schemas and the comments beside their columns: ``python -m tests.core.store.schema_page`` writes it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from types import ModuleType
 
 import pyarrow as pa
 
-from core.store import monitor as monitor_schema
-from core.store import monitor as timeline_schema
-from core.store import schema
+from core.store import monitor, runs, schema
 from core.tables import Row, Table, texts
 
-PAGE = Path(__file__).parents[2] / "docs" / "schema.md"
+PAGE = Path(__file__).parents[3] / "docs" / "schema.md"
 COLUMN = re.compile(r'^\s*pa\.field\("(?P<name>\w+)",.*\),(?:\s+#\s(?P<comment>.+))?$')
 TABLES = (
     (
@@ -31,13 +29,13 @@ TABLES = (
         "One row per task, metric and filter. The leaderboard is the rows where `is_headline`.",
     ),
     (
-        timeline_schema,
+        runs,
         "TIMELINE",
         "timeline/campaign=<campaign>/run=<run>/<model>-<nonce>.parquet",
         "One row per phase of a model in a run: [monitoring.md](monitoring.md).",
     ),
     (
-        monitor_schema,
+        monitor,
         "MONITOR",
         "monitor/campaign=<campaign>/run=<run>/<model>-<nonce>-<seq>.parquet",
         "One row per reading of a GPU, host or engine: [monitoring.md](monitoring.md).",
@@ -51,8 +49,8 @@ TABLES = (
 )
 HEAD = """# The store as a data set
 
-Made from the schemas in `core/` by `python -m core.store.schema_docs`; a test holds it to them. What may be relied on, and how the
-files come about, is in [results.md](results.md).
+Made from the schemas in `core/` by `python -m tests.core.store.schema_page`; a test holds it to them. What may be relied on, and
+how the files come about, is in [results.md](results.md).
 
 Parquet, zstd, row groups of {rows:,} rows, page checksums. Schema version {version} (`steelyard.schema` in each file's
 metadata); files of version {older} are read too, and lack the columns that came later. `benchmark` and `model` (of the timeline

@@ -8,7 +8,7 @@ import pyarrow.dataset
 import pytest
 
 from core.results import open_store
-from core.store.schema_docs import PAGE, READERS, TABLES, page
+from tests.core.store.schema_page import PAGE, READERS, TABLES, page
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 
 MODULES = {
@@ -22,7 +22,7 @@ MODULES = {
 
 
 def test_the_page_is_current() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "write it with: python -m core.store.schema_docs"
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it with: python -m tests.core.store.schema_page"
 
 
 def test_every_column_has_its_line() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from core.monitor.timeline import Span
 from core.results import open_store
-from core.store.monitor import TIMELINE, timeline_table
+from core.store.runs import TIMELINE, timeline_table
 from core.store.schema import decode, encode
 
 SPANS = [
