@@ -246,7 +246,7 @@ def licence_of(leaf: Leaf) -> str:
 @cache
 def known_licences() -> dict[str, str]:
     """Licences of well-known datasets by hub id."""
-    found: dict[str, str] = read_yaml(Path(__file__).parent / "licences.yaml", "licences")["licences"]
+    found: dict[str, str] = read_yaml(Path(__file__).parents[1] / "catalogue" / "licences.yaml", "licences")["licences"]
     return found
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.datasets.call import DatasetCall, Loaded, call_of_task
+from core.benchmark.datasets.call import DatasetCall, LoadedDataset, call_of_task
 from core.benchmark.datasets.mirror import Mirror
 from core.benchmark.datasets.route import Route, cached, hub_fault, why_offline
 from core.benchmark.find import leaves_of
@@ -111,7 +111,7 @@ def fetch(
     benchmarks: Sequence[BenchmarkSpec],
     spec: DatasetsSpec,
     to: str | None = None,
-    said: Callable[[str, Loaded], None] = lambda label, loaded: None,
+    said: Callable[[str, LoadedDataset], None] = lambda label, loaded: None,
 ) -> list[str]:
     """Load every dataset into this machine's cache, and a copy into the mirror ``to``; ``said`` hears of each.
 

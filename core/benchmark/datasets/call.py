@@ -87,7 +87,7 @@ class DatasetCall:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedDataset:
     """A dataset as it was loaded: ``revision`` is the hub's commit where it is known, ``place`` where the rows were."""
 
     dataset: str

@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.datasets.call import COMMIT, DatasetCall, Loaded, call_of, commit_of
+from core.benchmark.datasets.call import COMMIT, DatasetCall, LoadedDataset, call_of, commit_of
 from core.benchmark.datasets.mirror import Mirror
 from core.errors import UserError
 from core.spec.parts import DatasetsSpec
@@ -31,7 +31,7 @@ class Route:
         spec = spec or DatasetsSpec()
         self._mirror = Mirror(spec.mirror) if spec.mirror else None
         self._offline, self._revision, self._save_to = spec.offline, revision, save_to
-        self.loaded: list[Loaded] = []
+        self.loaded: list[LoadedDataset] = []
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -56,7 +56,7 @@ class Route:
                 dataset, revision, place = load_dataset(**arguments), None, call.kind
         if self._save_to and call.repository and not self._save_to.holds(call, revision):
             self._save_to.save(call, dataset, revision)
-        entry = Loaded(call.source, call.name, revision, place)
+        entry = LoadedDataset(call.source, call.name, revision, place)
         if entry not in self.loaded:
             self.loaded.append(entry)
         return dataset

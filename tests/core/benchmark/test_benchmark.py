@@ -26,7 +26,7 @@ from core.request import (
 )
 from tests.core.tasks.rows import DATA
 
-TASKS = Path(__file__).parent / "tasks"
+TASKS = Path(__file__).parents[1] / "tasks"
 SEED = 3
 LIMIT = 40
 LOCAL = ["gsm8k_local", "bbh_boolean_expressions", "bbh_snarks", "mmlu_local", "gsm8k_prose"]
