@@ -25,7 +25,7 @@ from core.errors import SteelyardError, UserError
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
 from core.sample import Sample, Score, Scoring
 from core.scoring.reasoning import cut, split_reasoning
-from core.scoring.sandbox.sandbox import check_sandbox, unsafe_code_allowed
+from core.scoring.sandbox.sandbox import choose_jail, unsafe_code_allowed
 from core.scoring.statistics import spread
 
 BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
@@ -54,7 +54,7 @@ def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> 
     for leaf in [] if allow_unsafe_code else leaves:
         config = leaf.config or {}
         if (config.get("metadata") or {}).get("runs_code") or loads_code_eval(config):
-            check_sandbox()
+            choose_jail()
         elif config.get("unsafe_code"):
             raise _unsafe(leaf.name)
 

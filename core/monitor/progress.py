@@ -71,17 +71,12 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-Listener = Callable[[Progress], None]
-
-
-_listeners: list[Listener] = []
-
-
+_listeners: list[Callable[[Progress], None]] = []
 _lock = threading.Lock()
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
     """Have ``listener`` hear of all progress in this process. It is called from several threads and must not block."""
     with _lock:
         _listeners.append(listener)
@@ -93,7 +88,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tell(progress: Progress) -> None:
-    """Tell every listener."""
+    """Call every listener."""
     with _lock:
         listeners = list(_listeners)
     for listener in listeners:

@@ -12,13 +12,8 @@ from typing import Any
 PHASES = ("prepare", "wait", "load", "generate", "score", "store", "close")
 PLAN = "plan"  # not what happened: when the model was expected to have its devices, as if nothing were stored yet
 IDLE = "idle"  # derived: the engine is loaded, and no request of this campaign runs on it
-ON_DEVICE = (
-    "wait",
-    "load",
-    "generate",
-    IDLE,
-    "close",
-)  # never two at once of one model, but for `generate` of its benchmarks
+# Never two at once of one model, but for `generate` of its benchmarks.
+ON_DEVICE = ("wait", "load", "generate", IDLE, "close")
 
 Interval = tuple[float, float]
 

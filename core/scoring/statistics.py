@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -190,28 +190,14 @@ def repeated(values: ArrayLike) -> Repeats:
     )
 
 
-@overload
-def pass_at_k(samples: int, passed: int, k: int) -> float: ...
-@overload
-def pass_at_k(samples: ArrayLike, passed: ArrayLike, k: int) -> Any: ...
-def pass_at_k(samples: ArrayLike, passed: ArrayLike, k: int) -> Any:
+def pass_at_k(samples: int, passed: int, k: int) -> float:
     """Estimate without bias the chance that one of ``k`` samples passes: 1 - C(n - c, k)/C(n, k) (Chen et al. 2021, eq. 1).
 
-    ``samples`` n and ``passed`` c are numbers, or arrays [docs]; so is what comes back. Raises `ValueError` for fewer than ``k``
-    samples, and for more passed than there are.
+    Raises `ValueError` for fewer than ``k`` samples, and for more passed than there are.
     """
-    n, c = np.broadcast_arrays(np.asarray(samples, dtype=np.int64), np.asarray(passed, dtype=np.int64))
-    if k < 1 or (n < k).any() or (c < 0).any() or (c > n).any():
+    if not (1 <= k <= samples and 0 <= passed <= samples):
         raise ValueError(f"pass@{k} needs 1 <= k <= samples and 0 <= passed <= samples; got {samples!r}, {passed!r}")
-    none_passes = np.ones(n.shape)
-    for drawn in range(k):
-        none_passes *= np.maximum(n - c - drawn, 0) / (n - drawn)
-    return 1.0 - none_passes if n.shape else float(1.0 - none_passes)
-
-
-def pass_at_k_estimate(samples: ArrayLike, passed: ArrayLike, k: int, *, clusters: ArrayLike | None = None) -> Estimate:
-    """Return the mean of `pass_at_k` over docs with its standard error over docs."""
-    return estimate(np.atleast_1d(pass_at_k(samples, passed, k)), clusters=clusters)
+    return 1.0 - math.prod(max(samples - passed - drawn, 0) / (samples - drawn) for drawn in range(k))
 
 
 def _codes(names: ArrayLike | None, scored: NDArray[np.bool_]) -> NDArray[np.int64]:

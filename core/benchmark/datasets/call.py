@@ -15,21 +15,10 @@ from core.catalogue.index import Leaf
 Kind = Literal["hub", "files", "folder"]
 
 # How a dataset is fetched, not which rows it has.
-TRANSPORT = frozenset(
-    {
-        "cache_dir",
-        "download_config",
-        "download_mode",
-        "keep_in_memory",
-        "num_proc",
-        "save_infos",
-        "storage_options",
-        "streaming",
-        "token",
-        "trust_remote_code",
-        "verification_mode",
-    }
-)
+TRANSPORT = frozenset({
+    "cache_dir", "download_config", "download_mode", "keep_in_memory", "num_proc", "save_infos", "storage_options",
+    "streaming", "token", "trust_remote_code", "verification_mode",
+})  # fmt: skip
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_URL = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/")
 

@@ -73,11 +73,6 @@ def unsafe_code_allowed(allowed: bool) -> Iterator[None]:
         _ALLOW_UNSAFE.reset(before)
 
 
-def check_sandbox() -> None:
-    """Raise `core.errors.UserError` with the reason and the mend where programs cannot be run in a sandbox here."""
-    choose_jail()
-
-
 @functools.cache
 def choose_jail() -> Jail:
     """Return the first of `JAILS` that is here and runs a program, by running one.
