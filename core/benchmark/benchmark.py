@@ -114,7 +114,7 @@ def load_benchmark(
                     chat_template=in_parts(chat.render) if chat and images else chat and chat.render,
                     tokenizer_name=chat.tokenizer_name if chat else "",
                 )
-        except Exception as error:  # whatever a task's own templates and functions raise
+        except Exception as error:  # a task's own templates and functions raise anything
             reason = next(iter(str(error).splitlines()), "")
             raise UserError(
                 f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {type(error).__name__}: {reason}"
@@ -125,7 +125,7 @@ def load_benchmark(
 
 
 def _show_first(spec: BenchmarkSpec, name: str, task: Any) -> None:
-    """Have a task show the first few-shot examples of their split to every doc."""
+    """Make a task show the first few-shot examples of their split to every doc."""
     from lm_eval.api.samplers import get_sampler
 
     if getattr(task, "sampler", None) is None:
@@ -205,7 +205,7 @@ class Benchmark:
         return found
 
     def score(self, responses: Mapping[str, Response]) -> Scoring:
-        """Turn responses by request id into samples, task scores and group scores.
+        """Return samples, task scores and group scores of responses by request id.
 
         A doc with a response missing or failed is a sample with its error and counts in no score. Raises
         `core.errors.SteelyardError` where a task has no doc left to score.

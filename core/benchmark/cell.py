@@ -79,7 +79,7 @@ def _row(row: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Turn what JSON has no word for into what it holds: bytes, arrays and images into their content."""
+    """Return the content of a value that JSON has no word for, such as bytes, arrays and images."""
     if isinstance(value, bytes | bytearray | memoryview):
         return hashlib.sha256(value).hexdigest()
     if hasattr(value, "tobytes"):  # images of Pillow and arrays of NumPy; the shape tells apart what has the same bytes
@@ -101,7 +101,7 @@ def make_cell(
     """Build the cell of one model and one loaded benchmark.
 
     Engine, tensor parallel and the names a person gave are left out of the fingerprint: the same checkpoint under the same
-    settings is the same cell, whoever asks. ``benchmark_settings`` is `core.benchmark.benchmark.Benchmark.settings`;
+    settings is the same cell. ``benchmark_settings`` is `core.benchmark.benchmark.Benchmark.settings`;
     ``datasets``, where its rows came from, is described only: the rows themselves are in the settings.
     """
     settings: dict[str, Any] = {
@@ -137,7 +137,7 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 def asked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of a cell's settings what fixes its responses: the checkpoint, how it runs, and every request."""
+    """Return of a cell's settings what fixes its responses: the checkpoint, how it runs, and every request."""
     benchmark = settings["benchmark"]
     return {
         **{name: value for name, value in settings.items() if name not in NAMES},
@@ -152,9 +152,6 @@ def asked(settings: Mapping[str, Any]) -> dict[str, Any]:
 def find_donor(cell: Cell, records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the newest commit record whose cell was asked exactly what ``cell`` asks, or None."""
     wanted = asked(cell.settings)
-    same = [
-        record
-        for record in records
-        if record["fingerprint"] != cell.fingerprint and asked(record["settings"]) == wanted
-    ]
+    others = (record for record in records if record["fingerprint"] != cell.fingerprint)
+    same = (record for record in others if asked(record["settings"]) == wanted)
     return max(same, key=lambda record: str(record["committed"]), default=None)

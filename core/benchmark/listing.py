@@ -1,4 +1,4 @@
-"""What ``steelyard benchmarks`` lists: every name a campaign can use, with its facts. Loads no dataset and runs no task's code."""
+"""The listing of ``steelyard benchmarks``: every name a campaign can use, with its facts. No dataset is loaded, no code run."""
 
 from __future__ import annotations
 

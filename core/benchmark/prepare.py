@@ -82,7 +82,7 @@ def chat_renderer(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # whatever a tokenizer's files make its class raise
+    except Exception as error:  # a tokenizer's files may make its class raise anything
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason}") from error
     processors = _processors_template(directory)

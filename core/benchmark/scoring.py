@@ -22,7 +22,7 @@ Split = Callable[[Any, str], tuple[str, str]]
 
 
 def whole_answer(_instance: Any, text: str) -> tuple[str, str]:
-    """Take all of a text as the answer."""
+    """Return no reasoning, and all of a text as the answer."""
     return "", text
 
 
@@ -163,16 +163,14 @@ def _sample(name: str, task: Any, instances: list[Any], responses: list[Response
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Keep the values that are numbers, of Python or of NumPy."""
+    """Return the values that are numbers, of Python or of NumPy."""
     kinds = (bool, int, float, np.number, np.bool_)
     return {key: float(value) for key, value in values.items() if isinstance(value, kinds)}
 
 
 def primary_key(task: Any, raw: Mapping[tuple[str, str], Any]) -> str:
-    """Name the number that stands for a task: the first metric it lists, under its first filter."""
-    listed = [
-        entry.get("metric") for entry in task.get_config("metric_list") or [] if isinstance(entry.get("metric"), str)
-    ]
+    """Return the key of the number that stands for a task: the first metric it lists, under its first filter."""
+    listed = [entry.get("metric") for entry in task.get_config("metric_list") or []]
     metric, filter_ = next((key for name in listed for key in raw if key[0] == name), next(iter(raw)))
     return f"{metric},{filter_}"
 

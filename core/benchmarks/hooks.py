@@ -1,4 +1,4 @@
-"""What YAMLs call, the bundled ones and yours: rows from files, and code problems run in the sandbox (docs/benchmarks.md)."""
+"""Functions for YAMLs, the bundled ones and yours: rows from files, and code problems run in the sandbox (docs/benchmarks.md)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _with_pass_at(docs: list[dict[str, Any]], pass_at: Sequence[int]) -> list[di
 
 
 def humaneval_program(doc: dict[str, Any], completion: str) -> Program:
-    """Put prompt, completion and tests together as HumanEval defines it (Chen et al. 2021).
+    """Join prompt, completion and tests as HumanEval defines it (Chen et al. 2021).
 
     The tests take what else they use from the prompt, not from the program.
     """
@@ -65,7 +65,7 @@ def humaneval_program(doc: dict[str, Any], completion: str) -> Program:
 
 
 def assertion_program(doc: dict[str, Any], answer: str) -> Program:
-    """Put an answer together with the assertions of ``test_list``, as MBPP has them (Austin et al. 2021).
+    """Join an answer and the assertions of ``test_list``, as MBPP has them (Austin et al. 2021).
 
     ``test_setup_code`` and ``test_imports`` run first where the doc has them. With ``entry_point`` only that name is the answer's; or
     else every name that the assertions use and do not define.

@@ -1,4 +1,4 @@
-"""What a machine and an engine do while a benchmark runs: readings, taken every few seconds on a thread of their own."""
+"""Readings of a machine and an engine while a benchmark runs, taken every few seconds on a thread of their own."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def engine_reader(stats: Callable[[], Mapping[str, float]]) -> Reader:
 
 
 def engine_readings(stats: Mapping[str, float], now: float) -> list[Reading]:
-    """Turn an engine's figures into readings. Nothing without ``pid``: such an engine has not started yet."""
+    """Return an engine's figures as readings. Nothing without ``pid``: such an engine has not started yet."""
     if "pid" not in stats:
         return []
     pid, ended = int(stats["pid"]), "ended" in stats
@@ -189,7 +189,7 @@ class Monitor:
             log.warning("monitoring hangs and is left behind: a driver or the results store does not answer")
 
     def read_now(self, timeout: float = 1.0) -> bool:
-        """Have everything read once more, at an interval's edge say; returns whether that was done in ``timeout`` seconds."""
+        """Read everything once more, at an interval's edge say. Returns whether that was done in ``timeout`` seconds."""
         with self._change:
             self._asked += 1
             asked = self._asked

@@ -1,4 +1,4 @@
-"""What monitoring comes to: one cell's figures, and how many engines were alive at once. Pure."""
+"""Summaries of monitoring: one cell's figures, and how many engines were alive at once. Pure."""
 
 from __future__ import annotations
 

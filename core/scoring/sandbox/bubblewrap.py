@@ -50,7 +50,7 @@ class Bubblewrap:
     find: Callable[[], Path | None]
 
     def problem(self) -> str | None:
-        """Say whether the program is missing, or the list of system calls for this machine."""
+        """Return whether the program is missing, or the list of system calls for this machine."""
         return seccomp_problem() if self.find() else "not found"
 
     def start(self, script: str, args: Sequence[str], limits: Limits, streams: Streams) -> Jailed:
@@ -89,10 +89,8 @@ class _Namespaces:
         if not told:  # bwrap has failed
             return
         pid = json.loads(told)["child-pid"]
-        with (
-            contextlib.suppress(FileNotFoundError, ProcessLookupError),
-            contextlib.ExitStack() as stack,
-        ):  # it may have ended
+        ended = (FileNotFoundError, ProcessLookupError)
+        with contextlib.suppress(*ended), contextlib.ExitStack() as stack:
             self._first = os.pidfd_open(pid)
             root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
             stack.callback(os.close, root)
@@ -103,7 +101,7 @@ class _Namespaces:
         """Add up what lies in the sandbox's /proc, and in its files in memory."""
         processes, ticks, memory = 0, 0, 0
         for place in self._places[:1]:
-            # The sandbox's own /proc: it lists its processes and no others, whoever their parents are.
+            # The sandbox's own /proc: it lists its processes and no others, also those without a parent.
             for pid in filter(str.isdigit, os.listdir(place)):  # noqa: PTH208 - a descriptor
                 fields = _stat(place, pid)
                 ticks += sum(map(int, fields[11:15]))
@@ -158,7 +156,7 @@ def _confined(script: str, limits: Limits) -> tuple[str, ...]:
     for name in sorted({*SHARED, script}):
         command += ["--ro-bind", str(ROOT / name), str(RUNNER / name)]
     command += ["--proc", "/proc", "--dev", "/dev", *_scratch(SCRATCH[1], limits)]
-    # Whoever runs this as root is root to /proc/sys in the sandbox too, so all of /proc is made read-only.
+    # Root here is root to /proc/sys in the sandbox too, so all of /proc is made read-only.
     for place in ("/proc", "/dev", "/"):
         command += ["--remount-ro", place]
     for key, value in ENVIRONMENT.items():

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]  # holds core/, under which the scripts import 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use, all its processes together.
+    """Limits of one program, all its processes together.
 
     ``cpu_seconds`` of processor time (HumanEval's own check gives 3 s), ``seconds`` on the clock, MB of memory with its files, MB a
     file, processes and threads, and characters of output that are kept.
@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the processes of a sandbox use now: their number with threads, seconds of processor time, bytes of memory."""
+    """Use of a sandbox's processes now: their number with threads, seconds of processor time, bytes of memory."""
 
     processes: int
     cpu_seconds: float
@@ -59,10 +59,10 @@ class Jailed(Protocol):
     process: subprocess.Popen[bytes]
 
     def attach(self) -> None:
-        """Take hold of its processes, once the script has said something."""
+        """Open its processes, once the script has written something."""
 
     def usage(self) -> Usage:
-        """What its processes use now; nothing where they have ended. After ``attach``."""
+        """Return the use of its processes, zeros where they have ended. Call `attach` first."""
 
     def kill(self) -> None:
         """End all of its processes, and return when they are gone."""
@@ -73,10 +73,10 @@ class Jail(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
 
     def problem(self) -> str | None:
-        """Say what is missing here, without starting anything."""
+        """Return what is missing here, without starting anything."""
 
     def start(self, script: str, args: Sequence[str], limits: Limits, streams: Streams) -> Jailed:
         """Start ``script``, a path below `ROOT`.

@@ -1,4 +1,4 @@
-"""The process of a program, and of whatever its tests ask of it: ``python -I -S core/scoring/sandbox/program.py WRITE``.
+"""The process of a program, which answers its tests: ``python -I -S core/scoring/sandbox/program.py WRITE``.
 
 The tests' process is at the other ends of stdin and of the descriptor WRITE. Nothing here decides anything: a program may do with
 this process what it likes.

@@ -1,4 +1,4 @@
-"""Where model-written Python runs: in a sandbox, with its tests in another, so that no program can speak for its tests.
+"""The sandbox of model-written Python: a program runs in one, its tests in another, so that no program can speak for its tests.
 
 A program's process and its tests' process share one line, over which go calls and plain values. The program cannot see, reach or
 outlive the tests, does not know what they expect, and the verdict is theirs; all that it decides is what its functions answer.
@@ -41,7 +41,7 @@ _ALLOW_UNSAFE: ContextVar[bool] = ContextVar("allow_unsafe_code", default=False)
 
 @dataclass(frozen=True)
 class Program:
-    """What a model wrote, and the trusted text that tests it.
+    """A model's code, and the trusted text that tests it.
 
     ``names`` are what ``tests`` take from the program; where None, all that they use and do not define. ``prelude`` runs before the
     tests and defines what they use beside the program, as HumanEval's prompts do.
@@ -55,7 +55,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program did. ``passed``: its tests ran to their end. ``output`` is the end of what it, or they, printed."""
+    """Outcome of a program. ``passed``: its tests ran to their end. ``output`` is the end of what it, or they, printed."""
 
     passed: bool
     reason: str
@@ -65,7 +65,7 @@ class Outcome:
 
 @contextmanager
 def unsafe_code_allowed(allowed: bool) -> Iterator[None]:
-    """Within it, and where ``allowed``, programs run without a sandbox where none works here: the user has said so."""
+    """Where ``allowed``, let programs run without a sandbox where none works here: the user has set that."""
     before = _ALLOW_UNSAFE.set(allowed)
     try:
         yield
@@ -207,7 +207,7 @@ class _Watch:
             return
 
     def _broken(self) -> str | None:
-        """Say which limit is broken, if one is."""
+        """Return which limit is broken, if one is."""
         limits = self._limits
         now = self._looked = time.monotonic()
         if self._started is None:
@@ -237,7 +237,7 @@ class _Watch:
         return self._outcome(verdict["passed"], verdict["reason"])
 
     def _end_of(self, side: Jailed) -> str:
-        """Say how a process ended that has closed its line. Limits hold until it has."""
+        """Return how a process ended that has closed its line. Limits hold until it has."""
         for _ in range(int(END_SECONDS / WATCH_SECONDS)):
             try:
                 status = side.process.wait(WATCH_SECONDS)
