@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from core.benchmark.benchmark import Chat, load_benchmark
-from core.benchmark.chat import chat_renderer
+from core.benchmark.prepare import chat_renderer
 from core.campaign import BenchmarkSpec
 from core.request import Generated, Request, Response, strings_of
 from core.sample import Sample, Scoring

@@ -1,49 +1,35 @@
-"""Dataset manager: a benchmark gives requests and turns responses into scores, as lm-evaluation-harness would.
+"""A loaded benchmark: requests, and scores from their responses, as lm-evaluation-harness (0.4.13) would make them.
 
-Its task side (YAML format, few-shot, filters, metrics, aggregation) is used as it is; what runs the model is ours. This file and
-`core.benchmark.find` alone know its API (0.4.13).
+Its task side (YAML format, few-shot, filters, metrics, aggregation) is used as it is; what runs the model is ours.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.benchmark import find as catalogue
+from core.benchmark.cell import digest, task_settings
 from core.benchmark.code_metrics import loads_code_eval, runs_in_sandbox
-from core.benchmark.datasets.call import Loaded
+from core.benchmark.datasets.call import LoadedDataset
 from core.benchmark.datasets.route import Route
-from core.benchmark.images import hold_images, identities, images_of, in_parts, task_asks_images
+from core.benchmark.find import find, leaves_of
+from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
 from core.benchmark.load import LOADING, load_tasks
-from core.benchmark.rows import drawn_shots, rows_digest
-from core.benchmark.scoring import primary_key, read_scores, recall, request_id, sampling_of, score_docs, whole_answer
+from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, sampling_of, score_docs, whole_answer
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
 from core.sample import Sample, Score, Scoring
 from core.scoring.reasoning import cut, split_reasoning
-from core.scoring.sandbox.sandbox import check_sandbox, unsafe_code_allowed
+from core.scoring.sandbox.sandbox import choose_jail, unsafe_code_allowed
 from core.scoring.statistics import spread
 
 BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
 MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
-# Where rows come from; which rows they were is in the digest.
-PLACE_FIELDS = (
-    "custom_dataset",
-    "dataset_path",
-    "dataset_name",
-    "dataset_kwargs",
-    "generation_kwargs",
-    "num_fewshot",
-    "repeats",
-)
 
 
 @dataclass(frozen=True)
@@ -58,8 +44,8 @@ class Chat:
 
 def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> None:
     """Find the benchmark without loading its dataset. Raises `core.errors.UserError` where it is not there or cannot run here."""
-    catalogue.find(spec.name)
-    leaves = catalogue.leaves_of(spec.name) if spec.adaptive or not allow_unsafe_code else []
+    find(spec.name)
+    leaves = leaves_of(spec.name) if spec.adaptive or not allow_unsafe_code else []
     if spec.adaptive and len(leaves) > 1:
         raise UserError(
             f"benchmark {spec.name!r} has {len(leaves)} tasks, whose scores are not one mean over docs: drop its adaptive, or "
@@ -68,7 +54,7 @@ def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> 
     for leaf in [] if allow_unsafe_code else leaves:
         config = leaf.config or {}
         if (config.get("metadata") or {}).get("runs_code") or loads_code_eval(config):
-            check_sandbox()
+            choose_jail()
         elif config.get("unsafe_code"):
             raise _unsafe(leaf.name)
 
@@ -104,7 +90,7 @@ def load_benchmark(
     if spec.fewshot_sampler is not None:
         for name, task in tasks.items():
             _show_first(spec, name, task)
-    shots = {name: drawn_shots(task) for name, task in tasks.items()}
+    shots = {name: _drawn_shots(task) for name, task in tasks.items()}
     for name, task in tasks.items():
         if task.get_config("unsafe_code") and not (allow_unsafe_code or runs_in_sandbox(task)):
             raise _unsafe(name)
@@ -128,7 +114,7 @@ def load_benchmark(
                     chat_template=in_parts(chat.render) if chat and images else chat and chat.render,
                     tokenizer_name=chat.tokenizer_name if chat else "",
                 )
-        except Exception as error:  # whatever a task's own templates and functions raise
+        except Exception as error:  # a task's own templates and functions raise anything
             reason = next(iter(str(error).splitlines()), "")
             raise UserError(
                 f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {type(error).__name__}: {reason}"
@@ -139,7 +125,7 @@ def load_benchmark(
 
 
 def _show_first(spec: BenchmarkSpec, name: str, task: Any) -> None:
-    """Have a task show the first few-shot examples of their split to every doc."""
+    """Make a task show the first few-shot examples of their split to every doc."""
     from lm_eval.api.samplers import get_sampler
 
     if getattr(task, "sampler", None) is None:
@@ -147,6 +133,26 @@ def _show_first(spec: BenchmarkSpec, name: str, task: Any) -> None:
             f"benchmark {spec.name!r}: {name!r} chooses its few-shot examples by itself: leave its fewshot_sampler out"
         )
     task.sampler = get_sampler("first_n")(task.sampler.fewshot_docs()[:MOST_FIRST], rnd=None)
+
+
+def _drawn_shots(task: Any) -> dict[int, Any]:
+    """Return a dict whose values will be the few-shot examples that an lm-eval task draws from now on, each once.
+
+    It stays empty for tasks in Python without a sampler.
+    """
+    drawn: dict[int, Any] = {}
+    sampler = getattr(task, "sampler", None)
+    if sampler is None:
+        return drawn
+    sample = sampler.sample
+
+    def keeping(*args: Any, **kwargs: Any) -> Any:
+        shots = sample(*args, **kwargs)
+        drawn.update({id(shot): shot for shot in shots})  # kept, so that no other object gets its id
+        return shots
+
+    sampler.sample = keeping
+    return drawn
 
 
 class Benchmark:
@@ -162,7 +168,7 @@ class Benchmark:
         allow_unsafe_code: bool,
         think_end_token: str | None,
         shots: Mapping[str, Mapping[int, Any]],
-        datasets: tuple[Loaded, ...],
+        datasets: tuple[LoadedDataset, ...],
     ) -> None:
         self.label = benchmark_label(spec)
         self.datasets = datasets
@@ -171,8 +177,11 @@ class Benchmark:
         self._scoring = threading.Lock()  # lm-eval keeps responses on its instances
         self.docs = sum(len({instance.doc_id for instance in task.instances}) for task in tasks.values())
         self.settings: dict[str, Any] = {
-            "tasks": {name: self._task_settings(name, task, shots[name]) for name, task in sorted(tasks.items())},
-            "groups": _digest({name: group.to_dict() for name, group in groups.items()}) if groups else None,
+            "tasks": {
+                name: task_settings(task, self._requests_of(name, task), shots[name].values(), self._stops(task))
+                for name, task in sorted(tasks.items())
+            },
+            "groups": digest({name: group.to_dict() for name, group in groups.items()}) if groups else None,
             "limit": spec.limit,
             "seed": seed,
             "sampling": spec.sampling.model_dump(exclude_none=True),
@@ -196,7 +205,7 @@ class Benchmark:
         return found
 
     def score(self, responses: Mapping[str, Response]) -> Scoring:
-        """Turn responses by request id into samples, task scores and group scores.
+        """Return samples, task scores and group scores of responses by request id.
 
         A doc with a response missing or failed is a sample with its error and counts in no score. Raises
         `core.errors.SteelyardError` where a task has no doc left to score.
@@ -216,30 +225,27 @@ class Benchmark:
                     raise SteelyardError(f"{name}: no doc could be scored; the first said: {scored[0].error}")
                 accumulated[name] = {"task": task, "raw_metrics": raw, "logged_samples": []}
             results = _process_results(accumulated, self._groups, BOOTSTRAP_ITERATIONS)
-        scores: list[Score] = []
-        primary: dict[str, Score] = {}
-        for name, acc in accumulated.items():
-            better = acc["task"].higher_is_better() or {}
-            counts = {f"{metric},{filter_}": len(values) for (metric, filter_), values in acc["raw_metrics"].items()}
-            found = read_scores(
-                name, results.metrics[name], counts, better, primary_key(acc["task"], acc["raw_metrics"])
-            )
-            scores += found
-            primary[name] = next(score for score in found if score.primary)
-        for name, group in self._groups.items():
-            metrics = results.metrics.get(name, {})
-            keys = [key for key in metrics if "," in key and "_stderr," not in key]
-            if not group.has_aggregation or not keys:
-                continue
-            counts = dict.fromkeys(keys, metrics.get("sample_len", 0))
-            better = next(iter(accumulated.values()))["task"].higher_is_better() or {}
-            found = read_scores(name, metrics, counts, better, keys[0], group=True)
-            scores += found
-            primary[name] = next(score for score in found if score.primary)
-        headline = self._headline(primary)
+        scores = [*self._task_scores(accumulated, results.metrics), *self._group_scores(results.metrics)]
+        headline = self._headline({score.task: score for score in scores if score.primary})
         if headline not in scores:
             scores.append(headline)
         return Scoring(tuple(samples), tuple(scores), headline, spread(answers))
+
+    def _task_scores(self, accumulated: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterable[Score]:
+        for name, task in self._tasks.items():
+            raw = accumulated[name]["raw_metrics"]
+            counts = {f"{metric},{filter_}": len(values) for (metric, filter_), values in raw.items()}
+            better = task.higher_is_better() or {}
+            yield from read_scores(name, metrics[name], counts, better, primary_key(task, raw))
+
+    def _group_scores(self, metrics: Mapping[str, Any]) -> Iterable[Score]:
+        better = next(iter(self._tasks.values())).higher_is_better() or {}
+        for name, group in self._groups.items():
+            found = metrics.get(name, {})
+            keys = [key for key in found if "," in key and "_stderr," not in key]
+            if group.has_aggregation and keys:
+                counts = dict.fromkeys(keys, found.get("sample_len", 0))
+                yield from read_scores(name, found, counts, better, keys[0], group=True)
 
     def _headline(self, primary: dict[str, Score]) -> Score:
         for name in (self._spec.name, *self._groups):
@@ -262,8 +268,8 @@ class Benchmark:
 
     def _requests_of(self, name: str, task: Any) -> Iterable[Request]:
         for instance in task.instances:
-            for repeat in range(instance.repeats or 1):
-                yield self._request(request_id(name, instance, repeat), instance, repeat)
+            for repeat, key in enumerate(request_ids(name, instance)):
+                yield self._request(key, instance, repeat)
 
     def _request(self, key: str, instance: Any, repeat: int) -> Request:
         arguments = instance.args
@@ -278,36 +284,13 @@ class Benchmark:
             return Loglikelihood(key, arguments[0], arguments[1])
         return LoglikelihoodRolling(key, arguments[0])
 
-    def _stops(self, task: Any) -> list[tuple[str, ...]]:
+    def _stops(self, task: Any) -> list[tuple[str, ...]] | None:
+        """Return the stop strings of a task's generations where no request has them, which is so with reasoning."""
+        if not self._think_end_token:
+            return None
         generations = (instance for instance in task.instances if instance.request_type == "generate_until")
         return [sampling_of(instance.args[1], self._spec.sampling).until for instance in generations]
 
     def _split(self, instance: Any, text: str) -> tuple[str, str]:
         reasoning, answer = split_reasoning(text, self._think_end_token or "")
         return reasoning, cut(answer, sampling_of(instance.args[1], self._spec.sampling).until)
-
-    def _task_settings(self, name: str, task: Any, shots: Mapping[int, Any]) -> dict[str, Any]:
-        """Everything of one task that changes outputs or scores; the digest covers each prompt and target as built."""
-        from importlib.metadata import version
-
-        config = {key: value for key, value in task.dump_config().items() if key not in PLACE_FIELDS}
-        config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}  # a path
-        docs: dict[int, Any] = {instance.doc_id: instance.doc for instance in task.instances}
-        return {
-            # With reasoning they are in no request.
-            **({"until": _digest(self._stops(task))} if self._think_end_token else {}),
-            "version": task.VERSION,
-            "num_fewshot": task.get_config("num_fewshot"),
-            "repeats": task.get_config("repeats"),
-            "config": _digest(config),
-            "rows": rows_digest(docs.values(), shots.values()),
-            "prompts": _digest(identities(self._requests_of(name, task), task.instances)),
-            "targets": _digest([str(task.doc_to_target(doc)) for doc in docs.values()]),
-            "harness": version("lm-eval"),
-        }
-
-
-def _digest(value: Any) -> str:
-    """Hash JSON-like values; where an object prints its address, the address is left out."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode()).hexdigest()

@@ -1,42 +1,93 @@
-"""Identity of work: what fixes a cell's outputs, and the fingerprint made of it."""
+"""Identity of work: digests of what a task asks and scores, what fixes a cell's outputs, and the fingerprint made of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
-from core.benchmark.datasets.call import Loaded
+from core.benchmark.datasets.call import LoadedDataset
+from core.benchmark.images import identities
 from core.campaign import ModelSpec
 from core.model.checkpoint import Checkpoint
 from core.model.placement import Placement
+from core.request import Request
 from core.sample import Cell
 
+# Fields of a task's config that say where rows come from; which rows they were is in a digest.
+PLACE_FIELDS = frozenset({
+    "custom_dataset", "dataset_path", "dataset_name", "dataset_kwargs", "generation_kwargs", "num_fewshot", "repeats",
+})  # fmt: skip
 # vLLM arguments that change speed or memory, not outputs.
-SPEED_ONLY = frozenset(
-    {
-        "block_size",
-        "disable_log_stats",
-        "distributed_executor_backend",
-        "download_dir",
-        "enable_chunked_prefill",
-        "enable_prefix_caching",
-        "enforce_eager",
-        "gpu_memory_utilization",
-        "kv_cache_memory_bytes",
-        "limit_mm_per_prompt",
-        "load_format",
-        "max_num_batched_tokens",
-        "max_num_seqs",
-        "max_parallel_loading_workers",
-        "mm_encoder_tp_mode",
-        "mm_processor_cache_gb",
-        "mm_processor_cache_type",
-        "swap_space",
+SPEED_ONLY = frozenset({
+    "block_size", "disable_log_stats", "distributed_executor_backend", "download_dir", "enable_chunked_prefill",
+    "enable_prefix_caching", "enforce_eager", "gpu_memory_utilization", "kv_cache_memory_bytes", "limit_mm_per_prompt",
+    "load_format", "max_num_batched_tokens", "max_num_seqs", "max_parallel_loading_workers", "mm_encoder_tp_mode",
+    "mm_processor_cache_gb", "mm_processor_cache_type", "swap_space",
+})  # fmt: skip
+# Of a task's settings, those that fix what the model is asked; the others only change how its answers are scored.
+ASKED = ("prompts", "until")
+# Of a benchmark's settings, those that are in each task's requests already, or in no request.
+IN_REQUESTS = ("tasks", "groups", "limit", "sampling", "system_prompt", "judge")
+# Names for people, in no fingerprint.
+NAMES = ("source", "revision", "datasets", "benchmark")
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # as objects print theirs
+
+
+def task_settings(
+    task: Any, requests: Iterable[Request], shots: Iterable[Any], until: Sequence[tuple[str, ...]] | None
+) -> dict[str, Any]:
+    """Return everything of one lm-eval task that changes outputs or scores; digests cover each prompt and target as built.
+
+    ``until`` are the stop strings of its generations where they are in no request.
+    """
+    config = {key: value for key, value in task.dump_config().items() if key not in PLACE_FIELDS}
+    config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}  # a path
+    docs: dict[int, Any] = {instance.doc_id: instance.doc for instance in task.instances}
+    return {
+        **({} if until is None else {"until": digest(until)}),
+        "version": task.VERSION,
+        "num_fewshot": task.get_config("num_fewshot"),
+        "repeats": task.get_config("repeats"),
+        "config": digest(config),
+        "rows": rows_digest(docs.values(), shots),
+        "prompts": digest(identities(requests, task.instances)),
+        "targets": digest([str(task.doc_to_target(doc)) for doc in docs.values()]),
+        "harness": version("lm-eval"),
     }
-)
+
+
+def digest(value: Any) -> str:
+    """Hash JSON-like values; where an object prints its address, the address is left out."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(ADDRESS.sub("", text).encode()).hexdigest()
+
+
+def rows_digest(docs: Iterable[Any], shots: Iterable[Any] = ()) -> str:
+    """Hash docs in their order and the distinct few-shot examples: 64 hex digits, the same wherever the rows came from."""
+    hashed = [*map(_row, docs), *sorted(set(map(_row, shots)))]
+    return hashlib.sha256("".join(hashed).encode()).hexdigest()
+
+
+def _row(row: Any) -> str:
+    text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return the content of a value that JSON has no word for, such as bytes, arrays and images."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return hashlib.sha256(value).hexdigest()
+    if hasattr(value, "tobytes"):  # images of Pillow and arrays of NumPy; the shape tells apart what has the same bytes
+        shape = [str(getattr(value, name, "")) for name in ("mode", "size", "shape", "dtype")]
+        return [*shape, hashlib.sha256(value.tobytes()).hexdigest()]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return ADDRESS.sub("", str(value))
 
 
 def make_cell(
@@ -45,14 +96,13 @@ def make_cell(
     placement: Placement,
     benchmark: str,
     benchmark_settings: Mapping[str, Any],
-    datasets: Sequence[Loaded] = (),
+    datasets: Sequence[LoadedDataset] = (),
 ) -> Cell:
     """Build the cell of one model and one loaded benchmark.
 
     Engine, tensor parallel and the names a person gave are left out of the fingerprint: the same checkpoint under the same
-    settings is the same cell, whoever asks. ``benchmark_settings`` is `core.benchmark.benchmark.Benchmark.settings`;
-    ``datasets``, where its
-    rows came from, is described only: the rows themselves are in the settings.
+    settings is the same cell. ``benchmark_settings`` is `core.benchmark.benchmark.Benchmark.settings`;
+    ``datasets``, where its rows came from, is described only: the rows themselves are in the settings.
     """
     settings: dict[str, Any] = {
         "checkpoint": checkpoint.identity,
@@ -86,16 +136,8 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# Of a task's settings, those that fix what the model is asked; the others only change how its answers are scored.
-ASKED = ("prompts", "until")
-# Of a benchmark's settings, those that are in each task's requests already, or in no request.
-IN_REQUESTS = ("tasks", "groups", "limit", "sampling", "system_prompt", "judge")
-# Names for people, in no fingerprint.
-NAMES = ("source", "revision", "datasets", "benchmark")
-
-
 def asked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of a cell's settings what fixes its responses: the checkpoint, how it runs, and every request."""
+    """Return of a cell's settings what fixes its responses: the checkpoint, how it runs, and every request."""
     benchmark = settings["benchmark"]
     return {
         **{name: value for name, value in settings.items() if name not in NAMES},
@@ -110,9 +152,6 @@ def asked(settings: Mapping[str, Any]) -> dict[str, Any]:
 def find_donor(cell: Cell, records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the newest commit record whose cell was asked exactly what ``cell`` asks, or None."""
     wanted = asked(cell.settings)
-    same = [
-        record
-        for record in records
-        if record["fingerprint"] != cell.fingerprint and asked(record["settings"]) == wanted
-    ]
+    others = (record for record in records if record["fingerprint"] != cell.fingerprint)
+    same = (record for record in others if asked(record["settings"]) == wanted)
     return max(same, key=lambda record: str(record["committed"]), default=None)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from core.scoring.sandbox.sandbox import Limits, Program, run_programs
+from core.scoring.statistics import pass_at_k
 
 LOADS = re.compile(r"""\bload\(\s*["'](?:\w[\w-]*/)?code_eval["']""")
 
@@ -35,8 +36,6 @@ class CodeEval:
         Returns pass@k, the mean over docs, for each ``k`` that all docs have candidates for; and by doc (candidate, its result).
         Raises `core.errors.UserError` where no sandbox works here.
         """
-        from core.scoring.statistics import pass_at_k
-
         programs = [
             Program(code, tests) for codes, tests in zip(predictions, references, strict=True) for code in codes
         ]
@@ -45,13 +44,8 @@ class CodeEval:
         for doc, codes in enumerate(predictions):
             results[doc] = []
             for candidate, outcome in zip(range(len(codes)), outcomes, strict=False):
-                result = {
-                    "task_id": doc,
-                    "completion_id": candidate,
-                    "passed": outcome.passed,
-                    "result": outcome.reason,
-                }
-                results[doc].append((candidate, result))
+                result = {"passed": outcome.passed, "result": outcome.reason}
+                results[doc].append((candidate, {"task_id": doc, "completion_id": candidate, **result}))
         counts = [(len(found), sum(result["passed"] for _, result in found)) for found in results.values() if found]
         known = [size for size in k if counts and all(samples >= size for samples, _ in counts)]
         return {f"pass@{size}": sum(pass_at_k(n, c, size) for n, c in counts) / len(counts) for size in known}, results
@@ -59,9 +53,9 @@ class CodeEval:
 
 @contextmanager
 def code_eval_in_sandbox() -> Iterator[None]:
-    """Within it ``evaluate.load("code_eval")`` is ours, and fetches nothing from a hub. For one thread at a time.
+    """Replace ``evaluate.load("code_eval")`` by ours, which fetches nothing from a hub. For one thread at a time.
 
-    evaluate, which takes six seconds to import, is left to who asks for it.
+    evaluate, which takes six seconds to import, is imported by its users alone.
     """
     hook = _EvaluateHook()
     if "evaluate" in sys.modules:
@@ -113,7 +107,7 @@ class _EvaluateHook(MetaPathFinder):
 
 
 def loads_code_eval(config: Mapping[str, Any]) -> bool:
-    """Say of a task's YAML, functions as ``folder/module.name``, whether what scores it is from modules that load ``code_eval``.
+    """Return whether modules that load ``code_eval`` score the task of a YAML, functions as ``folder/module.name``.
 
     Nothing is imported.
     """
@@ -123,13 +117,13 @@ def loads_code_eval(config: Mapping[str, Any]) -> bool:
 
 
 def runs_in_sandbox(task: Any) -> bool:
-    """Say of a loaded lm-eval task whether what scores it is from modules that hold our ``code_eval``."""
+    """Return whether modules that hold our ``code_eval`` score a loaded lm-eval task."""
     modules = [getattr(f, "__globals__", {}) for f in _scorers(task.get_config) if callable(f)]
     return bool(modules) and all(any(isinstance(value, CodeEval) for value in names.values()) for names in modules)
 
 
 def _scorers(get: Callable[[str], Any]) -> list[Any]:
-    """What scores a task: its ``process_results`` or else its metrics."""
+    """Return the functions that score a task: its ``process_results`` or else its metrics."""
     whole = get("process_results")
     return [whole] if whole else [entry.get("metric") for entry in get("metric_list") or []]
 

@@ -17,12 +17,12 @@ BUNDLED = Path(__file__).parents[1] / "benchmarks"
 
 
 def bundled() -> dict[str, Path]:
-    """Name → YAML of the benchmarks that come with Steelyard; they need no hub, and win over the catalogue's of one name."""
+    """Return name → YAML of the benchmarks that come with Steelyard; they need no hub, and win over the catalogue's of one name."""
     return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
 
 
 def entries() -> dict[str, Entry]:
-    """Everything a campaign can name: lm-eval's tasks, groups and tags, and the bundled benchmarks."""
+    """Return everything a campaign can name: lm-eval's tasks, groups and tags, and the bundled benchmarks."""
     return harness_index().entries | _bundled_entries()
 
 
@@ -80,9 +80,8 @@ def scope_of(name: str) -> tuple[str, Mapping[str, Entry]]:
     path = Path(name)
     config = check_yaml(path)
     if "group" not in config or "class" in config:
-        return config["task"], {
-            config["task"]: Entry(config["task"], "python" if "class" in config else "task", path, config)
-        }
+        own = Entry(config["task"], "python" if "class" in config else "task", path, config)
+        return own.name, {own.name: own}
     return config["group"], _beside(path, config)
 
 
@@ -127,11 +126,9 @@ def _beside(path: Path, config: Mapping[str, Any]) -> dict[str, Entry]:
 def cluster_field(benchmark: str) -> str | None:
     """Return the doc field that groups a benchmark's docs, None where its YAML names none.
 
-    Raises `core.errors.UserError` where it is no name, and as `core.benchmark.find.find` does.
+    Raises `core.errors.UserError` where it is no name, and as `find` does.
     """
-    from core.benchmark import find as catalogue  # reports read no benchmark
-
-    metadata = catalogue.find(benchmark).get("metadata")
+    metadata = find(benchmark).get("metadata")
     field = metadata.get("cluster") if isinstance(metadata, dict) else None
     if field is not None and (not isinstance(field, str) or not field):
         raise UserError(f"benchmark {benchmark!r}: metadata.cluster = {field!r}: name one field of its docs")

@@ -25,7 +25,7 @@ class EncodedImage:
 
 
 def asks_images(name: str, config: Mapping[str, Any]) -> bool:
-    """Say whether a task's YAML asks about images. Raises `core.errors.UserError` for media that no engine here takes."""
+    """Return whether a task's YAML asks about images. Raises `core.errors.UserError` for media that no engine here takes."""
     if config.get("doc_to_audio"):
         raise UserError(
             f"benchmark {name!r}: doc_to_audio: sound is not supported, only images are; leave the benchmark out"
@@ -39,7 +39,7 @@ def asks_images(name: str, config: Mapping[str, Any]) -> bool:
 
 
 def benchmark_asks_images(name: str, num_fewshot: int | None = None) -> bool:
-    """Say whether the YAML of any task of a benchmark asks about images; loads no dataset.
+    """Return whether the YAML of any task of a benchmark asks about images; loads no dataset.
 
     ``num_fewshot`` is what the campaign asks for. Raises `core.errors.UserError` for media that no engine here takes, and where
     few-shot examples would come without their images.
@@ -59,7 +59,7 @@ def _check_shots(name: str, examples: int | None) -> None:
 
 
 def task_asks_images(name: str, task: Any, *, takes_images: bool) -> bool:
-    """Say whether a loaded lm-eval task asks about images.
+    """Return whether a loaded lm-eval task asks about images.
 
     Raises `core.errors.UserError` where the model takes none, or where few-shot examples would come without theirs.
     """
@@ -102,7 +102,7 @@ def images_of(instance: Any) -> tuple[EncodedImage, ...]:
 
 
 def hold_images(instances: Iterable[Any], token: str | None) -> None:
-    """Put encoded images into the place of those that lm-eval's instances hold; write ``token`` for ``<image>`` where it is given.
+    """Replace the images that lm-eval's instances hold by encoded ones; write ``token`` for ``<image>`` where it is given.
 
     Raises `core.errors.UserError` for what is no image, and where such a prompt has not one placeholder for each of them.
     """
@@ -158,7 +158,7 @@ def _parts(text: str) -> list[dict[str, str]]:
 
 
 def in_words(value: Any) -> str:
-    """Stand in for what JSON has no word for: short, and the same text for the same value."""
+    """Return a short text for a value that JSON has no word for, the same for the same value."""
     from PIL import Image
 
     if isinstance(value, Image.Image):

@@ -1,11 +1,11 @@
-"""What ``steelyard benchmarks`` lists: every name a campaign can use, with its facts. Loads no dataset and runs no task's code."""
+"""The listing of ``steelyard benchmarks``: every name a campaign can use, with its facts. No dataset is loaded, no code run."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -44,7 +44,7 @@ class Listing:
 
     def row(self) -> dict[str, Any]:
         """The facts by name, for JSON."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return asdict(self)
 
 
 def listings(folder: Path | None = None) -> list[Listing]:
@@ -107,16 +107,18 @@ def summary(found: Iterable[Listing]) -> str:
 
 
 def details(listing: Listing) -> dict[str, str]:
-    """Say everything about one benchmark, its YAML checked; label → text, what is unknown left out."""
+    """Return everything about one benchmark, its YAML checked: label → text, what is unknown left out."""
+    own: dict[str, str] = {}
+    tasks: list[Leaf] = []
+    fault = listing.fault
     if listing.kind == "suite":
         suite = suites()[listing.name]
-        shots = {
-            each.name: f" ({each.num_fewshot}-shot)" if each.num_fewshot is not None else "" for each in suite.members
-        }
-        own = {"about": suite.description, "benchmarks": ", ".join(name + shot for name, shot in shots.items())}
-        tasks, fault = [leaf for each in suite.members for leaf in leaves_of(each.name)], listing.fault
+        members = [
+            each.name + ("" if each.num_fewshot is None else f" ({each.num_fewshot}-shot)") for each in suite.members
+        ]
+        own = {"about": suite.description, "benchmarks": ", ".join(members)}
+        tasks = [leaf for each in suite.members for leaf in leaves_of(each.name)]
     else:
-        own, tasks, fault = {}, [], listing.fault
         try:
             tasks = leaves_of(listing.name)
             find(listing.name)
@@ -178,7 +180,7 @@ def _listing(name: str, kind: str, config: Mapping[str, Any], tasks: list[Leaf],
     metadata = config.get("metadata")
     version = metadata.get("version", "") if isinstance(metadata, Mapping) else ""
     datasets = list(dict.fromkeys(_dataset(leaf) for leaf in tasks))
-    shots = {_whole(leaf.config.get("num_fewshot")) for leaf in tasks}
+    shots = {number if isinstance(number := leaf.config.get("num_fewshot"), int) else None for leaf in tasks}
     licences = {licence_of(leaf) for leaf in tasks}
     first = tasks[0].config if tasks else {}
     return Listing(
@@ -219,23 +221,14 @@ def _request_type(leaf: Leaf) -> str:
     return str(leaf.config.get("output_type") or "generate_until")
 
 
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
-
-
 def licence_of(leaf: Leaf) -> str:
     """Return a task's licence as its YAML, its folder's README or its dataset's card says; never asks the hub.
 
     Cards are those on this machine, and of well-known datasets what ``licences.yaml`` has of theirs.
     """
     metadata = leaf.config.get("metadata")
-    said = (
-        next((metadata[key] for key in ("license", "licence") if metadata.get(key)), None)
-        if isinstance(metadata, dict)
-        else None
-    )
-    if said:
-        return str(said)
+    if isinstance(metadata, dict) and (named := metadata.get("license") or metadata.get("licence")):
+        return str(named)
     if leaf.path is not None and leaf.path.is_relative_to(BUNDLED):
         return BUNDLED_LICENCES.get(leaf.name, OURS)
     readme = _folder_licence(leaf.path.parent) if leaf.path is not None else None
@@ -246,7 +239,7 @@ def licence_of(leaf: Leaf) -> str:
 @cache
 def known_licences() -> dict[str, str]:
     """Licences of well-known datasets by hub id."""
-    found: dict[str, str] = read_yaml(Path(__file__).parent / "licences.yaml", "licences")["licences"]
+    found: dict[str, str] = read_yaml(Path(__file__).parents[1] / "catalogue" / "licences.yaml", "licences")["licences"]
     return found
 
 

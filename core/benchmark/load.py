@@ -1,4 +1,4 @@
-"""From core/benchmark/find.py."""
+"""Loading a benchmark's tasks by lm-evaluation-harness, datasets included."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], d
             loaded = manager.load(root)
         except UserError as error:
             raise UserError(f"benchmark {name!r} cannot be loaded: {error}") from error
-        except Exception as error:  # whatever a task's own code or a dataset's loader raises
+        except Exception as error:  # a task's own code or a dataset's loader raises anything
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise UserError(f"benchmark {name!r} cannot be loaded: {type(error).__name__}: {reason}") from error
     return loaded["tasks"], loaded["groups"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.datasets.call import DatasetCall, Loaded, call_of_task
+from core.benchmark.datasets.call import DatasetCall, LoadedDataset, call_of_task
 from core.benchmark.datasets.mirror import Mirror
 from core.benchmark.datasets.route import Route, cached, hub_fault, why_offline
 from core.benchmark.find import leaves_of
@@ -52,31 +52,21 @@ def wanted(benchmark: BenchmarkSpec) -> list[Wanted]:
         found.append(Wanted(label, call, code if call is None else ""))
     hub = {each.call.path for each in found if each.call and each.call.kind == "hub"}
     if benchmark.dataset_revision is not None and len(hub) != 1:
-        which = (
-            f"{len(hub)} hub datasets: list its tasks, each with its own"
-            if hub
-            else "no hub dataset that could be pinned"
-        )
+        several = f"{len(hub)} hub datasets: list its tasks, each with its own"
+        which = several if hub else "no hub dataset that could be pinned"
         raise UserError(f"benchmark {label!r}: dataset_revision = {benchmark.dataset_revision!r}, but it has {which}")
     return found
 
 
 def statuses(benchmarks: Iterable[BenchmarkSpec], spec: DatasetsSpec) -> list[Status]:
-    """Say of every dataset where it would come from. Asks the hub for 10 s at most, and not again once it is silent.
+    """Return where every dataset would come from. The hub is asked for 10 s at most, and not again once it is silent.
 
     Raises `core.errors.UserError` where a benchmark or the mirror cannot be read.
     """
     everything = [each for benchmark in benchmarks for each in wanted(benchmark)]
     mirror = Mirror(spec.mirror) if spec.mirror else None
     calls = {_key(each.call): each.call for each in everything if each.call is not None}
-
-    @cache
-    def in_hub(repository: str, revision: str | None) -> str | None:
-        return _hub_says(repository, revision)
-
-    def judge(call: DatasetCall) -> tuple[str, str | None]:
-        return _judge(call, mirror, spec.offline, in_hub)
-
+    judge = partial(_judge, mirror=mirror, offline=spec.offline, in_hub=cache(_hub_fault))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         judged = dict(zip(calls, pool.map(judge, calls.values()), strict=True))
     rows: dict[tuple[Any, ...], tuple[dict[str, None], dict[str, None]]] = {}
@@ -111,9 +101,9 @@ def fetch(
     benchmarks: Sequence[BenchmarkSpec],
     spec: DatasetsSpec,
     to: str | None = None,
-    said: Callable[[str, Loaded], None] = lambda label, loaded: None,
+    report: Callable[[str, LoadedDataset], None] = lambda label, loaded: None,
 ) -> list[str]:
-    """Load every dataset into this machine's cache, and a copy into the mirror ``to``; ``said`` hears of each.
+    """Load every dataset into this machine's cache, and a copy into the mirror ``to``; ``report`` is called with each.
 
     Returns a line for each benchmark whose datasets cannot be had; the others are fetched.
     """
@@ -126,7 +116,7 @@ def fetch(
         except UserError as error:
             failed.append(str(error))
         for loaded in route.loaded:
-            said(benchmark_label(benchmark), loaded)
+            report(benchmark_label(benchmark), loaded)
     return failed
 
 
@@ -152,11 +142,8 @@ def _judge(
     if cached(call):
         return "cache", None
     if silent:
-        held = (
-            "neither the mirror nor the cache on this machine holds it"
-            if mirror
-            else "the cache on this machine does not hold it"
-        )
+        cache_alone = "the cache on this machine does not hold it"
+        held = "neither the mirror nor the cache on this machine holds it" if mirror else cache_alone
         fault = f"{fault}, and {held}: {MEND}"
     return "hub", fault
 
@@ -170,14 +157,12 @@ def _on_disk(call: DatasetCall) -> tuple[str, str | None]:
     for file in call.files():
         path = folder / file
         if "://" not in file and not any(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))):
-            return (
-                "disk",
-                f"there is no file {file!r} (looked in {folder.resolve()}); correct dataset_kwargs.data_files",
-            )
+            fault = f"there is no file {file!r} (looked in {folder.resolve()}); correct dataset_kwargs.data_files"
+            return "disk", fault
     return ("url" if remote else "disk"), None
 
 
-def _hub_says(repository: str, revision: str | None) -> str | None:
+def _hub_fault(repository: str, revision: str | None) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 

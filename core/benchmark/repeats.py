@@ -43,7 +43,7 @@ def answer_values(
             for doc_id, group in asked.items():
                 answers = [instance.filtered_resps[filter_] for instance in group]
                 rows[doc_id].append(float(task.process_results(group[0].doc, answers)[metric]))
-    except Exception as error:  # whatever a task's own functions raise that expect all answers of a doc
+    except Exception as error:  # functions that expect all answers of a doc raise anything
         log.warning("%s: its answers have no score each, and so no spread: %s: %s", name, type(error).__name__, error)
         return []
     finally:
@@ -53,7 +53,7 @@ def answer_values(
 
 
 def _passes(by_doc: Mapping[int, Sequence[Any]], filter_: str, values: Mapping[int, float]) -> Iterator[list[float]]:
-    """Give which answers passed, as 1 and 0 in no order, where pass@1 counts all answers of a doc."""
+    """Yield which answers passed, as 1 and 0 in no order, where pass@1 counts all answers of a doc."""
     for doc_id, rate in values.items():
         instance = by_doc[doc_id][0]
         answers = instance.filtered_resps[filter_]

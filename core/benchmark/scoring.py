@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from core.benchmark.images import images_of, in_words
 from core.benchmark.repeats import answer_values
 from core.campaign import SamplingSpec
@@ -20,13 +22,13 @@ Split = Callable[[Any, str], tuple[str, str]]
 
 
 def whole_answer(_instance: Any, text: str) -> tuple[str, str]:
-    """Take all of a text as the answer."""
+    """Return no reasoning, and all of a text as the answer."""
     return "", text
 
 
-def request_id(name: str, instance: Any, repeat: int) -> str:
-    """Name one request: ``<task>/<doc>/<request of the doc>/<repeat>``."""
-    return f"{name}/{instance.doc_id}/{instance.idx}/{repeat}"
+def request_ids(name: str, instance: Any) -> list[str]:
+    """Return the ids of an instance's requests, one for each repeat: ``<task>/<doc>/<request of the doc>/<repeat>``."""
+    return [f"{name}/{instance.doc_id}/{instance.idx}/{repeat}" for repeat in range(instance.repeats or 1)]
 
 
 def score_docs(
@@ -41,8 +43,7 @@ def score_docs(
     answered: dict[int, list[Response]] = {}
     errors: dict[int, str] = {}
     for doc_id, instances in by_doc.items():
-        keys = [request_id(name, i, repeat) for i in instances for repeat in range(i.repeats or 1)]
-        found = [responses.get(key) for key in keys]
+        found = [responses.get(key) for instance in instances for key in request_ids(name, instance)]
         answered[doc_id] = [response for response in found if response is not None]
         faults = [r.error if r else "no response" for r in found if r is None or r.error is not None]
         if faults:
@@ -55,10 +56,7 @@ def score_docs(
     if scorable:
         for instance in scorable:
             instance.filtered_resps = {}
-            instance.resps = [
-                _answer(instance, responses[request_id(name, instance, repeat)], split)
-                for repeat in range(instance.repeats or 1)
-            ]
+            instance.resps = [_answer(instance, responses[key], split) for key in request_ids(name, instance)]
         task._instances = scorable
         try:
             task.apply_filters()
@@ -76,21 +74,17 @@ def score_docs(
                     filtered[doc_id][filter_] = answers[0] if isinstance(answers[0], str) else _json(answers[0])
     primary = primary_key(task, raw) if raw else ""
     samples = [
-        _sample(
-            name,
-            task,
-            by_doc[doc_id],
-            answered[doc_id],
-            split,
-            filtered[doc_id],
-            values[doc_id],
-            primary,
-            errors.get(doc_id),
+        replace(
+            _sample(name, task, instances, answered[doc_id], split),
+            filtered=filtered[doc_id],
+            values=(numbers := _numbers(values[doc_id])),
+            value=numbers.get(primary),
+            error=errors.get(doc_id),
         )
-        for doc_id in by_doc
+        for doc_id, instances in by_doc.items()
     ]
-    numbers = {sample.doc_id: sample.value for sample in samples if sample.value is not None}
-    return samples, dict(raw), answer_values(name, task, by_doc, primary, numbers) if numbers else []
+    single = {sample.doc_id: sample.value for sample in samples if sample.value is not None}
+    return samples, dict(raw), answer_values(name, task, by_doc, primary, single) if single else []
 
 
 def recall(name: str, task: Any, samples: Iterable[Sample], think_end_token: str | None) -> dict[str, Response]:
@@ -104,7 +98,7 @@ def recall(name: str, task: Any, samples: Iterable[Sample], think_end_token: str
         sample = kept.get(doc_id)
         if sample is None:
             continue
-        keys = [request_id(name, i, repeat) for i in instances for repeat in range(i.repeats or 1)]
+        keys = [key for instance in instances for key in request_ids(name, instance)]
         counts: dict[str, Any] = {
             "prompt_tokens": sample.prompt_tokens,
             "cached_tokens": sample.cached_tokens,
@@ -142,24 +136,12 @@ def _answer(instance: Any, response: Response, split: Split) -> Any:
     )
 
 
-def _sample(
-    name: str,
-    task: Any,
-    instances: list[Any],
-    responses: list[Response],
-    split: Split,
-    filtered: dict[str, str],
-    values: dict[str, Any],
-    primary: str,
-    error: str | None,
-) -> Sample:
+def _sample(name: str, task: Any, instances: list[Any], responses: list[Response], split: Split) -> Sample:
+    """Return a doc's sample but for what filters and metrics make of it."""
     first = instances[0]
     scored = [response for response in responses if isinstance(response, Scored)]
     generated = [response for response in responses if isinstance(response, Generated)]
     parts = [split(first, response.text) for response in generated]
-    numbers = {
-        key: float(value) for key, value in values.items() if isinstance(value, bool | int | float) or _is_scalar(value)
-    }
     return Sample(
         task=name,
         doc_id=first.doc_id,
@@ -172,29 +154,23 @@ def _sample(
         reasoning=tuple(reasoning for reasoning, _ in parts) if any(reasoning for reasoning, _ in parts) else (),
         logprobs=tuple(response.logprob for response in scored),
         is_greedy=tuple(response.is_greedy for response in scored),
-        filtered=filtered,
-        values=numbers,
-        value=numbers.get(primary),
         prompt_tokens=sum(response.prompt_tokens for response in responses),
         completion_tokens=sum(response.completion_tokens for response in generated),
         cached_tokens=sum(response.cached_tokens for response in responses),
         truncated=any(r.finish_reason == "length" for r in generated),
         dropped_tokens=sum(response.truncated for response in responses),
-        error=error,
     )
 
 
-def _is_scalar(value: Any) -> bool:
-    import numpy as np
-
-    return isinstance(value, np.number | np.bool_)
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values that are numbers, of Python or of NumPy."""
+    kinds = (bool, int, float, np.number, np.bool_)
+    return {key: float(value) for key, value in values.items() if isinstance(value, kinds)}
 
 
 def primary_key(task: Any, raw: Mapping[tuple[str, str], Any]) -> str:
-    """Name the number that stands for a task: the first metric it lists, under its first filter."""
-    listed = [
-        entry.get("metric") for entry in task.get_config("metric_list") or [] if isinstance(entry.get("metric"), str)
-    ]
+    """Return the key of the number that stands for a task: the first metric it lists, under its first filter."""
+    listed = [entry.get("metric") for entry in task.get_config("metric_list") or []]
     metric, filter_ = next((key for name in listed for key in raw if key[0] == name), next(iter(raw)))
     return f"{metric},{filter_}"
 

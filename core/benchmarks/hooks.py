@@ -1,4 +1,4 @@
-"""What YAMLs call, the bundled ones and yours: rows from files, and code problems run in the sandbox (docs/benchmarks.md)."""
+"""Functions for YAMLs, the bundled ones and yours: rows from files, and code problems run in the sandbox (docs/benchmarks.md)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import UserError
+from core.scoring.sandbox.sandbox import Program, run_programs
 from core.scoring.statistics import pass_at_k
-
-if TYPE_CHECKING:
-    from core.scoring.sandbox.sandbox import Program
 
 HERE = Path(__file__).parent
 PASS_AT = (1, 10, 100)
@@ -58,24 +56,20 @@ def _with_pass_at(docs: list[dict[str, Any]], pass_at: Sequence[int]) -> list[di
 
 
 def humaneval_program(doc: dict[str, Any], completion: str) -> Program:
-    """Put prompt, completion and tests together as HumanEval defines it (Chen et al. 2021).
+    """Join prompt, completion and tests as HumanEval defines it (Chen et al. 2021).
 
     The tests take what else they use from the prompt, not from the program.
     """
-    from core.scoring.sandbox.sandbox import Program
-
     tests = f"{doc['test']}\ncheck({doc['entry_point']})"
     return Program(doc["prompt"] + completion, tests, (doc["entry_point"],), doc["prompt"])
 
 
 def assertion_program(doc: dict[str, Any], answer: str) -> Program:
-    """Put an answer together with the assertions of ``test_list``, as MBPP has them (Austin et al. 2021).
+    """Join an answer and the assertions of ``test_list``, as MBPP has them (Austin et al. 2021).
 
     ``test_setup_code`` and ``test_imports`` run first where the doc has them. With ``entry_point`` only that name is the answer's; or
     else every name that the assertions use and do not define.
     """
-    from core.scoring.sandbox.sandbox import Program
-
     setup = [*(doc.get("test_imports") or []), doc.get("test_setup_code") or ""]
     names = (doc["entry_point"],) if doc.get("entry_point") else None
     return Program(code_of(answer), "\n".join([*setup, *doc["test_list"]]), names)
@@ -104,8 +98,6 @@ def run_assertions(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[l
 def _run(
     put: Callable[[dict[str, Any], str], Program], resps: list[list[str]], docs: list[dict[str, Any]]
 ) -> list[list[dict[str, Any]]]:
-    from core.scoring.sandbox.sandbox import run_programs
-
     outcomes = iter(run_programs([put(doc, text) for doc, texts in zip(docs, resps, strict=True) for text in texts]))
     return [[{"passed": (o := next(outcomes)).passed, "reason": o.reason} for _ in texts] for texts in resps]
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from core.compare.paired import cluster_keys, compact_letters, compare_paired, holm
 from core.errors import StoreError, StoreUnreachableError
 from core.results import Store
-from core.scoring.statistics import LEVEL, Floats, Weights, estimate, interval
+from core.scoring.statistics import LEVEL, Floats, Weighting, estimate, interval
 from core.tables import ranked
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Sheet:
     asked: NDArray[np.bool_]
     tasks: NDArray[np.int64]
     clusters: NDArray[np.int64] | None
-    weights: list[set[Weights]]  # under which the docs' mean is the row's score
+    weights: list[set[Weighting]]  # under which the docs' mean is the row's score
 
 
 def compare_store(store: Store, campaign: str | None = None) -> Comparison:
@@ -168,12 +168,12 @@ def _sheets(samples: pd.DataFrame, leaderboard: pd.DataFrame) -> Iterator[_Sheet
         yield _Sheet(entries, values, asked, tasks, _clusters(str(benchmark), answered, codes, rows), weights)
 
 
-def _weights(values: Floats, tasks: NDArray[np.int64], score: Any) -> set[Weights]:
+def _weights(values: Floats, tasks: NDArray[np.int64], score: Any) -> set[Weighting]:
     import pandas as pd
 
     if pd.isna(score):
         return set()
-    kinds: tuple[Weights, ...] = ("docs", "tasks")
+    kinds: tuple[Weighting, ...] = ("docs", "tasks")
     return {
         weights
         for weights in kinds

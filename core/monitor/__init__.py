@@ -1,1 +1,1 @@
-"""What machines and engines do meanwhile: readings, timelines, progress."""
+"""Monitoring of machines and engines: readings, timelines, progress."""

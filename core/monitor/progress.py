@@ -1,4 +1,4 @@
-"""How far one model is on one benchmark, counted in docs."""
+"""Progress of one model on one benchmark, counted in docs, and its listeners."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DocCounter:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration as people say it: ``42 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    """Return a duration in words: ``42 s``, ``3 min 5 s``, ``2 h 10 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -71,18 +71,13 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-Listener = Callable[[Progress], None]
-
-
-_listeners: list[Listener] = []
-
-
+_listeners: list[Callable[[Progress], None]] = []
 _lock = threading.Lock()
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Have ``listener`` hear of all progress in this process. It is called from several threads and must not block."""
+def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Call ``listener`` with all progress in this process, from several threads: it must not block."""
     with _lock:
         _listeners.append(listener)
     try:
@@ -93,7 +88,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tell(progress: Progress) -> None:
-    """Tell every listener."""
+    """Call every listener."""
     with _lock:
         listeners = list(_listeners)
     for listener in listeners:

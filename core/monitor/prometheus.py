@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
@@ -18,9 +17,12 @@ LABELS = ("source", "device", "metric", "model")
 
 
 class Exporter:
-    """Serves the latest readings at ``http://<address>:<port>/metrics``; see `serve_prometheus`. Safe for several threads."""
+    """Serves the latest readings at ``http://<address>:<port>/metrics`` until it is closed. Safe for several threads.
 
-    def __init__(self, port: int, address: str) -> None:
+    Port 0 takes a free one, which ``port`` then names. Raises `core.errors.UserError` where nothing can listen there.
+    """
+
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
         from prometheus_client import CollectorRegistry, start_http_server
 
         self._latest: dict[str, dict[tuple[str, str, str], float]] = {}
@@ -70,15 +72,5 @@ class Exporter:
     def __enter__(self) -> Exporter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def serve_prometheus(port: int, address: str = "127.0.0.1") -> Exporter:
-    """Serve the latest readings until the exporter is closed; port 0 takes a free one (`Exporter.port`).
-
-    Raises `core.errors.UserError` where nothing can listen there.
-    """
-    return Exporter(port, address)

@@ -1,4 +1,4 @@
-"""What a machine and an engine do while a benchmark runs: readings, taken every few seconds on a thread of their own."""
+"""Readings of a machine and an engine while a benchmark runs, taken every few seconds on a thread of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -49,7 +48,8 @@ class HostReader:
     def __call__(self) -> list[Reading]:
         """Read. The first call after less than 0.1 s of all cores together tells no CPU use."""
         now, (busy, total) = time.time(), _cpu_seconds()
-        readings = [Reading(now, "host", "memory", "memory_used_bytes", float(_memory_used()))]
+        memory = psutil.virtual_memory()
+        readings = [Reading(now, "host", "memory", "memory_used_bytes", float(memory.total - memory.available))]
         past_busy, past_total = self._last
         if total - past_total >= 0.1:  # the kernel counts hundredths of a second: less is noise
             self._last = (busy, total)
@@ -64,11 +64,6 @@ def _cpu_seconds() -> tuple[float, float]:
     # What guests take is in user and nice already.
     total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     return total - times.idle - getattr(times, "iowait", 0.0), total
-
-
-def _memory_used() -> int:
-    memory = psutil.virtual_memory()
-    return memory.total - memory.available
 
 
 def read_gpus(names: Sequence[str] | None = None) -> list[Reading]:
@@ -120,7 +115,7 @@ def engine_reader(stats: Callable[[], Mapping[str, float]]) -> Reader:
 
 
 def engine_readings(stats: Mapping[str, float], now: float) -> list[Reading]:
-    """Turn an engine's figures into readings. Nothing without ``pid``: such an engine has not started yet."""
+    """Return an engine's figures as readings. Nothing without ``pid``: such an engine has not started yet."""
     if "pid" not in stats:
         return []
     pid, ended = int(stats["pid"]), "ended" in stats
@@ -185,9 +180,7 @@ class Monitor:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._change:
             self._closing = True
             self._change.notify_all()
@@ -196,7 +189,7 @@ class Monitor:
             log.warning("monitoring hangs and is left behind: a driver or the results store does not answer")
 
     def read_now(self, timeout: float = 1.0) -> bool:
-        """Have everything read once more, at an interval's edge say; returns whether that was done in ``timeout`` seconds."""
+        """Read everything once more, at an interval's edge say. Returns whether that was done in ``timeout`` seconds."""
         with self._change:
             self._asked += 1
             asked = self._asked

@@ -1,4 +1,4 @@
-"""What monitoring comes to: one cell's figures, and how many engines were alive at once. Pure."""
+"""Summaries of monitoring: one cell's figures, and how many engines were alive at once. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Points = list[tuple[float, float]]  # (unix seconds, value), in order of time
 
 
 def summarise(readings: Iterable[Reading], start: float, end: float) -> dict[str, float]:
-    """Sum up what was read from ``start`` to ``end`` (unix seconds), as JSON values; nothing read, no key.
+    """Return figures of what was read from ``start`` to ``end`` (unix seconds), as JSON values; nothing read, no key.
 
     GPUs: ``gpu_utilisation_mean`` and ``gpu_utilisation_max`` (percent), ``gpu_memory_peak_bytes`` (of the fullest GPU) and
     ``energy_joules`` (of all). Host: ``host_cpu_mean`` (percent of all cores). Engine, all replicas together:

@@ -1,4 +1,4 @@
-"""What ran when, model by model: the spans of a run, and how much of the time that devices were held the engine worked. Pure."""
+"""Timelines, model by model: the spans of a run, and how much of the time that devices were held the engine worked. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 PHASES = ("prepare", "wait", "load", "generate", "score", "store", "close")
-PLAN = "plan"  # not what happened: when the model was expected to have its devices, as if nothing were stored yet
+PLAN = "plan"  # no event: when the model was expected to have its devices, as if nothing were stored yet
 IDLE = "idle"  # derived: the engine is loaded, and no request of this campaign runs on it
-ON_DEVICE = (
-    "wait",
-    "load",
-    "generate",
-    IDLE,
-    "close",
-)  # never two at once of one model, but for `generate` of its benchmarks
+# Never two at once of one model, but for `generate` of its benchmarks.
+ON_DEVICE = ("wait", "load", "generate", IDLE, "close")
 
 Interval = tuple[float, float]
 
@@ -127,7 +122,7 @@ def _lane(label: str, spans: list[Span]) -> Lane:
 
 
 def _held(spans: Sequence[Span]) -> list[Interval]:
-    """From each first load to the close that follows it; where none is on record, to the last that is known."""
+    """Return the times from each first load to the close that follows it; where none is on record, to the last that is known."""
     held: list[Interval] = []
     began = None
     for span in spans:  # in order of their starts
@@ -156,7 +151,7 @@ def _union(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def _minus(intervals: Sequence[Interval], taken: Sequence[Interval]) -> list[Interval]:
-    """What of ``intervals`` is not in ``taken``; both disjoint and in order."""
+    """Return the parts of ``intervals`` that are not in ``taken``; both disjoint and in order."""
     left: list[Interval] = []
     for started, ended in intervals:
         at = started
@@ -186,7 +181,7 @@ class Timeline:
 
     @contextmanager
     def span(self, phase: str, benchmark: str = "") -> Iterator[None]:
-        """Take down the time within the block, however it ends."""
+        """Record the time within the block, however it ends."""
         started = time.time()
         try:
             yield
@@ -194,9 +189,9 @@ class Timeline:
             self._spans.append(Span(*self._of, phase, benchmark, started, time.time()))
 
     def plan(self, starts: float, ends: float) -> None:
-        """Take down when the model was expected to have devices."""
+        """Record when the model was expected to have devices."""
         self._spans.append(Span(*self._of, PLAN, "", starts, ends))
 
     def spans(self) -> list[Span]:
-        """Return what was taken down so far, in order of ending."""
+        """Return what was recorded so far, in order of ending."""
         return list(self._spans)

@@ -7,29 +7,12 @@ from collections.abc import Sequence
 from core.monitor.timeline import IDLE, ON_DEVICE, PHASES, PLAN, Lane, Span, extent, plan_of
 from core.tables import Column, Row, Table, numbers, texts
 
-MARKS = {
-    "prepare": "p",
-    "wait": "·",
-    "load": "▒",
-    "generate": "█",
-    IDLE: "_",
-    "score": "s",
-    "store": "w",
-    "close": "x",
-    PLAN: "─",
-}
-COLOURS = {
-    "prepare": "cyan",
-    "wait": "bright_black",
-    "load": "yellow",
-    "generate": "green",
-    IDLE: "red",
-    "score": "magenta",
-    "store": "blue",
-    "close": "yellow",
-    PLAN: "bright_black",
-}
-LEGEND = "  ".join(f"{mark} {phase}" for phase, mark in MARKS.items())
+# Phase → its mark and its colour in a terminal.
+STYLES = {
+    "prepare": ("p", "cyan"), "wait": ("·", "bright_black"), "load": ("▒", "yellow"), "generate": ("█", "green"),
+    IDLE: ("_", "red"), "score": ("s", "magenta"), "store": ("w", "blue"), "close": ("x", "yellow"), PLAN: ("─", "bright_black"),
+}  # fmt: skip
+LEGEND = "  ".join(f"{mark} {phase}" for phase, (mark, _) in STYLES.items())
 COLUMNS = 72
 HEADINGS = ("model", "held", "working", *PHASES[:4], IDLE, *PHASES[4:])
 
@@ -37,7 +20,7 @@ HEADINGS = ("model", "held", "working", *PHASES[:4], IDLE, *PHASES[4:])
 def chart(lanes: Sequence[Lane], columns: int = COLUMNS) -> list[tuple[str, list[str]]]:
     """Return each lane's label and lines: its devices, the host, and the plan where there is one.
 
-    A line has a mark of `MARKS` for every equal part of the time from first to last span. A mark names the phase that took most
+    A line has a mark of `STYLES` for every equal part of the time from first to last span. A mark names the phase that took most
     of its part; a phase shorter than that may not show.
     """
     begin, end = extent(lanes)
@@ -70,12 +53,12 @@ def timeline_table(title: str, lanes: Sequence[Lane], columns: int = COLUMNS) ->
     """Return the chart with the held time of each model as a table, headed by ``title``."""
     from rich.text import Text
 
-    colour_of = {mark: COLOURS[phase] for phase, mark in MARKS.items()}
+    colour_of = dict(STYLES.values())
     rows = []
     for lane, (label, drawn) in zip(lanes, chart(lanes, columns), strict=True):
         bars = Text.assemble(*((mark, colour_of.get(mark, "")) for mark in "\n".join(drawn)))
         rows.append(Row([label, *_cells(lane)[1:3], bars]))
-    legend = Text.assemble(*((f"{mark} {phase}  ", COLOURS[phase]) for phase, mark in MARKS.items()))
+    legend = Text.assemble(*((f"{mark} {phase}  ", colour) for phase, (mark, colour) in STYLES.items()))
     headed = (*texts("model"), *numbers("held", "working"), Column("devices / host / plan", wrap=False))
     return Table(f"{title}: {_total(lanes):.0f} s", headed, rows, [legend])
 
@@ -95,7 +78,7 @@ def _line(spans: Sequence[Span], begin: float, step: float, columns: int) -> str
             share = min(span.ended, at + step) - max(span.started, at)
             if column == first or share > 0:
                 shares[column][span.phase] = shares[column].get(span.phase, 0.0) + share
-    return "".join(MARKS[max(share, key=share.__getitem__)] if share else " " for share in shares)
+    return "".join(STYLES[max(share, key=share.__getitem__)][0] if share else " " for share in shares)
 
 
 def _cells(lane: Lane) -> list[str]:

@@ -1,1 +1,1 @@
-"""From responses to samples and scores."""
+"""Scoring: from responses to samples and scores."""

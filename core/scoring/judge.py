@@ -21,7 +21,7 @@ METRIC, FILTER = "judge", "verdict"
 
 
 def judged_label(benchmark: str, judge: str) -> str:
-    """Name a benchmark as scored by a judge."""
+    """Return a benchmark's name as scored by a judge."""
     return f"{benchmark}@{judge}"
 
 
@@ -56,7 +56,7 @@ class Judging:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What fixes the verdicts, given the judge."""
+        """Everything that fixes the verdicts, given the judge."""
         answers = [[sample.task, sample.doc_id, sample.prompt, sample.target, sample.texts] for sample in self.samples]
         digest = hashlib.sha256(json.dumps(answers, ensure_ascii=False).encode()).hexdigest()
         return {"answers": digest, "judge": self.spec.identity, "system_prompt": self.system_prompt}
@@ -72,7 +72,7 @@ class Judging:
         ]
 
     def score(self, responses: Mapping[str, Response]) -> Scoring:
-        """Turn verdicts into samples and the mean rating.
+        """Return samples of verdicts and the mean rating.
 
         A sample without a verdict that can be read carries an error and counts in no score. Raises
         `core.errors.SteelyardError` where none has one.

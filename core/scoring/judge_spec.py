@@ -1,4 +1,4 @@
-"""A judge, as a person writes it: which model scores a benchmark's answers, and by which words."""
+"""A judge as a campaign names it: the model that scores a benchmark's answers, and its prompt."""
 
 from __future__ import annotations
 
@@ -48,8 +48,6 @@ class JudgeSpec(Strict):
     def _renders(cls, value: str) -> str:
         from jinja2 import TemplateError
 
-        pass
-
         try:
             render(value, {"prompt": "", "answer": "", "target": "", "doc": {}, "low": 0, "high": 1})
         except TemplateError as error:
@@ -82,8 +80,7 @@ class JudgeSpec(Strict):
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Fill in a prompt. Answers are data: they are never taken for a template. Raises `jinja2.TemplateError`."""
+    """Fill in a prompt. Answers are data and never read as a template. Raises `jinja2.TemplateError`."""
     from jinja2.sandbox import SandboxedEnvironment
 
-    environment = SandboxedEnvironment(keep_trailing_newline=False)
-    return environment.from_string(template).render(values)
+    return SandboxedEnvironment().from_string(template).render(values)

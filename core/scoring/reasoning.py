@@ -1,4 +1,4 @@
-"""Reasoning models: what stands before the answer is kept apart from it."""
+"""Answers of reasoning models, the reasoning before the answer split from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def split_reasoning(text: str, think_end_token: str) -> tuple[str, str]:
 
 
 def whole_texts(sample: Sample, think_end_token: str | None) -> list[str]:
-    """Put a stored sample's reasoning and answers together again."""
+    """Return a stored sample's texts as generated, reasoning included."""
     pairs = zip_longest(sample.texts, sample.reasoning, fillvalue="")
     return [f"{reasoning}{think_end_token or ''}{text}" if reasoning else text for text, reasoning in pairs]
 

@@ -7,7 +7,7 @@ A score is θ = Σ aᵢ·xᵢ, where aᵢ is doc i's share: 1/n where every doc 
 
     SE² = G/(G - C) · Σ_clusters (Σ_docs eᵢ)²          df = G - C
 
-C counts the sets of tasks that no cluster connects, each of which uses up one degree of freedom. The cases people know:
+C counts the sets of tasks that no cluster connects, each of which uses up one degree of freedom. Known cases:
 
 - one task, every doc alone: s/√n, as the harness gives for a mean;
 - one task in clusters: the clustered standard error of Miller 2024 ("Adding Error Bars to Evals", arXiv 2411.00640), with the
@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,12 +30,12 @@ from core.sample import Repeats
 LEVEL = 0.95
 ROUNDING = 1e-12  # what differs less, by the largest value, is the same
 
-Weights = Literal["docs", "tasks"]
+Weighting = Literal["docs", "tasks"]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ScoreEstimate:
     """A score. ``stderr`` is NaN where ``df``, its degrees of freedom, is 0; ``clusters`` equals ``docs`` where none are named."""
 
     value: float
@@ -47,7 +47,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Parts:
-    """A score taken apart by cluster: its docs' weighted values, weights and weighted residuals, summed."""
+    """A score split by cluster: its docs' weighted values, weights and weighted residuals, summed."""
 
     values: Floats
     weights: Floats
@@ -56,11 +56,11 @@ class Parts:
     df: int
 
     @property
-    def estimate(self) -> Estimate:
+    def estimate(self) -> ScoreEstimate:
         """The score with its standard error."""
         clusters = len(self.values)
         spread = float(self.residuals @ self.residuals)
-        return Estimate(
+        return ScoreEstimate(
             value=float(self.values.sum()) if self.docs else math.nan,
             stderr=math.sqrt(spread * clusters / self.df) if self.df > 0 else math.nan,
             docs=self.docs,
@@ -70,8 +70,8 @@ class Parts:
 
 
 def estimate(
-    values: ArrayLike, *, tasks: ArrayLike | None = None, weights: Weights = "docs", clusters: ArrayLike | None = None
-) -> Estimate:
+    values: ArrayLike, *, tasks: ArrayLike | None = None, weights: Weighting = "docs", clusters: ArrayLike | None = None
+) -> ScoreEstimate:
     """Return the mean of ``values`` [docs] with its standard error, as the module's docstring defines them.
 
     ``tasks`` [docs] names each doc's task; ``weights`` says whether every doc or every task weighs the same. ``clusters`` [docs]
@@ -81,9 +81,9 @@ def estimate(
 
 
 def parts(
-    values: ArrayLike, *, tasks: ArrayLike | None = None, weights: Weights = "docs", clusters: ArrayLike | None = None
+    values: ArrayLike, *, tasks: ArrayLike | None = None, weights: Weighting = "docs", clusters: ArrayLike | None = None
 ) -> Parts:
-    """Take a score apart by cluster. Arguments as in `estimate`."""
+    """Split a score by cluster. Arguments as in `estimate`."""
     x = np.asarray(values, dtype=np.float64)
     scored = ~np.isnan(x)
     x = x[scored]
@@ -103,7 +103,7 @@ def interval(
     values: ArrayLike,
     *,
     tasks: ArrayLike | None = None,
-    weights: Weights = "docs",
+    weights: Weighting = "docs",
     clusters: ArrayLike | None = None,
     level: float = LEVEL,
 ) -> tuple[float, float]:
@@ -141,7 +141,7 @@ def wilson(share: float, docs: float, level: float = LEVEL) -> tuple[float, floa
     return 0.0 if share == 0.0 else max(0.0, float(low)), 1.0 if share == 1.0 else min(1.0, float(high))
 
 
-def student_interval(found: Estimate, level: float = LEVEL) -> tuple[float, float]:
+def student_interval(found: ScoreEstimate, level: float = LEVEL) -> tuple[float, float]:
     """Return value ± t·SE with the estimate's degrees of freedom; NaN where it has none."""
     from scipy.stats import t
 
@@ -152,17 +152,17 @@ def student_interval(found: Estimate, level: float = LEVEL) -> tuple[float, floa
 
 
 def is_binary(values: Floats) -> bool:
-    """Say whether every value is 0 or 1."""
+    """Return whether every value is 0 or 1."""
     return bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def is_proportion(values: Floats) -> bool:
-    """Say whether every value is within [0, 1]."""
+    """Return whether every value is within [0, 1]."""
     return bool(((values >= 0.0) & (values <= 1.0)).all())
 
 
 def repeated(values: ArrayLike) -> Repeats:
-    """Take apart ``values`` [docs, repeats], NaN where an answer is missing; docs without any are left out.
+    """Split the variance of ``values`` [docs, repeats], NaN where an answer is missing; docs without any are left out.
 
     One-way random effects (analysis of variance, by unweighted doc means): within = pooled variance of a doc's answers, between =
     variance of the docs' means - within / repeats, 0 at least. The score is the mean of the docs' means, its standard error
@@ -190,28 +190,14 @@ def repeated(values: ArrayLike) -> Repeats:
     )
 
 
-@overload
-def pass_at_k(samples: int, passed: int, k: int) -> float: ...
-@overload
-def pass_at_k(samples: ArrayLike, passed: ArrayLike, k: int) -> Any: ...
-def pass_at_k(samples: ArrayLike, passed: ArrayLike, k: int) -> Any:
-    """Estimate without bias the chance that one of ``k`` samples passes: 1 - C(n - c, k)/C(n, k) (Chen et al. 2021, eq. 1).
+def pass_at_k(samples: int, passed: int, k: int) -> float:
+    """ScoreEstimate without bias the chance that one of ``k`` samples passes: 1 - C(n - c, k)/C(n, k) (Chen et al. 2021, eq. 1).
 
-    ``samples`` n and ``passed`` c are numbers, or arrays [docs]; so is what comes back. Raises `ValueError` for fewer than ``k``
-    samples, and for more passed than there are.
+    Raises `ValueError` for fewer than ``k`` samples, and for more passed than there are.
     """
-    n, c = np.broadcast_arrays(np.asarray(samples, dtype=np.int64), np.asarray(passed, dtype=np.int64))
-    if k < 1 or (n < k).any() or (c < 0).any() or (c > n).any():
+    if not (1 <= k <= samples and 0 <= passed <= samples):
         raise ValueError(f"pass@{k} needs 1 <= k <= samples and 0 <= passed <= samples; got {samples!r}, {passed!r}")
-    none_passes = np.ones(n.shape)
-    for drawn in range(k):
-        none_passes *= np.maximum(n - c - drawn, 0) / (n - drawn)
-    return 1.0 - none_passes if n.shape else float(1.0 - none_passes)
-
-
-def pass_at_k_estimate(samples: ArrayLike, passed: ArrayLike, k: int, *, clusters: ArrayLike | None = None) -> Estimate:
-    """Return the mean of `pass_at_k` over docs with its standard error over docs."""
-    return estimate(np.atleast_1d(pass_at_k(samples, passed, k)), clusters=clusters)
+    return 1.0 - math.prod(max(samples - passed - drawn, 0) / (samples - drawn) for drawn in range(k))
 
 
 def _codes(names: ArrayLike | None, scored: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -234,7 +220,7 @@ def _connected(task: NDArray[np.int64], cluster: NDArray[np.int64]) -> int:
 
 
 def spread(rows: Iterable[Sequence[float]]) -> Repeats | None:
-    """Take apart the values of each doc's answers (`core.scoring.statistics.repeated`); None where no doc has two."""
+    """Return `repeated` of the values of each doc's answers; None where no doc has two."""
     listed = [row for row in rows if row]
     most = max(map(len, listed), default=0)
     if most < 2:

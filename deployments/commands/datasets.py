@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from core.benchmark.datasets.call import Loaded
+from core.benchmark.datasets.call import LoadedDataset
 from core.campaign import load_spec
 
 app = typer.Typer(help="Datasets of a campaign: where they are, and fetching them ahead.", no_args_is_help=True)
@@ -54,7 +54,7 @@ def fetch(
     spec = load_spec(spec_path)
     target = DatasetsSpec(mirror=to).mirror
 
-    def say(benchmark: str, loaded: Loaded) -> None:
+    def say(benchmark: str, loaded: LoadedDataset) -> None:
         config, revision = loaded.config or "", loaded.revision or "no revision known"
         print(f"{benchmark}: {loaded.dataset} {config} ({revision}) from {loaded.place}".replace("  ", " "), flush=True)
 

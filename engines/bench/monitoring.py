@@ -13,7 +13,7 @@ from typing import Protocol
 from core.campaign import CampaignSpec, FleetSpec
 from core.errors import UserError
 from core.log import log
-from core.monitor.prometheus import Exporter, serve_prometheus
+from core.monitor.prometheus import Exporter
 from core.monitor.readings import HostReader, Monitor, Reader, Reading, Sink, engine_reader, read_gpus
 from core.monitor.summary import summarise
 from core.storage.open import open_storage
@@ -70,7 +70,7 @@ async def monitored(
 def _exporter(port: int) -> Exporter | None:
     """One endpoint a process, up until its end; a port that is taken is no reason to evaluate nothing."""
     try:
-        return serve_prometheus(port)
+        return Exporter(port)
     except UserError as error:
         log.warning(f"no readings for Prometheus: {error}")
         return None

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from core.benchmark.benchmark import Chat, load_benchmark
-from core.benchmark.chat import chat_renderer, image_token
 from core.benchmark.images import encode_image
 from core.benchmark.load import load_tasks
+from core.benchmark.prepare import chat_renderer, image_token
 from core.benchmarks.shapes import draw
 from core.campaign import BenchmarkSpec
 from core.request import Generate, Generated, Request, Sampling

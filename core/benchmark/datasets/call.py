@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,21 +15,10 @@ from core.catalogue.index import Leaf
 Kind = Literal["hub", "files", "folder"]
 
 # How a dataset is fetched, not which rows it has.
-TRANSPORT = frozenset(
-    {
-        "cache_dir",
-        "download_config",
-        "download_mode",
-        "keep_in_memory",
-        "num_proc",
-        "save_infos",
-        "storage_options",
-        "streaming",
-        "token",
-        "trust_remote_code",
-        "verification_mode",
-    }
-)
+TRANSPORT = frozenset({
+    "cache_dir", "download_config", "download_mode", "keep_in_memory", "num_proc", "save_infos", "storage_options",
+    "streaming", "token", "trust_remote_code", "verification_mode",
+})  # fmt: skip
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_URL = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/")
 
@@ -66,7 +55,7 @@ class DatasetCall:
 
     @property
     def label(self) -> str:
-        """How messages name it: ``openai/gsm8k main at v1``."""
+        """Its name in messages: ``openai/gsm8k main at v1``."""
         return " ".join(part for part in (self.source, self.name, self.revision and f"at {self.revision}") if part)
 
     def files(self) -> Iterator[str]:
@@ -77,7 +66,7 @@ class DatasetCall:
 
     @property
     def entry(self) -> str:
-        """Name of its folder in a mirror: the config's name, with a digest where other arguments choose the rows."""
+        """Its folder in a mirror: the config's name, with a digest where other arguments choose the rows."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name or "default")
         if not self.options and self.kind == "hub":
             return name
@@ -87,7 +76,7 @@ class DatasetCall:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedDataset:
     """A dataset as it was loaded: ``revision`` is the hub's commit where it is known, ``place`` where the rows were."""
 
     dataset: str
@@ -98,17 +87,11 @@ class Loaded:
 
 def call_of(arguments: Mapping[str, Any], revision: str | None = None) -> DatasetCall:
     """Read the arguments of a call; ``revision`` is the campaign's pin of a hub dataset."""
-    options = {
-        key: value
-        for key, value in arguments.items()
-        if key not in TRANSPORT | {"path", "name", "revision"} and value is not None
-    }
-    extra = options.pop("config_kwargs", None) or {}
-    options |= {key: value for key, value in extra.items() if key not in TRANSPORT and value is not None}
+    given = {key: value for key, value in arguments.items() if key not in ("path", "name", "revision", "config_kwargs")}
+    given |= arguments.get("config_kwargs") or {}
+    options = {key: value for key, value in given.items() if key not in TRANSPORT and value is not None}
     call = DatasetCall(str(arguments["path"]), arguments.get("name"), arguments.get("revision"), options)
-    if revision is not None and call.kind == "hub":
-        return DatasetCall(call.path, call.name, revision, options)
-    return call
+    return replace(call, revision=revision) if revision is not None and call.kind == "hub" else call
 
 
 def call_of_task(leaf: Leaf, revision: str | None = None) -> DatasetCall | None:

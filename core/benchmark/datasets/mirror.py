@@ -28,7 +28,7 @@ SAVED = ("dataset_dict.json", "state.json")  # one of them marks what save_to_di
 
 
 @dataclass(frozen=True)
-class Found:
+class MirrorEntry:
     """A dataset's place in a mirror. ``prefix`` is relative to it; ``saved`` tells save_to_disk's format from plain files."""
 
     prefix: str
@@ -69,8 +69,8 @@ class Mirror:
         if self._is_local and not self._files.isdir(self._root):
             raise UserError(f"mirror {self.uri!r}: there is no such directory; correct datasets.mirror")
 
-    def find(self, call: DatasetCall) -> Found | None:
-        """Say where a call's rows lie. Raises `core.errors.UserError` where the mirror holds another revision than the pin."""
+    def find(self, call: DatasetCall) -> MirrorEntry | None:
+        """Return where a call's rows lie. Raises `core.errors.UserError` where the mirror holds another revision than the pin."""
         self.check()
         for folder in repository_folders(call):
             located = locate(self._listing(folder), call)
@@ -86,10 +86,10 @@ class Mirror:
                     f"mirror {self.uri!r} holds {call.repository} at {revision or 'an unknown revision'}, not at "
                     f"{call.revision}: fetch that one with 'steelyard datasets fetch --to', or drop dataset_revision"
                 )
-            return Found(prefix, saved, revision)
+            return MirrorEntry(prefix, saved, revision)
         return None
 
-    def load(self, call: DatasetCall, found: Found, load_dataset: Any) -> Any:
+    def load(self, call: DatasetCall, found: MirrorEntry, load_dataset: Any) -> Any:
         """Load what `find` found; ``load_dataset`` is the library's."""
         import datasets
 
@@ -101,14 +101,13 @@ class Mirror:
         return load_dataset(str(folder), call.name, **call.options)
 
     def holds(self, call: DatasetCall, revision: str | None) -> bool:
-        """Say whether the mirror has a call's rows already, of this very commit."""
+        """Return whether the mirror has a call's rows already, of this very commit."""
         folder = next(iter(repository_folders(call)), "")
         located = locate(self._listing(folder), call) if folder else None
         if located is None:
             return False
-        return not located[1] or (
-            revision is not None and self._record(f"{folder}/{located[0]}").get("revision") == revision
-        )
+        inner, saved = located
+        return not saved or (revision is not None and self._record(f"{folder}/{inner}").get("revision") == revision)
 
     def save(self, call: DatasetCall, dataset: Any, revision: str | None) -> str:
         """Write a loaded dataset under its repository; the record comes last. Returns the folder within the mirror."""
@@ -121,12 +120,7 @@ class Mirror:
         scratch = cache_dir() / "datasets" / f"saving-{secrets.token_hex(8)}"
         try:
             dataset.save_to_disk(str(scratch))
-            record = {
-                "dataset": call.repository,
-                "config": call.name,
-                "revision": revision,
-                "asked": call.revision,
-            }
+            record = {"dataset": call.repository, "config": call.name, "revision": revision, "asked": call.revision}
             (scratch / RECORD).write_text(json.dumps(record), encoding="utf-8")
             self._put(scratch, prefix)
         finally:
@@ -134,7 +128,7 @@ class Mirror:
         return prefix
 
     def _listing(self, folder: str) -> dict[str, str]:
-        """Name of each file below a folder → what changes with its content."""
+        """Return each file's name below a folder → what changes with its content."""
         above = f"{self._root}/{folder}/"
         try:
             with self._explained():

@@ -1,4 +1,4 @@
-"""Where ``datasets.load_dataset`` finds a dataset while a benchmark is loaded: mirror, cache or hub, at the pinned revision.
+"""Routes of ``datasets.load_dataset`` while a benchmark is loaded: from mirror, cache or hub, at the pinned revision.
 
 lm-eval's tasks, in YAML and in Python alike, call that one function; ours stands in its place and asks the route that is active.
 """
@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.datasets.call import COMMIT, DatasetCall, Loaded, call_of, commit_of
+from core.benchmark.datasets.call import COMMIT, DatasetCall, LoadedDataset, call_of, commit_of
 from core.benchmark.datasets.mirror import Mirror
 from core.errors import UserError
 from core.spec.parts import DatasetsSpec
@@ -31,7 +31,7 @@ class Route:
         spec = spec or DatasetsSpec()
         self._mirror = Mirror(spec.mirror) if spec.mirror else None
         self._offline, self._revision, self._save_to = spec.offline, revision, save_to
-        self.loaded: list[Loaded] = []
+        self.loaded: list[LoadedDataset] = []
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -56,7 +56,7 @@ class Route:
                 dataset, revision, place = load_dataset(**arguments), None, call.kind
         if self._save_to and call.repository and not self._save_to.holds(call, revision):
             self._save_to.save(call, dataset, revision)
-        entry = Loaded(call.source, call.name, revision, place)
+        entry = LoadedDataset(call.source, call.name, revision, place)
         if entry not in self.loaded:
             self.loaded.append(entry)
         return dataset
@@ -79,12 +79,12 @@ class Route:
 
 
 def why_offline(asked: bool) -> str:
-    """Say why the hub is not asked."""
+    """Return why the hub is not asked."""
     return "datasets.offline is set" if asked else f"the hub does not answer ({hub_fault()})"
 
 
 def install() -> None:
-    """Put ours in the place of ``datasets.load_dataset``, once; without an active route it is the library's own."""
+    """Put the active route in the place of ``datasets.load_dataset``, once; without an active route it is the library's own."""
     import datasets
 
     original = datasets.load_dataset
@@ -106,7 +106,7 @@ def install() -> None:
 
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
-    """Keep the library off the network; it reads the environment once. The hub's own switch would stop weights on their way."""
+    """Keep the library off the network. It reads the environment once. The hub's own switch would stop weights on their way."""
     from datasets import config
 
     before = config.HF_HUB_OFFLINE
@@ -163,7 +163,7 @@ _last: tuple[float, str | None] | None = None
 
 
 def hub_fault() -> str | None:
-    """Say why the hub cannot be asked, None where it answers. Takes 5 s at most, and holds for a minute."""
+    """Return why the hub cannot be asked, None where it answers. Takes 5 s at most, and holds for a minute."""
     global _last
     from huggingface_hub import constants, get_session
 

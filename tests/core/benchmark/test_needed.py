@@ -20,7 +20,7 @@ from core.campaign import BenchmarkSpec, CampaignSpec, DatasetsSpec, load_spec
 from core.errors import UserError
 from core.planning.plan import make_plan
 from tests.checkpoints import write_checkpoint
-from tests.core.gsm8k_repository import GSM8K, offline, real_data, repository
+from tests.core.benchmark.gsm8k_repository import GSM8K, offline, real_data, repository
 from tests.hub_server import Hub, hub_server
 
 

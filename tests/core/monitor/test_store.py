@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from core.errors import StoreError, UserError
-from core.monitor.prometheus import Exporter, serve_prometheus
+from core.monitor.prometheus import Exporter
 from core.monitor.readings import Monitor, Reading
 from core.monitor.summary import engines_alive
 from core.storage.local import LocalStorage
@@ -163,7 +163,7 @@ def life(
 class TestPrometheus:
     @pytest.fixture
     def exporter(self) -> Iterator[Exporter]:
-        with serve_prometheus(0) as exporter:
+        with Exporter(0) as exporter:
             yield exporter
 
     def test_the_latest_reading_is_served(self, exporter: Exporter) -> None:
@@ -184,18 +184,18 @@ class TestPrometheus:
 
     def test_a_taken_port_is_refused_with_its_number(self, exporter: Exporter) -> None:
         with pytest.raises(UserError, match=rf"'127.0.0.1:{exporter.port}'.*choose a free port"):
-            serve_prometheus(exporter.port)
+            Exporter(exporter.port)
 
     def test_two_campaigns_in_a_process_may_each_serve(self, exporter: Exporter) -> None:
-        with serve_prometheus(0) as other:
+        with Exporter(0) as other:
             other.sink("b")(READINGS)
             assert scrape(exporter) == []
             assert len(scrape(other)) == 2
 
     def test_a_closed_exporter_frees_its_port(self) -> None:
-        first = serve_prometheus(0)
+        first = Exporter(0)
         first.close()
-        serve_prometheus(first.port).close()
+        Exporter(first.port).close()
 
 
 def scrape(exporter: Exporter) -> list[str]:

@@ -13,7 +13,7 @@ from core.benchmark.datasets.mirror import Mirror, locate
 from core.benchmark.needed import faults, fetch, statuses
 from core.campaign import BenchmarkSpec
 from core.errors import UserError
-from tests.core.gsm8k_repository import GSM8K, load, offline, real_data, repository, write_files
+from tests.core.benchmark.gsm8k_repository import GSM8K, load, offline, real_data, repository, write_files
 from tests.core.tasks.rows import DATA
 
 

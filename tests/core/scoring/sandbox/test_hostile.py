@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from core.scoring.sandbox.sandbox import Limits, Outcome, Program, run_programs
-from tests.core.hostile import ANSWER, FAKES, TESTS
-from tests.core.hostile_harms import ANSWERS, BOMBS, HARM, HARMS
+from tests.core.scoring.sandbox.hostile import ANSWER, FAKES, TESTS
+from tests.core.scoring.sandbox.hostile_harms import ANSWERS, BOMBS, HARM, HARMS
 
 TOKEN = f"stray{os.getpid()}"  # names what a program may leave behind
 BOMB_LIMITS = Limits(cpu_seconds=1.0, seconds=3.0, memory_mb=512)
@@ -51,7 +51,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             "folder": str(folder),
             "secret": str(folder / "secret"),
             "home": str(Path.home()),
-            "repository": str(Path(__file__).resolve().parents[3]),
+            "repository": str(Path(__file__).resolve().parents[4]),
             "pids": [pid for pid in (os.getpid(), os.getppid()) if pid != 1],  # every namespace has a first process
             "port": servers[0].getsockname()[1],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.core.hostile import ANSWER
+from tests.core.scoring.sandbox.hostile import ANSWER
 
 # These do harm if they can, and then give the right answer unless `escaped` is something.
 HARMS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.chat import chat_renderer, image_token
+from core.benchmark.prepare import chat_renderer, image_token
 from core.errors import UserError
 
 TURN = [{"role": "user", "content": "Hi"}]
