@@ -13,10 +13,8 @@ from core.planning.cost.history import History
 from core.planning.cost.model import CostModel, Estimate, Tokens, learn, setup_of
 from core.planning.cost.workload import Workload, expected_tokens, workload
 from core.planning.schedule.fleet_file import NodeGroup, group_of, nodes_of
-from core.planning.schedule.jobs import Job, Node, Option, runnable
-from core.planning.schedule.order import SchedulingPolicy
-from core.planning.schedule.state import Arrived, State, after
-from core.planning.schedule.step import choose, timetable
+from core.planning.schedule.jobs import Node, Option, ScheduledJob, at_start, runnable
+from core.planning.schedule.scheduler import SchedulingPolicy, choose, timetable
 
 Triple = tuple[float, float, float]  # low, median, high
 
@@ -60,10 +58,10 @@ class ModelEstimate:
     timed: tuple[Timed, ...]
     leads: bool = False
 
-    def job(self, which: int = 1) -> Job:
+    def job(self, which: int = 1) -> ScheduledJob:
         """The model for the scheduler."""
         options = tuple(each.option(which) for each in self.timed)
-        return Job(f"{self.campaign}/{self.name}", options, self.campaign, leads=self.leads)
+        return ScheduledJob(f"{self.campaign}/{self.name}", options, self.campaign, leads=self.leads)
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def placed_everywhere(
             reasons.append(f"{group.kind}: {error}")
             continue
         option = Option(group.kind, 0.0, 0.0, placement.tensor_parallel, placement.stages)
-        if runnable(Job(model.name, (option,)), nodes):
+        if runnable(ScheduledJob(model.name, (option,)), nodes):
             found.append((group, placement))
         else:
             reasons.append(f"{group.kind}: {placement.gpus} GPUs cannot work together there")
@@ -177,8 +175,8 @@ def campaign_estimate(
     return CampaignEstimate(tuple(models), (low, middle, high), _sums(hours), cost)
 
 
-def _makespan(nodes: Sequence[Node], jobs: Sequence[Job], policy: SchedulingPolicy) -> float:
-    state = after(State(tuple(nodes)), 0.0, [Arrived(tuple(jobs))])
+def _makespan(nodes: Sequence[Node], jobs: Sequence[ScheduledJob], policy: SchedulingPolicy) -> float:
+    state = at_start(nodes, jobs)
     return timetable(state, choose(state, policy)).ends
 
 

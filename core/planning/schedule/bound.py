@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.planning.schedule.jobs import Job, Node, Option, runnable
+from core.planning.schedule.jobs import Node, Option, ScheduledJob, runnable
 
 TOLERANCE = 0.002  # of the bound is given away rather than searched for
 Shares = np.ndarray
@@ -21,7 +21,7 @@ class LowerBound:
     reason: str
 
 
-def lower_bound(nodes: Sequence[Node], jobs: Sequence[Job]) -> LowerBound:
+def lower_bound(nodes: Sequence[Node], jobs: Sequence[ScheduledJob]) -> LowerBound:
     """Bound the makespan of jobs that are all there at the start.
 
     A makespan T is refuted where the jobs, cut into fractions over their options that last no longer than T, do not fit into
@@ -56,13 +56,13 @@ def lower_bound(nodes: Sequence[Node], jobs: Sequence[Job]) -> LowerBound:
 class _Problem:
     """Jobs × options as arrays, and the linear programme over them."""
 
-    def __init__(self, nodes: Sequence[Node], jobs: Sequence[Job]) -> None:
+    def __init__(self, nodes: Sequence[Node], jobs: Sequence[ScheduledJob]) -> None:
         self.options: list[list[Option]] = []
         self._kinds = sorted({node.kind for node in nodes})
         self._capacity = {kind: sum(node.gpus for node in nodes if node.kind == kind) for kind in self._kinds}
         self._node = {kind: {node.gpus for node in nodes if node.kind == kind} for kind in self._kinds}
         for job in jobs:
-            self.options.append([o for o in job.options if runnable(Job(job.key, (o,)), nodes)])
+            self.options.append([o for o in job.options if runnable(ScheduledJob(job.key, (o,)), nodes)])
         flat = [(index, option) for index, options in enumerate(self.options) for option in options]
         self._job = np.array([index for index, _ in flat])
         self._kind = np.array([self._kinds.index(option.kind) for _, option in flat])

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from core.planning.schedule.bound import LowerBound
-from core.planning.schedule.jobs import Job, Node
-from core.planning.schedule.simulate import Simulated, Span
+from core.planning.schedule.jobs import Node, ScheduledJob
+from core.planning.schedule.simulate import JobSpan, Simulated
 from core.tables import Row, Table, duration, numbers, texts
 
 HOUR = 3600.0
@@ -80,7 +80,7 @@ def _bars(run: Simulated, width: int, rows: Mapping[tuple[str, int], int], *, le
     )
 
 
-def _told(span: Span) -> str:
+def _told(span: JobSpan) -> str:
     where = ", ".join(sorted({f"{device.node}:{device.gpu}" for device in span.devices}))
     return f"{_escaped(span.key)}<br>{duration(span.end - span.start)} from {duration(span.start)}<br>{_escaped(where)}"
 
@@ -119,7 +119,7 @@ def simulation_table(runs: Mapping[str, Simulated], bound: LowerBound) -> Table:
     return Table("Simulated", (*texts("policy"), *numbers(*headings)), rows)
 
 
-def bound_line(bound: LowerBound, nodes: Sequence[Node], jobs: Sequence[Job]) -> str:
+def bound_line(bound: LowerBound, nodes: Sequence[Node], jobs: Sequence[ScheduledJob]) -> str:
     """Say what was simulated and what no policy could beat."""
     gpus = sum(node.gpus for node in nodes)
     return (

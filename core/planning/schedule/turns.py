@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from core.planning.schedule.jobs import Device, Job, Node, Option
-from core.planning.schedule.order import SchedulingPolicy
-from core.planning.schedule.state import Running, State, Waiting, served_by
-from core.planning.schedule.step import decide
+from core.planning.schedule.jobs import Device, Node, Option, RunningJob, ScheduledJob, State, WaitingJob, served_by
+from core.planning.schedule.scheduler import SchedulingPolicy, decide
 
 UNKNOWN_SECONDS = 600.0  # of a model that nothing is known of
 SETTLE_SECONDS = 60.0  # devices are kept so long for a model whose turn it is and whose benchmarks are being prepared
@@ -37,7 +35,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Holding:
+class HeldDevices:
     """A demand that has had devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to who waits."""
 
     demand: Demand
@@ -52,7 +50,7 @@ class Queue:
 
     size: int
     wishes: Mapping[str, Wish]
-    holdings: Mapping[str, Holding]
+    holdings: Mapping[str, HeldDevices]
     now: float
 
 
@@ -86,11 +84,11 @@ def state_of(queue: Queue) -> State:
     for order, (key, wish) in enumerate(queue.wishes.items()):
         late = not wish.ready and queue.now - wish.since > SETTLE_SECONDS
         if wish.demand.gpus <= queue.size and not late:
-            waiting[key] = Waiting(_job(key, wish.demand), wish.since, order)
+            waiting[key] = WaitingJob(_job(key, wish.demand), wish.since, order)
     for key, held in queue.holdings.items():
         devices = tuple(Device(POOL, index) for index in held.devices)
         ends = held.started + held.demand.seconds
-        running[key] = Running(_job(key, held.demand), _option(held.demand), devices, ends)
+        running[key] = RunningJob(_job(key, held.demand), _option(held.demand), devices, ends)
     nodes = (Node(POOL, KIND, queue.size, 0.0),)
     return State(nodes, queue.now, waiting, running, served_by(running))
 
@@ -100,8 +98,8 @@ def _starts(state: State) -> dict[str, tuple[int, ...]]:
     return {start.key: tuple(device.gpu for device in start.devices) for start in starts}
 
 
-def _job(key: str, demand: Demand) -> Job:
-    return Job(key, (_option(demand),), demand.campaign, demand.priority, leads=demand.leads)
+def _job(key: str, demand: Demand) -> ScheduledJob:
+    return ScheduledJob(key, (_option(demand),), demand.campaign, demand.priority, leads=demand.leads)
 
 
 def _option(demand: Demand) -> Option:

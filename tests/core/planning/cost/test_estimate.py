@@ -6,7 +6,7 @@ from core.planning.cost.estimate import Estimator, ModelEstimate, campaign_estim
 from core.planning.cost.history import History
 from core.planning.cost.model import Measured, Setup, Tokens
 from core.planning.schedule.fleet_file import NodeGroup
-from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.scheduler import SchedulingPolicy
 from tests.core.real_configs import real
 
 H100 = NodeGroup(nodes=1, gpus=8, gpu_memory_gb=80, gpu_kind="H100", price_per_gpu_hour=2)

@@ -1,4 +1,4 @@
-"""Who gets GPUs next. Pure: campaigns that run and the simulator call the same functions.
+"""The jobs that get GPUs next. Pure: campaigns that run and the simulator call the same functions.
 
 `decide` is the scheduler: a state gives the jobs to start now. Longest jobs go first; a job that cannot start yet reserves the
 GPUs on which it would end soonest, and what comes behind it fills the gaps without delaying it.
@@ -7,17 +7,73 @@ GPUs on which it would end soonest, and what comes behind it fills the gaps with
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heapreplace
 
-from core.planning.schedule.jobs import Device
-from core.planning.schedule.order import SchedulingPolicy, ordered
-from core.planning.schedule.profile import Profile, Slot
-from core.planning.schedule.state import Start, State, Waiting
+from core.planning.schedule.jobs import Device, Option, Start, State, WaitingJob
+from core.planning.schedule.profile import Profile, TimeSlot
 
 LATE = 0.05  # of its time is what a job that should have ended is expected to take yet, again and again
 GANG_BIASES = (0.0, 0.1, 0.25, 0.5, 1.0)
 WORTH_CHANGING = 0.02  # of the makespan is what another order must save before a plan that people know is changed
+
+
+@dataclass(frozen=True)
+class SchedulingPolicy:
+    """Numbers of the scheduler."""
+
+    patience_seconds: float = 24 * 3600.0  # whoever waited longer goes first, whatever its size and priority
+    reservations: int = 256  # waiting jobs that nothing behind them may delay
+    gang_bias: float = 0.1  # a gang of g GPUs counts as g to this power times as long as it is
+
+
+def ordered(state: State, policy: SchedulingPolicy) -> list[WaitingJob]:
+    """Sort the queue: jobs that waited too long; then by priority; within one priority campaigns in turn, the least served first.
+
+    Within a campaign come those that lead it, then the longest. Equals keep the order of their arrival.
+    """
+    overdue: list[WaitingJob] = []
+    others: dict[int, dict[str, list[WaitingJob]]] = defaultdict(lambda: defaultdict(list))
+    for each in state.waiting.values():
+        if state.now - each.since >= policy.patience_seconds:
+            overdue.append(each)
+        else:
+            others[each.job.priority][each.job.campaign].append(each)
+    sizes = {key: -size(each.job.quickest, policy) for key, each in state.waiting.items()}
+    found = sorted(overdue, key=lambda each: (each.since, sizes[each.job.key], each.order))
+    for priority in sorted(others, reverse=True):
+        found += _in_turn(state, others[priority], sizes)
+    return found
+
+
+def size(option: Option, policy: SchedulingPolicy) -> float:
+    """How early a job goes: its seconds, more for gangs, which need several GPUs free at once."""
+    return option.seconds * option.gpus**policy.gang_bias
+
+
+def _in_turn(
+    state: State, campaigns: Mapping[str, list[WaitingJob]], sizes: Mapping[str, float]
+) -> Iterable[WaitingJob]:
+    """Merge campaigns so that each gets as many GPU-seconds."""
+    queues = {
+        name: sorted(each, key=lambda waiting: (not waiting.job.leads, sizes[waiting.job.key], waiting.order))
+        for name, each in campaigns.items()
+    }
+    if len(queues) == 1:
+        yield from next(iter(queues.values()))
+        return
+    turns = [(state.served.get(name, 0.0), queue[0].order, name, 0) for name, queue in queues.items()]
+    heapify(turns)
+    while turns:
+        served, order, name, position = turns[0]
+        queue = queues[name]
+        waiting = queue[position]
+        yield waiting
+        if position + 1 == len(queue):
+            heappop(turns)
+            continue
+        heapreplace(turns, (served + waiting.job.gpu_seconds, order, name, position + 1))
 
 
 def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
@@ -48,7 +104,7 @@ def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
 class Timetable:
     """What is expected if every job takes as long as estimated: a slot for each waiting job, those that fit nowhere apart."""
 
-    slots: Mapping[str, Slot]
+    slots: Mapping[str, TimeSlot]
     stuck: tuple[str, ...]
     ends: float  # when the last job ends
 
@@ -56,7 +112,7 @@ class Timetable:
 def timetable(state: State, policy: SchedulingPolicy) -> Timetable:
     """Reserve a slot for every waiting job, in order. `decide` will start each then, if nothing else happens."""
     profile = profile_of(state)
-    slots: dict[str, Slot] = {}
+    slots: dict[str, TimeSlot] = {}
     stuck: list[str] = []
     for waiting in ordered(state, policy):
         slot = profile.best(waiting.job.options)
@@ -100,7 +156,7 @@ def profile_of(state: State) -> Profile:
     return Profile(state.now, state.nodes, busy)
 
 
-def start_of(waiting: Waiting, slot: Slot, idle: dict[str, list[int]]) -> Start:
+def start_of(waiting: WaitingJob, slot: TimeSlot, idle: dict[str, list[int]]) -> Start:
     """Take devices for a slot that begins now out of ``idle``, those of lowest index."""
     devices: list[Device] = []
     for name, groups in slot.groups:
