@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.board.select import Selection, find_suite, select, with_facts
-from core.board.suites import with_suite
+from core.board.select import Selection, find_suite, select, with_facts, with_suite
 from core.board.text import engine_findings
 from core.compare.compare import Comparison, compare, read_values
 from core.compare.sides import asked_cells

@@ -1,4 +1,4 @@
-"""What of a leaderboard to look at, and what stands beside its scores: size tiers, tokens, GPU-seconds. Pure."""
+"""The rows of a leaderboard to look at, suites as benchmarks of it, and facts beside scores: sizes, tokens, GPU-seconds. Pure."""
 
 from __future__ import annotations
 
@@ -81,6 +81,64 @@ def select(frame: pd.DataFrame, selection: Selection) -> pd.DataFrame:
             raise UserError(f"--suite {selection.suite!r}: no results of any of its benchmarks ({wanted})")
         frame = kept
     return frame.reset_index(drop=True)
+
+
+def with_suite(
+    samples: pd.DataFrame, board: pd.DataFrame, suite: Suite
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Add a suite as one more benchmark, the mean of its members' scores, each of the same weight.
+
+    Takes and returns the frames of `core.compare.compare.compare`; third, what keeps models from having a row.
+
+    A model has a row where it has every member that any model of ``board`` has. Docs are then those of all members, which are the
+    tasks of the suite, so that intervals and tests follow as for a group of tasks that weigh the same. Docs in clusters are taken
+    as on their own.
+    """
+    import pandas as pd
+
+    named = [member.name for member in suite.members]
+    members = board[board["benchmark"].isin(named)]
+    present = [name for name in named if name in set(members["benchmark"])]
+    if len(present) < 2 or not members["higher_is_better"].all():
+        return samples, board, []
+    label, rows, parts, remarks = f"{suite.name} (suite)", [], [], []
+    for model, own in members.groupby("model", sort=False):
+        newest = own.drop_duplicates("benchmark")
+        if len(newest) < len(present) or newest["score"].isna().any():
+            remarks.append(f"{model}: {len(newest)} of {len(present)} benchmarks of {label}, so no row there")
+            continue
+        fingerprint = f"{suite.label}: {model}"
+        rows.append(_suite_row(newest, label, fingerprint, f"mean of {len(present)} of {len(named)}"))
+        parts += [_suite_docs(samples, each, label, fingerprint) for each in newest.to_dict("records") if len(samples)]
+    if not rows:
+        return samples, board, remarks
+    added = pd.DataFrame(rows).reindex(columns=board.columns).astype(board.dtypes.to_dict(), errors="ignore")
+    return pd.concat([samples, *parts]), pd.concat([board, added], ignore_index=True), remarks
+
+
+def _suite_row(own: pd.DataFrame, label: str, fingerprint: str, metric: str) -> dict[str, Any]:
+    shared = {name: own[name].iloc[0] for name in ("campaign", "model", "engine", "tensor_parallel", "reason")}
+    return {
+        **shared,
+        "benchmark": label,
+        "task": label,
+        "metric": metric,
+        "filter": "",
+        "score": float(own["score"].astype(float).mean()),
+        "docs": int(own["docs"].sum()),
+        "higher_is_better": True,
+        "notes": "",
+        "fingerprint": fingerprint,
+    }
+
+
+def _suite_docs(samples: pd.DataFrame, row: dict[Any, Any], label: str, fingerprint: str) -> pd.DataFrame:
+    chosen = (samples["benchmark"] == row["benchmark"]) & (samples["model"] == row["model"])
+    own = samples[chosen & (samples["fingerprint"] == row["fingerprint"])]
+    own = own.sort_values(["task", "doc_id"])
+    # Members of a benchmark become one task: a doc of a suite is told by its benchmark, and by task and doc within that.
+    keys = own["task"].astype(str) + "\x00" + own["doc_id"].astype(str)
+    return own.assign(benchmark=label, task=row["benchmark"], doc_id=keys, fingerprint=fingerprint)
 
 
 def with_facts(frame: pd.DataFrame, records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

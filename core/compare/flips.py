@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,10 +39,8 @@ def flipped_docs(store: Store, row: Mapping[str, Any], headline: Mapping[str, An
     import pandas as pd
 
     keys = ["task", "doc_id"]
-    values = [_indexed(store, row[f"fingerprint_{label}"], [*keys, "value"]) for label in SIDES]
-    both = pd.concat(
-        [values[0]["value"], values[1]["value"]], axis=1, join="inner", keys=["value_a", "value_b"]
-    ).dropna()
+    values = [_indexed(store, row[f"fingerprint_{label}"], [*keys, "value"])["value"] for label in SIDES]
+    both = pd.concat(values, axis=1, join="inner", keys=["value_a", "value_b"]).dropna()
     change = both["value_b"] - both["value_a"]
     change = change[change != 0.0]
     if change.empty:
@@ -113,24 +110,17 @@ class Agreement:
 
 def agreement(samples: pd.DataFrame, first: str, second: str) -> list[Agreement]:
     """Compare two models of a samples frame (columns as in `core.results`), one row per benchmark that has choices."""
+    import pandas as pd
+
     scored = samples[samples["logprobs"].map(len) > 1]
     rows = []
     for benchmark, group in scored.groupby("benchmark", observed=True):
         sides = [group[group["model"] == name].set_index(["task", "doc_id"])["logprobs"] for name in (first, second)]
-        pairs = pd.concat(sides, axis=1, join="inner", keys=["first", "second"])
-        if pairs.empty:
-            continue
-        same = [np.argmax(a) == np.argmax(b) for a, b in zip(pairs["first"], pairs["second"], strict=True)]
-        deltas = np.concatenate(
-            [np.abs(np.asarray(a) - np.asarray(b)) for a, b in zip(pairs["first"], pairs["second"], strict=True)]
-        )
-        rows.append(
-            Agreement(
-                benchmark=str(benchmark),
-                docs=len(pairs),
-                same_answers=float(np.mean(same)),
-                logprob_p99=float(np.quantile(deltas, 0.99)),
-                logprob_max=float(deltas.max()),
+        pairs = [(np.asarray(a), np.asarray(b)) for a, b in pd.concat(sides, axis=1, join="inner").to_numpy()]
+        if pairs:
+            same = float(np.mean([np.argmax(a) == np.argmax(b) for a, b in pairs]))
+            deltas = np.concatenate([np.abs(a - b) for a, b in pairs])
+            rows.append(
+                Agreement(str(benchmark), len(pairs), same, float(np.quantile(deltas, 0.99)), float(deltas.max()))
             )
-        )
     return rows

@@ -25,7 +25,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _AskedCell:
     """A cell as somebody asked for it."""
 
     campaign: str | None
@@ -110,7 +110,7 @@ def model_pairs(a: Side, b: Side) -> list[tuple[str, str]]:
 
 def _asked(
     runs: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], campaign: str | None
-) -> Iterator[_Asked]:
+) -> Iterator[_AskedCell]:
     """List complete cells, the newest run's first; cells that no run asks for last, the newest of them first."""
     named = set()
     for run in sorted(runs, key=lambda each: each["run"], reverse=True):
@@ -118,17 +118,17 @@ def _asked(
             for benchmark, fingerprint in model["cells"].items():
                 named.add(fingerprint)
                 if fingerprint in records and campaign in (None, run["campaign"]):
-                    yield _Asked(run["campaign"], run["run"], model["model"], benchmark, fingerprint)
+                    yield _AskedCell(run["campaign"], run["run"], model["model"], benchmark, fingerprint)
     if campaign is None:
         for record in sorted(records.values(), key=lambda each: each["committed"], reverse=True):
             if record["fingerprint"] not in named:
-                yield _Asked(None, "", record["model"], record["benchmark"], record["fingerprint"])
+                yield _AskedCell(None, "", record["model"], record["benchmark"], record["fingerprint"])
 
 
 def _of_model(
     model: str,
     version: str,
-    asked: Iterable[_Asked],
+    asked: Iterable[_AskedCell],
     records: Mapping[str, Mapping[str, Any]],
     argument: str,
 ) -> Cells:
@@ -149,7 +149,9 @@ def _of_model(
     return cells
 
 
-def _of_campaign(campaign: str, version: str, asked: Iterable[_Asked], argument: str, name: str) -> dict[str, Cells]:
+def _of_campaign(
+    campaign: str, version: str, asked: Iterable[_AskedCell], argument: str, name: str
+) -> dict[str, Cells]:
     own = [each for each in asked if each.campaign == campaign]
     found = [each.run for each in own if each.run.startswith(version)]
     if not found:

@@ -18,24 +18,15 @@ from core.redact import redact_all
 from core.tables import plain_rows
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     import pandas as pd
 
 OUTSIDE = re.compile(r"[^\w\-. ]", re.ASCII)  # what MLflow refuses in a name; both trackers get the same names
 LONGEST_NAME, LONGEST_VALUE = 250, 500  # characters of a param that every MLflow server takes
 DEGREES = ("tensor_parallel", "pipeline_parallel", "replicas")
-PER_CELL = (
-    "docs",
-    "tokens_per_second",
-    "seconds",
-    "gpus",
-    "gpu_seconds",
-    "prompt_tokens",
-    "completion_tokens",
-)
+PER_CELL = ("docs", "tokens_per_second", "seconds", "gpus", "gpu_seconds", "prompt_tokens", "completion_tokens")
 NOT_PARAMS = frozenset({"benchmark", "datasets", "harness"})  # settings that are no single value of a model
+
+PROJECT = "steelyard"  # where neither an option nor the tracker's own variable names one
 
 Name = tuple[str, ...]  # parts of one
 Value = TypeVar("Value")
@@ -50,9 +41,7 @@ class TrackedRun:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
-    scores: Sequence[
-        Mapping[str, Any]
-    ]  # rows of the scores table (`core.store.schema.SCORES`), with ``benchmark`` and ``model``
+    scores: Sequence[Mapping[str, Any]]  # rows of `core.store.schema.SCORES`, with ``benchmark`` and ``model``
     cells: Mapping[str, str]  # benchmark → fingerprint
     started: float
     ended: float
@@ -202,9 +191,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-PROJECT = "steelyard"  # where neither an option nor the tracker's own variable names one
-
-
 def missing(tracker: str, error: ImportError) -> UserError:
-    """Say what to install."""
+    """Return the error that says what to install."""
     return UserError(f'--format {tracker!r}: its client is not installed ({error}); pip install "steelyard[{tracker}]"')
