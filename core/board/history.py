@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.board.select import Selection, select
 from core.compare.between import WORSE, compare_cells, sample_reader, score_intervals
-from core.compare.sides import Cells, asked_cells, cells_of, changed_cells, runs_and_records
+from core.compare.sides import Cells, Records, asked_cells, cells_of, changed_cells, runs_and_records
 from core.errors import StoreError, StoreUnreachableError
 from core.tables import p_text
 
@@ -125,9 +125,7 @@ def history(store: Store, campaign: str | None = None, selection: Selection | No
     return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
 
 
-def _asked(
-    runs: Iterable[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], *, unnamed: bool
-) -> dict[str, list[_AskedCells]]:
+def _asked(runs: Iterable[Mapping[str, Any]], records: Records, *, unnamed: bool) -> dict[str, list[_AskedCells]]:
     found: dict[str, list[_AskedCells]] = {}
     for run in runs:
         for model, cells in cells_of(run, records).items():
@@ -151,11 +149,7 @@ def _revision(record: Mapping[str, Any]) -> str:
 
 
 def _rows(
-    store: Store,
-    model: str,
-    benchmarks: Sequence[str],
-    asked: Sequence[_AskedCells],
-    records: Mapping[str, Mapping[str, Any]],
+    store: Store, model: str, benchmarks: Sequence[str], asked: Sequence[_AskedCells], records: Records
 ) -> Iterator[dict[str, Any]]:
     samples = sample_reader(store)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from core.compare.sides import Records
 from core.errors import UserError, nearest
 from core.model.placement import GB
 from core.spec.suite import suites
@@ -25,21 +26,11 @@ TIERS = (
     (math.inf, "over 160 GB"),
 )
 UNKNOWN = "size unknown"
-FACTS = (
-    "weight_gb",  # as loaded, 10⁹ bytes
-    "tier",
-    "gpus",
-    "gpu_seconds",  # of the cell's requests; benchmarks that ran side by side on one engine each count them
-    "prompt_tokens",
-    "completion_tokens",
-    "revision",
-    "committed",
-)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows of a leaderboard: names may hold ``*`` and ``?``; what is empty selects all."""
+    """A choice of a leaderboard's rows: names may hold ``*`` and ``?``; what is empty selects all."""
 
     benchmarks: Sequence[str] = ()
     models: Sequence[str] = ()
@@ -88,11 +79,9 @@ def with_suite(
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Add a suite as one more benchmark, the mean of its members' scores, each of the same weight.
 
-    Takes and returns the frames of `core.compare.compare.compare`; third, what keeps models from having a row.
-
-    A model has a row where it has every member that any model of ``board`` has. Docs are then those of all members, which are the
-    tasks of the suite, so that intervals and tests follow as for a group of tasks that weigh the same. Docs in clusters are taken
-    as on their own.
+    Takes and returns the frames of `core.compare.compare.compare`, and a remark on each model that lacks some members that others
+    have and so gets no row. Docs are those of all members, which are the tasks of the suite, so that intervals and tests follow as
+    for a group of tasks that weigh the same. Docs in clusters are taken as on their own.
     """
     import pandas as pd
 
@@ -134,24 +123,22 @@ def _suite_row(own: pd.DataFrame, label: str, fingerprint: str, metric: str) -> 
 
 def _suite_docs(samples: pd.DataFrame, row: dict[Any, Any], label: str, fingerprint: str) -> pd.DataFrame:
     chosen = (samples["benchmark"] == row["benchmark"]) & (samples["model"] == row["model"])
-    own = samples[chosen & (samples["fingerprint"] == row["fingerprint"])]
-    own = own.sort_values(["task", "doc_id"])
+    own = samples[chosen & (samples["fingerprint"] == row["fingerprint"])].sort_values(["task", "doc_id"])
     # Members of a benchmark become one task: a doc of a suite is told by its benchmark, and by task and doc within that.
     keys = own["task"].astype(str) + "\x00" + own["doc_id"].astype(str)
     return own.assign(benchmark=label, task=row["benchmark"], doc_id=keys, fingerprint=fingerprint)
 
 
-def with_facts(frame: pd.DataFrame, records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Add `FACTS` to a leaderboard, from commit records (`core.results.Store.commit_records`)."""
+def with_facts(frame: pd.DataFrame, records: Records) -> pd.DataFrame:
+    """Add sizes, GPUs, tokens and times to a leaderboard, from commit records (`core.results.Store.commit_records`)."""
     import pandas as pd
 
     rows = [_facts(records.get(fingerprint, {})) for fingerprint in frame["fingerprint"]]
-    facts = pd.DataFrame(rows, columns=list(FACTS), index=frame.index)
-    return pd.concat([frame, facts], axis=1)
+    return pd.concat([frame, pd.DataFrame(rows, columns=list(_facts({})), index=frame.index)], axis=1)
 
 
 def tier_of(weight_gb: float | None) -> str:
-    """Name the size tier of so many GB of weights as loaded."""
+    """Return the size tier of so many GB of weights as loaded."""
     if weight_gb is None:
         return UNKNOWN
     return next(name for most, name in TIERS if weight_gb <= most)
@@ -170,9 +157,10 @@ def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
     degrees = [placement.get(name) for name in ("tensor_parallel", "pipeline_parallel", "replicas")]
     gpus = math.prod(degrees) if all(degrees) else None  # type: ignore[arg-type]
     return {
-        "weight_gb": weight_gb,
+        "weight_gb": weight_gb,  # as loaded, 10⁹ bytes
         "tier": tier_of(weight_gb),
         "gpus": gpus,
+        # Of the cell's requests; benchmarks that ran side by side on one engine each count them.
         "gpu_seconds": seconds * gpus if seconds and gpus else None,
         "prompt_tokens": metadata.get("prompt_tokens"),
         "completion_tokens": metadata.get("completion_tokens"),

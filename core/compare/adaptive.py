@@ -32,18 +32,12 @@ FEWEST = 30  # docs before anything is decided: what people will not believe fro
 MOST_WEIGHT = 0.75  # of one doc; below 1, or a single doc could decide
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Where the mean over all docs lies after each number of docs: ``low[t]`` to ``high[t]`` after ``t + 1``."""
-
-    low: np.ndarray
-    high: np.ndarray
-
-
 def confidence_sequence(
     values: Sequence[float] | np.ndarray, docs: int, *, alpha: float = ALPHA, least: float = 0.0, most: float = 1.0
-) -> Interval:
+) -> tuple[np.ndarray, np.ndarray]:
     """Bound the mean of ``docs`` values by the first of them, in random order, each within [``least``, ``most``].
+
+    Returns low and high ends [values]: after ``t + 1`` values the mean is from ``low[t]`` to ``high[t]``.
 
     With probability 1 - ``alpha`` the mean is in all of the intervals at once. Each is within the one before it; with all docs
     known it is the mean. Raises `ValueError` for values out of range or more of them than docs.
@@ -53,7 +47,7 @@ def confidence_sequence(
     if count > docs:
         raise ValueError(f"{count} values of {docs} docs")
     if not count:
-        return Interval(np.zeros(0), np.zeros(0))
+        return np.zeros(0), np.zeros(0)
     if scaled.min() < 0 or scaled.max() > 1:
         raise ValueError(f"values from {least:g} to {most:g} are expected, not {min(values):g} to {max(values):g}")
     number = np.arange(1, count + 1)
@@ -75,7 +69,7 @@ def confidence_sequence(
     low = np.maximum(centre - half, total / docs)
     high = np.minimum(centre + half, (total + docs - number) / docs)
     width = most - least
-    return Interval(least + width * np.maximum.accumulate(low), least + width * np.minimum.accumulate(high))
+    return least + width * np.maximum.accumulate(low), least + width * np.minimum.accumulate(high)
 
 
 @dataclass(frozen=True)
@@ -105,15 +99,15 @@ def standing(
     margin: float = 0.0,
     alpha: float = ALPHA,
 ) -> Standing:
-    """Tell a model from another by their values between 0 and 1, by doc; ``order`` has all docs in the random order of asking.
+    """Compare a model with another by their values between 0 and 1, by doc; ``order`` has all docs in the random order of asking.
 
     Docs are compared one by one, which says more than two scores. With probability 1 - ``alpha`` the verdict is that of all docs,
     however often one looks. Two whose scores differ by ``margin`` or less are alike. Raises `ValueError` for other values.
     """
     both = [doc for doc in order if doc in own and doc in other]
     differences = [own[doc] - other[doc] for doc in both]
-    known = confidence_sequence(differences, len(order), alpha=alpha, least=-1.0, most=1.0)
-    low, high = (float(known.low[-1]), float(known.high[-1])) if both else (-1.0, 1.0)
+    ends = confidence_sequence(differences, len(order), alpha=alpha, least=-1.0, most=1.0)
+    low, high = (float(end[-1]) for end in ends) if both else (-1.0, 1.0)
     verdict: Literal["above", "below", "alike", "open"] = "open"
     if len(both) >= min(FEWEST, len(order)):
         if low > 0 or high < 0:
@@ -124,12 +118,12 @@ def standing(
 
 
 def doc_of_sample(sample: Sample) -> str:
-    """Doc of a sample."""
+    """Return the name of a sample's doc."""
     return f"{sample.task}/{sample.doc_id}"
 
 
 def shuffled(docs: Iterable[str]) -> list[str]:
-    """Docs, each once, in an order that has nothing to do with what they ask."""
+    """Return docs, each once, in an order that has nothing to do with what they ask."""
     return sorted(set(docs), key=lambda doc: hashlib.sha256(doc.encode()).digest())
 
 
@@ -142,18 +136,18 @@ def rounds(docs: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def values_of(samples: Iterable[Sample]) -> dict[str, float]:
-    """Values by doc; docs without one are left out."""
+    """Return values by doc; docs without one are left out."""
     return {doc_of_sample(sample): sample.value for sample in samples if sample.value is not None}
 
 
 def of_docs(scoring: Scoring, docs: Iterable[str]) -> Scoring:
-    """A scoring without the samples of docs that were not asked."""
+    """Return a scoring without the samples of docs that were not asked."""
     kept = set(docs)
     return replace(scoring, samples=tuple(each for each in scoring.samples if doc_of_sample(each) in kept))
 
 
 def same_docs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two cells, by their settings, score the same docs in the same way, whatever the prompts around them."""
+    """Return whether two cells, by their settings, score the same docs in the same way, whatever the prompts around them."""
     kept = ("version", "num_fewshot", "repeats", "config", "rows", "targets")
     tasks = [settings.get("benchmark", {}).get("tasks", {}) for settings in (one, other)]
     return tasks[0].keys() == tasks[1].keys() and all(
@@ -209,15 +203,15 @@ class Rounds:
         ]
 
     def asked(self, responses: Mapping[str, Response]) -> dict[str, Response]:
-        """Responses of the docs asked so far: an earlier run may have gone on for longer."""
+        """Return the responses of the docs asked so far: an earlier run may have gone on for longer."""
         return {key: response for key, response in responses.items() if doc_of(key) in self.docs}
 
     def missing(self) -> list[str]:
-        """Models whose results were never there."""
+        """Return the models whose results were never there."""
         return [name for name in self._spec.against if name not in self._others]
 
     def __str__(self) -> str:
-        """How it ended, for people."""
+        """Describe how it ended, for people."""
         if missing := self.missing():
             why = f"there are no results of {', '.join(missing)} to compare with"
         elif not self.standings:
@@ -227,7 +221,7 @@ class Rounds:
         return f"{len(self.docs):,} of {len(self._order):,} docs answered: {why}"
 
     def record(self) -> dict[str, Any]:
-        """What the cell's record says of it. JSON values."""
+        """Return the part of the cell's record on this, JSON values."""
         return {
             "docs": len(self.docs),
             "of": len(self._order),

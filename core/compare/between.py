@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.compare.compare import SAMPLE_COLUMNS, compare
 from core.compare.flips import FLIP_COLUMNS, flipped_docs
-from core.compare.sides import Side, model_pairs, runs_and_records, side
+from core.compare.sides import Records, Side, model_pairs, runs_and_records, side
 from core.errors import UserError, nearest
 from core.tables import is_significant
 
@@ -111,11 +111,7 @@ def sample_reader(store: Store) -> SampleReader:
 
 
 def compare_cells(
-    one: str,
-    other: str,
-    cells: Mapping[str, tuple[str, str]],
-    records: Mapping[str, Mapping[str, Any]],
-    samples: SampleReader,
+    one: str, other: str, cells: Mapping[str, tuple[str, str]], records: Records, samples: SampleReader
 ) -> list[dict[str, Any]]:
     """Compare cells of a model ``one`` with cells of ``other``: the one answer to "did it get worse".
 
@@ -148,7 +144,7 @@ def compare_cells(
 
 
 def score_intervals(
-    cells: Mapping[str, str], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
+    cells: Mapping[str, str], records: Records, samples: SampleReader
 ) -> dict[str, tuple[float, float]]:
     """Return the intervals of cells' scores by benchmark, as a leaderboard has them; NaN where there are none."""
     board, values = _frames({name: (cell,) for name, cell in cells.items()}, records, samples)
@@ -213,9 +209,7 @@ def _nothing(sides: Sequence[Side], benchmarks: Sequence[str]) -> str:
     )
 
 
-def _pairs(
-    cells: Mapping[str, tuple[str, str]], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
-) -> list[dict[Any, Any]]:
+def _pairs(cells: Mapping[str, tuple[str, str]], records: Records, samples: SampleReader) -> list[dict[Any, Any]]:
     if not cells:
         return []
     board, values = _frames(cells, records, samples)
@@ -223,7 +217,7 @@ def _pairs(
 
 
 def _frames(
-    cells: Mapping[str, tuple[str, ...]], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
+    cells: Mapping[str, tuple[str, ...]], records: Records, samples: SampleReader
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return one or two sides as a leaderboard of the models a and b, and their samples."""
     import pandas as pd

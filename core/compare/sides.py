@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CAMPAIGN = "campaign:"
 
 Cells = dict[str, str]  # benchmark → fingerprint
+Records = Mapping[str, Mapping[str, Any]]  # commit records by fingerprint
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,7 @@ class _AskedCell:
 
 
 def side(
-    name: str,
-    runs: Sequence[Mapping[str, Any]],
-    records: Mapping[str, Mapping[str, Any]],
-    campaign: str | None = None,
-    argument: str = "A",
+    name: str, runs: Sequence[Mapping[str, Any]], records: Records, campaign: str | None = None, argument: str = "A"
 ) -> Side:
     """Return what ``name`` stands for among runs and commit records (`core.results.Store`), of ``campaign`` alone if given.
 
@@ -69,7 +66,7 @@ def asked_cells(runs: Iterable[Mapping[str, Any]]) -> set[str]:
     return {cell for run in runs for model in run["models"] for cell in model["cells"].values()}
 
 
-def cells_of(run: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Cells]:
+def cells_of(run: Mapping[str, Any], records: Records) -> dict[str, Cells]:
     """Return the complete cells that a run asks for, by model."""
     models: dict[str, Cells] = {}
     for model in run["models"]:
@@ -108,9 +105,7 @@ def model_pairs(a: Side, b: Side) -> list[tuple[str, str]]:
     return [(model, model) for model in shared]
 
 
-def _asked(
-    runs: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], campaign: str | None
-) -> Iterator[_AskedCell]:
+def _asked(runs: Sequence[Mapping[str, Any]], records: Records, campaign: str | None) -> Iterator[_AskedCell]:
     """List complete cells, the newest run's first; cells that no run asks for last, the newest of them first."""
     named = set()
     for run in sorted(runs, key=lambda each: each["run"], reverse=True):
@@ -125,13 +120,7 @@ def _asked(
                 yield _AskedCell(None, "", record["model"], record["benchmark"], record["fingerprint"])
 
 
-def _of_model(
-    model: str,
-    version: str,
-    asked: Iterable[_AskedCell],
-    records: Mapping[str, Mapping[str, Any]],
-    argument: str,
-) -> Cells:
+def _of_model(model: str, version: str, asked: Iterable[_AskedCell], records: Records, argument: str) -> Cells:
     cells: Cells = {}
     revisions = set()
     for each in asked:

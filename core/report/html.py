@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -77,7 +78,7 @@ def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
         charts=drawn,
         charts_json=Markup(_script_json({each.id: each.views for each in drawn})),  # noqa: S704
         usage_headings=USAGE_HEADINGS,
-        usage=_usage(rows, report.timelines, board.records),
+        usage=_usage(rows, report),
         spent=_spent(board.runs, report.timelines),
         samples_note=_samples_note(packed, report.every),
         runs=[_run(run) for run in board.runs],
@@ -135,13 +136,10 @@ def _board_rows(rows: Sequence[dict[str, Any]], table: Table) -> Iterable[dict[s
         above = shown.group
 
 
-def _usage(
-    rows: Sequence[Mapping[str, Any]],
-    timelines: Mapping[str, Sequence[Lane]],
-    records: Mapping[str, Mapping[str, Any]],
-) -> list[list[str]]:
+def _usage(rows: Sequence[Mapping[str, Any]], report: Report) -> list[list[str]]:
+    records = report.board.records
     lanes: dict[str, list[Lane]] = {}
-    for found in timelines.values():
+    for found in report.timelines.values():
         for lane in found:
             lanes.setdefault(lane.spans[0].model, []).append(lane)
     usage = []
@@ -156,12 +154,12 @@ def _usage(
                 f"{held:,.1f}" if held else "",
                 f"{working:,.1f}" if held else "",
                 f"{working / held:.0%}" if held else "",
-                _sum_text((row["gpu_seconds"] for row in own.values()), ",.1f"),
-                _mean_text(monitor.get("gpu_utilisation_mean") for monitor in monitors),
-                _most_text(monitor.get("kv_cache_usage_peak") for monitor in monitors),
-                _sum_text((row["prompt_tokens"] for row in own.values()), ",.0f"),
-                _sum_text((row["completion_tokens"] for row in own.values()), ",.0f"),
-                _sum_text((_kilo(monitor.get("energy_joules")) for monitor in monitors), ",.1f"),
+                _text((row["gpu_seconds"] for row in own.values()), ",.1f"),
+                _text((monitor.get("gpu_utilisation_mean") for monitor in monitors), ".0f", fmean),
+                _text((monitor.get("kv_cache_usage_peak") for monitor in monitors), ".1f", max, 100.0),
+                _text((row["prompt_tokens"] for row in own.values()), ",.0f"),
+                _text((row["completion_tokens"] for row in own.values()), ",.0f"),
+                _text((monitor.get("energy_joules") for monitor in monitors), ",.1f", sum, 0.001),
             ]
         )
     return usage
@@ -172,23 +170,11 @@ def _spent(runs: Iterable[Mapping[str, Any]], timelines: Mapping[str, Sequence[L
     return [line for line in lines if line is not None]
 
 
-def _kilo(value: float | None) -> float | None:
-    return None if value is None else value / 1000.0
-
-
-def _sum_text(values: Iterable[float | None], form: str) -> str:
+def _text(
+    values: Iterable[float | None], form: str, total: Callable[[list[float]], float] = sum, scale: float = 1.0
+) -> str:
     known = [value for value in values if value is not None]
-    return format(sum(known), form) if known else ""
-
-
-def _mean_text(values: Iterable[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.0f}" if known else ""
-
-
-def _most_text(values: Iterable[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{100.0 * max(known):.1f}" if known else ""
+    return format(scale * total(known), form) if known else ""
 
 
 def _samples_note(packed: Packed, every: int) -> str:
@@ -203,14 +189,13 @@ def _samples_note(packed: Packed, every: int) -> str:
 
 
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    spec = run.get("spec")
     return {
         "campaign": run["campaign"],
         "run": run["run"],
         "versions": list((run.get("versions") or {}).items()),
         "findings": [run["engines"]["text"]] if run.get("engines") else [],
-        "spec": yaml.safe_dump(run["spec"], sort_keys=False)
-        if run.get("spec")
-        else "not stored: the run has not ended",
+        "spec": yaml.safe_dump(spec, sort_keys=False) if spec else "not stored: the run has not ended",
     }
 
 

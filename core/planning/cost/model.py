@@ -63,9 +63,7 @@ WORK = Priors(
     scatter=0.25,
 )
 LOAD = Priors(
-    parts={"start": 0.7, "bytes": 0.8},
-    features={"kind": 0.5, "model": 0.3, "name": 0.3, "parallel": 0.2},
-    scatter=0.25,
+    parts={"start": 0.7, "bytes": 0.8}, features={"kind": 0.5, "model": 0.3, "name": 0.3, "parallel": 0.2}, scatter=0.25
 )
 Triple = tuple[float, float, float]  # low, median, high
 QUANTILE = 1.2816  # of the normal distribution: intervals hold 80%

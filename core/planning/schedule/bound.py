@@ -1,4 +1,4 @@
-"""How soon a set of jobs could end at best: no schedule on the fleet, however clever, has a shorter makespan."""
+"""A lower bound of the makespan: no schedule on the fleet, however clever, ends sooner."""
 
 from __future__ import annotations
 
@@ -75,11 +75,10 @@ class _Problem:
         return self._load(np.ones(self._seconds.size, bool), 1.0, packed=False)
 
     def refutes(self, makespan: float) -> bool:
-        """Say whether no schedule can end by then."""
-        usable = self._seconds <= makespan * (1 + 1e-9)
-        if self._in_line(usable) > makespan * (1 + 1e-9):
-            return True
-        return self._load(usable, makespan, packed=True) > 1 + 1e-9
+        """Return whether no schedule can end by then."""
+        most = makespan * (1 + 1e-9)
+        usable = self._seconds <= most
+        return self._in_line(usable) > most or self._load(usable, makespan, packed=True) > 1 + 1e-9
 
     def _in_line(self, usable: np.ndarray) -> float:
         """Most seconds that jobs take of which no two can run at once: gangs of one kind, and one job that none leaves room for."""
@@ -115,13 +114,8 @@ class _Problem:
                     parts = self._stages[mine] * node / capacity
                     sizes += [parts * size for size in _counted(self._width[mine] / node)]
                 times += _counted(seconds, steady=True)
-            known: set[bytes] = set()
-            for size in sizes:
-                for time in times:
-                    row = size * time
-                    if row.any() and (digest := row.tobytes()) not in known:
-                        known.add(digest)
-                        rows.append((mine, row))
+            products = [size * time for size in sizes for time in times]
+            rows += [(mine, row) for row in {row.tobytes(): row for row in products if row.any()}.values()]
         return self._solve(usable, rows)
 
     def _solve(self, usable: np.ndarray, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

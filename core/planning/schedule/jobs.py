@@ -74,7 +74,7 @@ class ScheduledJob:
 
 
 def fits(option: Option, node: Node) -> bool:
-    """Say whether a node can hold at least one of the option's groups."""
+    """Return whether a node can hold at least one of the option's groups."""
     return (
         option.kind == node.kind
         and option.memory_gb <= node.memory_gb
@@ -84,7 +84,7 @@ def fits(option: Option, node: Node) -> bool:
 
 
 def runnable(job: ScheduledJob, nodes: Sequence[Node]) -> bool:
-    """Say whether the whole fleet, empty, could run the job in one of its ways."""
+    """Return whether the whole fleet, empty, could run the job in one of its ways."""
     return any(
         sum(node.gpus // option.tensor_parallel for node in nodes if fits(option, node)) >= option.stages
         for option in job.options
@@ -93,11 +93,10 @@ def runnable(job: ScheduledJob, nodes: Sequence[Node]) -> bool:
 
 @dataclass(frozen=True)
 class WaitingJob:
-    """A job in the queue. ``order`` is its place among equals."""
+    """A job in the queue."""
 
     job: ScheduledJob
     since: float
-    order: int
 
 
 @dataclass(frozen=True)
@@ -121,18 +120,17 @@ class Start:
 
 @dataclass(frozen=True)
 class State:
-    """The fleet, the queue and what runs; ``served`` counts what each campaign is given now, see `served_by`."""
+    """The fleet, the queue in order of arrival, and what runs; ``served`` is `served_by` of each campaign."""
 
     nodes: tuple[Node, ...]
     now: float = 0.0
     waiting: Mapping[str, WaitingJob] = field(default_factory=dict)
     running: Mapping[str, RunningJob] = field(default_factory=dict)
     served: Mapping[str, float] = field(default_factory=dict)
-    arrivals: int = 0
 
 
 def served_by(running: Mapping[str, RunningJob]) -> dict[str, float]:
-    """GPU-seconds, each from start to expected end, that campaigns have in what runs."""
+    """Return the GPU-seconds, each from start to expected end, that campaigns have in what runs."""
     served: dict[str, float] = defaultdict(float)
     for each in running.values():
         served[each.job.campaign] += len(each.devices) * each.option.seconds
@@ -152,15 +150,14 @@ def after(state: State, now: float, arrived: Iterable[ScheduledJob] = (), ended:
     """
     if now < state.now:
         raise ValueError(f"time went from {state.now} back to {now}")
-    waiting, running, arrivals = dict(state.waiting), dict(state.running), state.arrivals
+    waiting, running = dict(state.waiting), dict(state.running)
     for key in ended:
         del running[key]
     for job in arrived:
         if job.key in waiting or job.key in running:
             raise ValueError(f"job {job.key!r} is there already")
-        waiting[job.key] = WaitingJob(job, now, arrivals)
-        arrivals += 1
-    return State(state.nodes, now, waiting, running, served_by(running), arrivals)
+        waiting[job.key] = WaitingJob(job, now)
+    return State(state.nodes, now, waiting, running, served_by(running))
 
 
 def started(state: State, starts: Sequence[Start]) -> State:

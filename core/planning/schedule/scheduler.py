@@ -41,14 +41,14 @@ def ordered(state: State, policy: SchedulingPolicy) -> list[WaitingJob]:
         else:
             others[each.job.priority][each.job.campaign].append(each)
     sizes = {key: -size(each.job.quickest, policy) for key, each in state.waiting.items()}
-    found = sorted(overdue, key=lambda each: (each.since, sizes[each.job.key], each.order))
+    found = sorted(overdue, key=lambda each: (each.since, sizes[each.job.key]))
     for priority in sorted(others, reverse=True):
         found += _in_turn(state, others[priority], sizes)
     return found
 
 
 def size(option: Option, policy: SchedulingPolicy) -> float:
-    """How early a job goes: its seconds, more for gangs, which need several GPUs free at once."""
+    """Return the rank of a job by one option: its seconds, more for gangs, which need several GPUs free at once."""
     return option.seconds * option.gpus**policy.gang_bias
 
 
@@ -57,27 +57,27 @@ def _in_turn(
 ) -> Iterable[WaitingJob]:
     """Merge campaigns so that each gets as many GPU-seconds."""
     queues = {
-        name: sorted(each, key=lambda waiting: (not waiting.job.leads, sizes[waiting.job.key], waiting.order))
+        name: sorted(each, key=lambda waiting: (not waiting.job.leads, sizes[waiting.job.key]))
         for name, each in campaigns.items()
     }
     if len(queues) == 1:
         yield from next(iter(queues.values()))
         return
-    turns = [(state.served.get(name, 0.0), queue[0].order, name, 0) for name, queue in queues.items()]
+    places = {key: place for place, key in enumerate(state.waiting)}
+    turns = [(state.served.get(name, 0.0), places[queue[0].job.key], name, 0) for name, queue in queues.items()]
     heapify(turns)
     while turns:
         served, order, name, position = turns[0]
-        queue = queues[name]
-        waiting = queue[position]
+        waiting = queues[name][position]
         yield waiting
-        if position + 1 == len(queue):
+        if position + 1 == len(queues[name]):
             heappop(turns)
-            continue
-        heapreplace(turns, (served + waiting.job.gpu_seconds, order, name, position + 1))
+        else:
+            heapreplace(turns, (served + waiting.job.gpu_seconds, order, name, position + 1))
 
 
 def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
-    """Which jobs start now, on which devices. Depends on nothing but ``state``, so everyone who sees it decides alike."""
+    """Return the jobs that start now, on which devices. It depends on ``state`` alone: all processes decide alike."""
     if not state.waiting:
         return ()
     profile = profile_of(state)
@@ -89,8 +89,7 @@ def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
         if not profile.idle:
             break
         find = profile.best if reserved < policy.reservations else profile.at_once
-        slot = find(waiting.job.options)
-        if slot is None:
+        if (slot := find(waiting.job.options)) is None:
             continue
         profile.take(slot)
         if slot.start <= state.now:
@@ -102,10 +101,9 @@ def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
 
 @dataclass(frozen=True)
 class Timetable:
-    """What is expected if every job takes as long as estimated: a slot for each waiting job, those that fit nowhere apart."""
+    """What is expected if every job takes as long as estimated: a slot for each waiting job but those that fit nowhere."""
 
     slots: Mapping[str, TimeSlot]
-    stuck: tuple[str, ...]
     ends: float  # when the last job ends
 
 
@@ -113,17 +111,13 @@ def timetable(state: State, policy: SchedulingPolicy) -> Timetable:
     """Reserve a slot for every waiting job, in order. `decide` will start each then, if nothing else happens."""
     profile = profile_of(state)
     slots: dict[str, TimeSlot] = {}
-    stuck: list[str] = []
     for waiting in ordered(state, policy):
-        slot = profile.best(waiting.job.options)
-        if slot is None:
-            stuck.append(waiting.job.key)
-            continue
-        profile.take(slot)
-        slots[waiting.job.key] = slot
+        if slot := profile.best(waiting.job.options):
+            profile.take(slot)
+            slots[waiting.job.key] = slot
     running = [max(each.ends, state.now) for each in state.running.values()]
     ends = max([state.now, *running, *(slot.ends for slot in slots.values())])
-    return Timetable(slots, tuple(stuck), ends)
+    return Timetable(slots, ends)
 
 
 def choose(state: State, policy: SchedulingPolicy) -> SchedulingPolicy:
@@ -157,7 +151,7 @@ def profile_of(state: State) -> Profile:
 
 
 def start_of(waiting: WaitingJob, slot: TimeSlot, idle: dict[str, list[int]]) -> Start:
-    """Take devices for a slot that begins now out of ``idle``, those of lowest index."""
+    """Return the start of a job, its devices taken out of ``idle``, those of lowest index first."""
     devices: list[Device] = []
     for name, groups in slot.groups:
         count = groups * slot.option.tensor_parallel

@@ -101,7 +101,7 @@ def simulate(
 
 
 def really(job: ScheduledJob, factor: float) -> ScheduledJob:
-    """The job with the times it will really take: its estimates times ``factor``."""
+    """Return the job with the times it will really take: its estimates times ``factor``."""
     options = tuple(
         replace(each, work_seconds=each.work_seconds * factor, load_seconds=each.load_seconds * factor)
         for each in job.options
@@ -110,7 +110,7 @@ def really(job: ScheduledJob, factor: float) -> ScheduledJob:
 
 
 def policies(nodes: Sequence[Node], jobs: Sequence[ScheduledJob], policy: SchedulingPolicy) -> dict[str, Decide]:
-    """Ours first, then its rivals, by the name that tables give them."""
+    """Return our policy, then its rivals, by their names in tables."""
     state = at_start(nodes, jobs)
     return {
         OURS: partial(decide, policy=choose(state, policy)),
@@ -122,24 +122,19 @@ def policies(nodes: Sequence[Node], jobs: Sequence[ScheduledJob], policy: Schedu
 
 def first_in_first_out(state: State) -> tuple[Start, ...]:
     """Start jobs as they came; the first that has to wait holds up all behind it."""
-    return _in_line(state, sorted(state.waiting.values(), key=lambda each: each.order))
+    return _in_line(state, state.waiting.values())
 
 
 def largest_first(state: State) -> tuple[Start, ...]:
     """One queue, most GPUs first and then the longest; nothing overtakes the first that has to wait."""
-    return _in_line(
-        state,
-        sorted(
-            state.waiting.values(), key=lambda each: (-each.job.quickest.gpus, -each.job.quickest.seconds, each.order)
-        ),
-    )
+    waiting = state.waiting.values()
+    return _in_line(state, sorted(waiting, key=lambda each: (-each.job.quickest.gpus, -each.job.quickest.seconds)))
 
 
 def _in_line(state: State, queue: Iterable[WaitingJob]) -> tuple[Start, ...]:
     profile, idle, starts = profile_of(state), idle_devices(state), []
     for waiting in queue:
-        slot = profile.at_once(waiting.job.options)
-        if slot is None:
+        if (slot := profile.at_once(waiting.job.options)) is None:
             break
         profile.take(slot)
         starts.append(start_of(waiting, slot, idle))

@@ -1,4 +1,4 @@
-"""Whose turn it is for the devices of one pool: what waits for them and what holds them, as the scheduler sees it. Pure."""
+"""Turns for the devices of one pool: the models that wait for them and that hold them, as the scheduler sees it. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class HeldDevices:
-    """A demand that has had devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to who waits."""
+    """A demand with its devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to wishes."""
 
     demand: Demand
     devices: tuple[int, ...]
@@ -60,17 +60,17 @@ def turn(queue: Queue, key: str) -> tuple[int, ...]:
 
 
 def turn_if_free(queue: Queue, key: str) -> bool:
-    """Say whether the wish ``key`` would start if nothing held any device."""
+    """Return whether the wish ``key`` would start if nothing held any device."""
     return key in _starts(replace(state_of(queue), running={}))
 
 
 def waits(queue: Queue) -> bool:
-    """Say whether anybody waits who could start, or who will be ready in a moment."""
+    """Return whether any wish waits that could start, or that will be ready in a moment."""
     return bool(state_of(queue).waiting)
 
 
 def lacking(queue: Queue) -> int:
-    """How many devices of those that give way have to, so that all start that would start without them."""
+    """Return how many devices have to be given up by those that give way, so that all start that would without them."""
     ways = {key: held for key, held in queue.holdings.items() if not held.gives_way}
     starts = _starts(state_of(replace(queue, holdings=ways)))
     wanted = sum(len(devices) for key, devices in starts.items() if queue.wishes[key].ready)
@@ -79,23 +79,21 @@ def lacking(queue: Queue) -> int:
 
 
 def state_of(queue: Queue) -> State:
-    """The scheduler's state. Wishes that are long not ready are left out, and those that the pool can never serve."""
+    """Return the scheduler's state. Wishes that are long not ready are left out, and those that the pool can never serve."""
     waiting, running = {}, {}
-    for order, (key, wish) in enumerate(queue.wishes.items()):
+    for key, wish in queue.wishes.items():
         late = not wish.ready and queue.now - wish.since > SETTLE_SECONDS
         if wish.demand.gpus <= queue.size and not late:
-            waiting[key] = WaitingJob(_job(key, wish.demand), wish.since, order)
+            waiting[key] = WaitingJob(_job(key, wish.demand), wish.since)
     for key, held in queue.holdings.items():
         devices = tuple(Device(POOL, index) for index in held.devices)
         ends = held.started + held.demand.seconds
         running[key] = RunningJob(_job(key, held.demand), _option(held.demand), devices, ends)
-    nodes = (Node(POOL, KIND, queue.size, 0.0),)
-    return State(nodes, queue.now, waiting, running, served_by(running))
+    return State((Node(POOL, KIND, queue.size, 0.0),), queue.now, waiting, running, served_by(running))
 
 
 def _starts(state: State) -> dict[str, tuple[int, ...]]:
-    starts = decide(state, SchedulingPolicy())
-    return {start.key: tuple(device.gpu for device in start.devices) for start in starts}
+    return {each.key: tuple(device.gpu for device in each.devices) for each in decide(state, SchedulingPolicy())}
 
 
 def _job(key: str, demand: Demand) -> ScheduledJob:

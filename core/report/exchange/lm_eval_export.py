@@ -16,9 +16,8 @@ from typing import Any
 
 from core.sample import Sample
 
-COMPONENT = re.compile(
-    r"(.+)\[(\d+)\]"
-)  # a doc's number that is one of several of a metric, see core.report.exchange.lm_eval_import
+# A doc's number that is one of several of a metric, see core.report.exchange.lm_eval_import.
+COMPONENT = re.compile(r"(.+)\[(\d+)\]")
 HARNESS = "harness"  # settings of an imported cell that only the harness's own files have
 
 
@@ -101,8 +100,7 @@ def _results(
         "n-shot": {task: described.get(task, {}).get("num_fewshot") for task in tasks},
         "higher_is_better": dict(better),
         "n-samples": {
-            task: {"original": kinds[False][task]["sample_len"], "effective": kinds[False][task]["sample_len"]}
-            for task in tasks
+            task: dict.fromkeys(("original", "effective"), kinds[False][task]["sample_len"]) for task in tasks
         },
         "config": _run_config(settings),
         "date": date,
@@ -160,11 +158,9 @@ def _output_type(sample: Sample) -> str:
 
 def _lines(samples: Sequence[tuple[CellResults, Sample]]) -> Iterator[dict[str, Any]]:
     """One line per filter and doc, in the harness's order."""
-    keys = [
-        *(key.rsplit(",", 1)[1] for _, s in samples for key in s.values),
-        *(f for _, s in samples for f in s.filtered),
-    ]
-    for filter_ in dict.fromkeys(keys) or ["none"]:
+    named = [key.rsplit(",", 1)[1] for _, sample in samples for key in sample.values]
+    named += [name for _, sample in samples for name in sample.filtered]
+    for filter_ in dict.fromkeys(named) or ["none"]:
         for cell, sample in samples:
             yield _line(cell, sample, filter_)
 

@@ -52,9 +52,8 @@ LINE_FIELDS = frozenset(
 
 log = logging.getLogger("steelyard.results")
 
-Lines = Callable[
-    [str], Iterable[Mapping[str, Any]] | None
-]  # task → lines of its samples file, None where there is none
+# The lines of a task's samples file, None where there is none.
+Lines = Callable[[str], Iterable[Mapping[str, Any]] | None]
 
 
 def import_results(found: Mapping[str, Any], lines: Lines, name: str | None = None) -> Iterator[tuple[Cell, Scoring]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core.compare.sides import Records
 from core.errors import UserError
 from core.planning.cost.expected import price_of
 from core.redact import redact_all
@@ -49,11 +50,7 @@ class TrackedRun:
 
 
 def tracked_runs(
-    board: pd.DataFrame,
-    scores: pd.DataFrame,
-    runs: Iterable[Mapping[str, Any]],
-    records: Mapping[str, Mapping[str, Any]],
-    store: str,
+    board: pd.DataFrame, scores: pd.DataFrame, runs: Iterable[Mapping[str, Any]], records: Records, store: str
 ) -> list[TrackedRun]:
     """Turn a leaderboard with sizes (`core.board.select.with_facts`) and its scores table into what trackers take, without secrets.
 
@@ -79,7 +76,7 @@ def _tracked(
     asked: Sequence[Mapping[str, Any]],
     by_cell: Mapping[str, Sequence[Mapping[str, Any]]],
     run: Mapping[str, Any],
-    records: Mapping[str, Mapping[str, Any]],
+    records: Records,
     store: str,
 ) -> TrackedRun:
     rows: list[dict[str, Any]] = redact_all(asked)
@@ -152,7 +149,7 @@ def _cell_metrics(rows: Iterable[Mapping[str, Any]], price: float | None) -> Ite
         yield (row["benchmark"], "cost"), None if price is None or seconds is None else price * seconds / 3600.0
 
 
-def _tags(model: str, run: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _tags(model: str, run: Mapping[str, Any], records: Records) -> Iterator[tuple[str, str]]:
     yield "model", model
     if not run:
         return
