@@ -17,12 +17,11 @@ from core.board.select import Selection, select
 from core.compare.between import WORSE, compare_cells, sample_reader, score_intervals
 from core.compare.sides import Cells, Records, asked_cells, cells_of, changed_cells, runs_and_records
 from core.errors import StoreError, StoreUnreachableError
+from core.results import Store
 from core.tables import p_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from core.results import Store
 
 HISTORY_COLUMNS = (
     "model",

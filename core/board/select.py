@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from core.compare.sides import Records
 from core.errors import UserError, nearest
 from core.model.placement import GB
-from core.spec.suite import suites
+from core.spec.suite import Suite, suites
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from core.spec.suite import Suite
 
 TIERS = (
     (1.0, "up to 1 GB"),

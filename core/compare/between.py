@@ -12,12 +12,11 @@ from core.compare.compare import SAMPLE_COLUMNS, compare
 from core.compare.flips import FLIP_COLUMNS, flipped_docs
 from core.compare.sides import Records, Side, model_pairs, runs_and_records, side
 from core.errors import UserError, nearest
+from core.results import Store
 from core.tables import is_significant
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from core.results import Store
 
 A, B = "a", "b"
 BETTER, WORSE = "better", "worse"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.results import Store
+
 if TYPE_CHECKING:
     import pandas as pd
-
-    from core.results import Store
 
 SIDES = ("a", "b")
 FLIP_TEXTS = ("prompt", "target", "choices", "texts", "reasoning", "logprobs", "filtered", "error")
@@ -52,7 +52,7 @@ def flipped_docs(store: Store, row: Mapping[str, Any], headline: Mapping[str, An
     texts = [_indexed(store, row[f"fingerprint_{label}"], [*keys, *FLIP_TEXTS]).loc[chosen] for label in SIDES]
     answers = [[answer_of(each, headline) for each in side_texts.to_dict("records")] for side_texts in texts]
     reasons = [["\n".join(listed(each)) for each in side_texts["reasoning"]] for side_texts in texts]
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             **{name: row[name] for name in ("model_a", "model_b", "benchmark")},
             "task": chosen.get_level_values("task"),
@@ -68,7 +68,6 @@ def flipped_docs(store: Store, row: Mapping[str, Any], headline: Mapping[str, An
             "reasoning_b": reasons[1],
         }
     )
-    return frame[list(FLIP_COLUMNS)]
 
 
 def _indexed(store: Store, fingerprint: str, columns: Sequence[str]) -> pd.DataFrame:

@@ -123,26 +123,18 @@ class _Problem:
         if np.bincount(self._job[usable], minlength=len(self.options)).max() == 1:
             return max((float(row.sum()) for _, row in rows), default=0.0)
         from scipy.optimize import linprog
-        from scipy.sparse import coo_matrix
 
         columns = np.flatnonzero(usable)
         position = np.full(usable.size, -1)
         position[columns] = np.arange(columns.size)
-        at = np.concatenate([np.full(row.size, number) for number, (_, row) in enumerate(rows)])
-        where = np.concatenate([position[mine] for mine, _ in rows])
-        values = np.concatenate([row for _, row in rows])
-        count = len(rows)
-        at = np.concatenate([at, np.arange(count)])
-        where = np.concatenate([where, np.full(count, columns.size)])
-        values = np.concatenate([values, np.full(count, -1.0)])
-        left = coo_matrix((values, (at, where)), shape=(count, columns.size + 1))
-        whole = coo_matrix(
-            (np.ones(columns.size), (self._job[columns], np.arange(columns.size))),
-            shape=(len(self.options), columns.size + 1),
-        )
+        left, whole = (np.zeros((count, columns.size + 1)) for count in (len(rows), len(self.options)))
+        left[:, -1] = -1.0
+        for place, (mine, row) in enumerate(rows):
+            left[place, position[mine]] = row
+        whole[self._job[columns], np.arange(columns.size)] = 1.0
         cost = np.zeros(columns.size + 1)
         cost[-1] = 1.0
-        found = linprog(cost, left, np.zeros(count), whole, np.ones(len(self.options)), method="highs")
+        found = linprog(cost, left, np.zeros(len(left)), whole, np.ones(len(whole)), method="highs")
         if found.status != 0:
             raise ArithmeticError(f"the bound's linear programme was not solved: {found.message}")
         return float(found.fun)

@@ -10,6 +10,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -204,7 +205,8 @@ def _exchange(cell: CellResults, sample: Sample, filter_: str) -> tuple[list[lis
         given = benchmark.get("tasks", {}).get(sample.task, {}).get("gen_kwargs", benchmark.get("sampling", {}))
         answer: Any = sample.filtered.get(filter_, sample.texts[0])
         if len(sample.texts) > 1 and answer.startswith("["):
-            answer = _list_or_text(answer)
+            with suppress(ValueError):  # a text may begin so
+                answer = json.loads(answer)
         return [[sample.prompt, given]], [list(sample.texts)], [answer]
     if sample.choices:
         pairs = [[str(p), str(greedy)] for p, greedy in zip(sample.logprobs, sample.is_greedy, strict=True)]
@@ -213,16 +215,9 @@ def _exchange(cell: CellResults, sample: Sample, filter_: str) -> tuple[list[lis
     return [[sample.prompt]], [logprobs], logprobs[:1]
 
 
-def _list_or_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _task_hash(lines: Iterable[str]) -> str:
-    hashes = [json.loads(line) for line in lines]
-    return _sha("".join(each["doc_hash"] + each["prompt_hash"] + each["target_hash"] for each in hashes))
+    read = map(json.loads, lines)
+    return _sha("".join(each["doc_hash"] + each["prompt_hash"] + each["target_hash"] for each in read))
 
 
 def _sha(text: str) -> str:
