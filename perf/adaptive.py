@@ -10,8 +10,7 @@ import time
 
 import numpy as np
 
-from core.compare.adaptive import rounds
-from core.compare.sequential import standing
+from core.compare.adaptive import rounds, standing
 from perf.measure import Ratio, load, report
 
 RUNS = 40

@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.report.html import PAGE, report_html
-from core.report.read import read_report
+from core.report.html import PAGE, read_report, report_html
 from core.results import Store, open_store
 from core.sample import Cell, Sample, Score, Scoring
 from perf.browser import chromium, tab

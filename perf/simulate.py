@@ -29,12 +29,9 @@ from core.planning.cost.history import History
 from core.planning.cost.workload import DOCS, Workload, expected_tokens, workload
 from core.planning.schedule.bound import lower_bound
 from core.planning.schedule.fleet_file import NodeGroup, nodes_of
-from core.planning.schedule.jobs import Job, Node
-from core.planning.schedule.order import SchedulingPolicy
-from core.planning.schedule.rivals import policies
-from core.planning.schedule.simulate import really, simulate
-from core.planning.schedule.state import Arrived, State, after
-from core.planning.schedule.step import choose, timetable
+from core.planning.schedule.jobs import Node, ScheduledJob, at_start
+from core.planning.schedule.scheduler import SchedulingPolicy, choose, timetable
+from core.planning.schedule.simulate import policies, really, simulate
 from core.tables import Row, Table, numbers, texts
 
 GPUS = (
@@ -100,7 +97,7 @@ def draw(
     models: int | None = None,
     benchmarks: int | None = None,
     most: float = 700,
-) -> tuple[tuple[Node, ...], list[Job]]:
+) -> tuple[tuple[Node, ...], list[ScheduledJob]]:
     """A fleet and a campaign on it; models that fit nowhere in the fleet are drawn again.
 
     Without a number of ``models`` they are drawn until the work, spread over all GPUs, takes 0.5 to 3 times as long as the longest:
@@ -112,7 +109,7 @@ def draw(
         NodeGroup.model_validate({**make, "nodes": count}) for make, count in zip(chosen, counts, strict=True) if count
     ]
     estimator, policy = Estimator(History()), PolicySpec()
-    jobs: list[Job] = []
+    jobs: list[ScheduledJob] = []
     nodes, fullness = nodes_of(groups), rng.uniform(0.5, 3)
     while len(jobs) < models if models else not _full(nodes, jobs, fullness):
         checkpoint = checkpoint_of(rng, f"model-{len(jobs):04d}", most)
@@ -129,11 +126,11 @@ def draw(
             computed=tokens.computed * rng.lognormvariate(0, 0.3),
         )
         timed = (estimator.timed(checkpoint, placement, group, policy, tokens) for group, placement in placements)
-        jobs.append(Job(checkpoint.source, tuple(each.option() for each in timed), "campaign"))
+        jobs.append(ScheduledJob(checkpoint.source, tuple(each.option() for each in timed), "campaign"))
     return nodes, jobs
 
 
-def _full(nodes: Sequence[Node], jobs: Sequence[Job], fullness: float) -> bool:
+def _full(nodes: Sequence[Node], jobs: Sequence[ScheduledJob], fullness: float) -> bool:
     if len(jobs) < FEWEST_MODELS:
         return False
     gpus = sum(node.gpus for node in nodes)
@@ -185,7 +182,7 @@ def scale(out: Console) -> None:
     policy = SchedulingPolicy()
     gpus = sum(node.gpus for node in nodes)
     out.print(f"{len(jobs):,} models × 100 benchmarks on {gpus} GPUs in {len(nodes)} nodes")
-    state = after(State(nodes), 0.0, [Arrived(tuple(jobs))])
+    state = at_start(nodes, jobs)
     begun = time.process_time()
     chosen = choose(state, policy)
     plan = timetable(state, chosen)
@@ -201,7 +198,7 @@ def scale(out: Console) -> None:
     moved, later, flips = [], [], []
     for index in range(0, len(jobs), 50):
         changed = [really(job, 1.3) if number == index else job for number, job in enumerate(jobs)]
-        other_state = after(State(nodes), 0.0, [Arrived(tuple(changed))])
+        other_state = at_start(nodes, changed)
         other_policy = choose(other_state, chosen)
         other = timetable(other_state, other_policy)
         flips.append(other_policy != chosen)

@@ -24,8 +24,7 @@ from core.log import log
 from core.model.placement import Plan, PlannedModel
 from core.monitor.timeline import lanes
 from core.monitor.timeline_chart import timeline_markdown
-from core.report.html import report_html
-from core.report.read import read_report
+from core.report.html import read_report, report_html
 from core.results import open_store
 from core.sample import Cell
 from core.storage.retry import patiently, patiently_in_thread

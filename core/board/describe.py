@@ -26,9 +26,6 @@ from core.tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
-
     from core.compare.between import SidesComparison
 
 LONGEST = 300  # characters of a text; the beginning of a prompt goes, the end of an answer

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from core.board.select import Selection, select
 from core.compare.between import WORSE, compare_cells, sample_reader, score_intervals
-from core.compare.sides import Cells, asked_cells, cells_of, changed_cells, runs_and_records
+from core.compare.sides import Cells, Records, asked_cells, cells_of, changed_cells, runs_and_records
 from core.errors import StoreError, StoreUnreachableError
+from core.results import Store
 from core.tables import p_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from core.results import Store
 
 HISTORY_COLUMNS = (
     "model",
@@ -64,7 +63,7 @@ class Drop:
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class _AskedCells:
     """Complete cells of one model that one run asked for; without a campaign, those of one revision that no run did."""
 
     campaign: str | None
@@ -76,7 +75,7 @@ class _Asked:
 class _Point:
     """One revision of a line on one benchmark, as it was first asked for."""
 
-    asked: _Asked
+    asked: _AskedCells
     record: Mapping[str, Any]
 
 
@@ -125,21 +124,19 @@ def history(store: Store, campaign: str | None = None, selection: Selection | No
     return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
 
 
-def _asked(
-    runs: Iterable[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], *, unnamed: bool
-) -> dict[str, list[_Asked]]:
-    found: dict[str, list[_Asked]] = {}
+def _asked(runs: Iterable[Mapping[str, Any]], records: Records, *, unnamed: bool) -> dict[str, list[_AskedCells]]:
+    found: dict[str, list[_AskedCells]] = {}
     for run in runs:
         for model, cells in cells_of(run, records).items():
-            found.setdefault(model, []).append(_Asked(run["campaign"], run["run"], cells))
+            found.setdefault(model, []).append(_AskedCells(run["campaign"], run["run"], cells))
     left = set(records) - asked_cells(runs) if unnamed else set()
-    revisions: dict[tuple[str, str], list[_Asked]] = {}
+    revisions: dict[tuple[str, str], list[_AskedCells]] = {}
     # Newest first: a revision's newest cell of a benchmark counts, as in `core.compare.sides`.
     for record in sorted((records[each] for each in left), key=lambda each: each["committed"], reverse=True):
         own = revisions.setdefault((record["model"], _revision(record)), [])
         home = next((each for each in own if record["benchmark"] not in each.cells), None)
         if home is None:
-            home = _Asked(None, "", {})
+            home = _AskedCells(None, "", {})
             own.append(home)
             found.setdefault(record["model"], []).append(home)
         home.cells[record["benchmark"]] = record["fingerprint"]
@@ -151,22 +148,18 @@ def _revision(record: Mapping[str, Any]) -> str:
 
 
 def _rows(
-    store: Store,
-    model: str,
-    benchmarks: Sequence[str],
-    asked: Sequence[_Asked],
-    records: Mapping[str, Mapping[str, Any]],
+    store: Store, model: str, benchmarks: Sequence[str], asked: Sequence[_AskedCells], records: Records
 ) -> Iterator[dict[str, Any]]:
     samples = sample_reader(store)
 
     @cache
-    def step(before: _Asked, after: _Asked) -> dict[str, dict[str, Any]]:
+    def step(before: _AskedCells, after: _AskedCells) -> dict[str, dict[str, Any]]:
         changed = changed_cells(before.cells, after.cells)
         pairs = {benchmark: cells for benchmark, cells in changed.items() if benchmark in benchmarks}
         return {row["benchmark"]: row for row in compare_cells(model, model, pairs, records, samples)}
 
     @cache
-    def intervals(each: _Asked) -> dict[str, tuple[float, float]]:
+    def intervals(each: _AskedCells) -> dict[str, tuple[float, float]]:
         return score_intervals({name: each.cells[name] for name in benchmarks if name in each.cells}, records, samples)
 
     def compared(before: _Point, after: _Point) -> Mapping[str, Any]:
@@ -196,7 +189,7 @@ def _rows(
             }
 
 
-def _as_asked(asked: Sequence[_Asked], record: Mapping[str, Any], after: _Asked) -> _Asked:
+def _as_asked(asked: Sequence[_AskedCells], record: Mapping[str, Any], after: _AskedCells) -> _AskedCells:
     """Return with which other cells a cell was asked for: by the last run before ``after``, of its campaign if there is one."""
     having = [each for each in asked if each.cells.get(record["benchmark"]) == record["fingerprint"]]
     return max(having, key=lambda each: (each.run < after.run, each.campaign == after.campaign, each.run))

@@ -1,4 +1,4 @@
-"""A leaderboard, or a part of one, read from a store with all that is said beside it."""
+"""A leaderboard, or a part of one, read from a store with the lines that stand beside it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,28 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.board.select import Selection, find_suite, select, with_facts
-from core.board.suites import with_suite
+from core.board.select import Selection, find_suite, select, with_facts, with_suite
 from core.board.text import engine_findings
 from core.compare.compare import Comparison, compare, read_values
-from core.compare.sides import asked_cells
+from core.compare.sides import Records, asked_cells
 from core.results import Store
 
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard compared, and what is to be said of it."""
+    """A leaderboard compared, with the lines that stand beside it."""
 
     store: Store
     compared: Comparison
     partial: list[Unfinished]
     remarks: list[str]
     findings: list[str]
-    records: Mapping[
-        str, Mapping[str, Any]
-    ]  # commit records by fingerprint, of the rows and all that the newest runs ask for
+    records: Records  # of the rows, and of all that the newest runs ask for
     runs: list[dict[str, Any]]  # the newest of each campaign
 
     @property
     def lines(self) -> list[str]:
-        """What stands under it."""
+        """Lines under the leaderboard."""
         return [*map(str, self.partial), *self.remarks]
 
 
@@ -46,9 +43,8 @@ def read_board(store: Store, campaign: str | None, selection: Selection) -> Boar
     if selection.suite is not None:
         samples, board, remarks = with_suite(samples, board, find_suite(selection.suite))
     compared = compare(samples, board)
-    under_way = {each.campaign for each in partial}
     frame = with_facts(compared.board, records)
-    frame["partial"] = frame["campaign"].isin(under_way)
+    frame["partial"] = frame["campaign"].isin({each.campaign for each in partial})
     whole = Comparison(frame, compared.pairs)
     return Board(store, whole, partial, remarks, engine_findings(newest), records, newest)
 

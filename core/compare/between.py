@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from core.compare.compare import SAMPLE_COLUMNS, compare
 from core.compare.flips import FLIP_COLUMNS, flipped_docs
-from core.compare.sides import Side, model_pairs, runs_and_records, side
+from core.compare.sides import Records, Side, model_pairs, runs_and_records, side
 from core.errors import UserError, nearest
+from core.results import Store
 from core.tables import is_significant
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from core.results import Store
 
 A, B = "a", "b"
 BETTER, WORSE = "better", "worse"
@@ -111,11 +110,7 @@ def sample_reader(store: Store) -> SampleReader:
 
 
 def compare_cells(
-    one: str,
-    other: str,
-    cells: Mapping[str, tuple[str, str]],
-    records: Mapping[str, Mapping[str, Any]],
-    samples: SampleReader,
+    one: str, other: str, cells: Mapping[str, tuple[str, str]], records: Records, samples: SampleReader
 ) -> list[dict[str, Any]]:
     """Compare cells of a model ``one`` with cells of ``other``: the one answer to "did it get worse".
 
@@ -148,7 +143,7 @@ def compare_cells(
 
 
 def score_intervals(
-    cells: Mapping[str, str], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
+    cells: Mapping[str, str], records: Records, samples: SampleReader
 ) -> dict[str, tuple[float, float]]:
     """Return the intervals of cells' scores by benchmark, as a leaderboard has them; NaN where there are none."""
     board, values = _frames({name: (cell,) for name, cell in cells.items()}, records, samples)
@@ -162,7 +157,7 @@ def regressions(
     max_regression: float | None,
     significant: bool = False,
 ) -> list[str]:
-    """Say which gates do not hold, one sentence each.
+    """Return the gates that do not hold, a sentence each.
 
     ``fail_below`` maps a benchmark, or "" for all whose higher scores are better, to the worst score that b may have.
     ``max_regression`` is how much worse than a's b's score may be; with ``significant`` only a difference that is significant after
@@ -186,7 +181,7 @@ def regressions(
 
 
 def check_bounds(fail_below: Sequence[str], benchmarks: Iterable[str]) -> dict[str, float]:
-    """Turn ``SCORE`` and ``BENCHMARK=SCORE`` into bounds by benchmark. Raises `core.errors.UserError` for any other."""
+    """Return the bounds by benchmark of ``SCORE`` and ``BENCHMARK=SCORE``. Raises `core.errors.UserError` for any other."""
     known, bounds = sorted(set(benchmarks)), {}
     for text in fail_below:
         name, _, number = text.rpartition("=")
@@ -205,22 +200,23 @@ def _wanted(cells: Mapping[str, str], benchmarks: Sequence[str]) -> dict[str, st
 
 def _nothing(sides: Sequence[Side], benchmarks: Sequence[str]) -> str:
     have = [sorted({name for cells in each.models.values() for name in cells}) for each in sides]
-    if benchmarks:
-        return (
-            f"--benchmark {', '.join(benchmarks)}: not in both; A has {', '.join(have[0])}; B has {', '.join(have[1])}"
-        )
-    return f"no benchmark is in both: A has {', '.join(have[0])}; B has {', '.join(have[1])}"
+    lists = f"A has {', '.join(have[0])}; B has {', '.join(have[1])}"
+    return (
+        f"--benchmark {', '.join(benchmarks)}: not in both; {lists}"
+        if benchmarks
+        else f"no benchmark is in both: {lists}"
+    )
 
 
-def _pairs(
-    cells: Mapping[str, tuple[str, str]], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
-) -> list[dict[Any, Any]]:
+def _pairs(cells: Mapping[str, tuple[str, str]], records: Records, samples: SampleReader) -> list[dict[Any, Any]]:
+    if not cells:
+        return []
     board, values = _frames(cells, records, samples)
-    return compare(values, board).pairs.to_dict("records") if cells else []
+    return compare(values, board).pairs.to_dict("records")
 
 
 def _frames(
-    cells: Mapping[str, tuple[str, ...]], records: Mapping[str, Mapping[str, Any]], samples: SampleReader
+    cells: Mapping[str, tuple[str, ...]], records: Records, samples: SampleReader
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return one or two sides as a leaderboard of the models a and b, and their samples."""
     import pandas as pd
@@ -243,8 +239,7 @@ def _frames(
                 }
             )
             values.append(samples(fingerprint, columns).assign(benchmark=benchmark, model=label))
-    names = ["benchmark", "model", "fingerprint", "cluster", "score", "metric", "filter", "higher_is_better"]
-    return pd.DataFrame(board, columns=names), pd.concat(values) if values else pd.DataFrame()
+    return pd.DataFrame(board), pd.concat(values)
 
 
 def _turned(pair: Mapping[Any, Any]) -> dict[str, Any]:
@@ -275,7 +270,7 @@ def _number(value: float | None) -> float:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name the settings that differ between two cells of one benchmark, other than which model it is."""
+    """Return the names of settings that differ between two cells of one benchmark, other than which model it is."""
     found = []
     for key in sorted({*one, *other}):
         first, second = one.get(key), other.get(key)

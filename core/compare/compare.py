@@ -1,4 +1,4 @@
-"""Which differences of a leaderboard are real: every two models of a benchmark compared, doc by doc, from stored samples.
+"""Significant differences of a leaderboard: every two models of a benchmark compared, doc by doc, from stored samples.
 
 A model's score on a benchmark is a mean of its docs' values (``value`` of the samples): over all docs, or over tasks that weigh
 the same however many docs they have. Which of the two, the score itself tells. A benchmark of several tasks is tested on that same
@@ -85,19 +85,14 @@ def compare_store(store: Store, campaign: str | None = None) -> Comparison:
 def read_values(store: Store, board: pd.DataFrame, campaign: str | None = None) -> pd.DataFrame:
     """Read what `compare` needs of the samples behind a leaderboard, or a part of one.
 
-    Where samples are damaged or gone, the log says so and nothing comes: a leaderboard without intervals and letters. Raises
-    `core.errors.StoreUnreachableError`.
+    Returns an empty frame, with a warning, where samples are damaged or gone. Raises `core.errors.StoreUnreachableError`.
     """
     import pandas as pd
 
     clustered = set(board.loc[board["cluster"].notna(), "benchmark"])
     reads = [(set(board["benchmark"]) - clustered, SAMPLE_COLUMNS), (clustered, (*SAMPLE_COLUMNS, "doc"))]
     try:
-        samples = [
-            store.samples(campaign, columns=columns, benchmarks=benchmarks)
-            for benchmarks, columns in reads
-            if benchmarks
-        ]
+        samples = [store.samples(campaign, columns=columns, benchmarks=names) for names, columns in reads if names]
     except StoreUnreachableError:
         raise
     except StoreError as error:
@@ -121,11 +116,12 @@ def compare(samples: pd.DataFrame, leaderboard: pd.DataFrame, *, level: float = 
     }
     pairs = [pair for sheet in sheets for pair in _pairs(sheet, level, seed)]
     adjusted = dict(zip([pair["_rows"] for pair in pairs], holm([pair["p"] for pair in pairs]), strict=True))
+    distinct = {frozenset(rows) for rows, p in adjusted.items() if p <= 1.0 - level}
     letters: dict[int, str] = {}
     for sheet in sheets:
         compared = [row["_row"] for row, weights in zip(sheet.rows, sheet.weights, strict=True) if weights]
         if len(compared) > 1:
-            differ = [[_significant(adjusted, one, other, 1.0 - level) for other in compared] for one in compared]
+            differ = [[{one, other} in distinct for other in compared] for one in compared]
             letters.update(zip(compared, compact_letters(np.array(differ)), strict=True))
     places = range(len(leaderboard))
     board = leaderboard.assign(
@@ -138,7 +134,7 @@ def compare(samples: pd.DataFrame, leaderboard: pd.DataFrame, *, level: float = 
 
 
 def not_compared(comparison: Comparison) -> list[str]:
-    """Name the benchmarks on which several models have a score and none could be compared."""
+    """Return the benchmarks on which several models have a score and none could be compared."""
     models = comparison.board["benchmark"].value_counts()
     compared = set(comparison.pairs["benchmark"])
     return sorted(str(name) for name, count in models.items() if count > 1 and name not in compared)
@@ -238,8 +234,3 @@ def _pairs(sheet: _Sheet, level: float, seed: int) -> Iterator[dict[str, Any]]:
             "fingerprint_a": a["fingerprint"],
             "fingerprint_b": b["fingerprint"],
         }
-
-
-def _significant(adjusted: dict[tuple[int, int], float], one: int, other: int, alpha: float) -> bool:
-    p = adjusted.get((one, other), adjusted.get((other, one), math.nan))
-    return bool(p <= alpha)

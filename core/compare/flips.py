@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+
+from core.results import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from core.results import Store
 
 SIDES = ("a", "b")
 FLIP_TEXTS = ("prompt", "target", "choices", "texts", "reasoning", "logprobs", "filtered", "error")
@@ -40,10 +39,8 @@ def flipped_docs(store: Store, row: Mapping[str, Any], headline: Mapping[str, An
     import pandas as pd
 
     keys = ["task", "doc_id"]
-    values = [_indexed(store, row[f"fingerprint_{label}"], [*keys, "value"]) for label in SIDES]
-    both = pd.concat(
-        [values[0]["value"], values[1]["value"]], axis=1, join="inner", keys=["value_a", "value_b"]
-    ).dropna()
+    values = [_indexed(store, row[f"fingerprint_{label}"], [*keys, "value"])["value"] for label in SIDES]
+    both = pd.concat(values, axis=1, join="inner", keys=["value_a", "value_b"]).dropna()
     change = both["value_b"] - both["value_a"]
     change = change[change != 0.0]
     if change.empty:
@@ -55,7 +52,7 @@ def flipped_docs(store: Store, row: Mapping[str, Any], headline: Mapping[str, An
     texts = [_indexed(store, row[f"fingerprint_{label}"], [*keys, *FLIP_TEXTS]).loc[chosen] for label in SIDES]
     answers = [[answer_of(each, headline) for each in side_texts.to_dict("records")] for side_texts in texts]
     reasons = [["\n".join(listed(each)) for each in side_texts["reasoning"]] for side_texts in texts]
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             **{name: row[name] for name in ("model_a", "model_b", "benchmark")},
             "task": chosen.get_level_values("task"),
@@ -71,7 +68,6 @@ def flipped_docs(store: Store, row: Mapping[str, Any], headline: Mapping[str, An
             "reasoning_b": reasons[1],
         }
     )
-    return frame[list(FLIP_COLUMNS)]
 
 
 def _indexed(store: Store, fingerprint: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -113,24 +109,17 @@ class Agreement:
 
 def agreement(samples: pd.DataFrame, first: str, second: str) -> list[Agreement]:
     """Compare two models of a samples frame (columns as in `core.results`), one row per benchmark that has choices."""
+    import pandas as pd
+
     scored = samples[samples["logprobs"].map(len) > 1]
     rows = []
     for benchmark, group in scored.groupby("benchmark", observed=True):
         sides = [group[group["model"] == name].set_index(["task", "doc_id"])["logprobs"] for name in (first, second)]
-        pairs = pd.concat(sides, axis=1, join="inner", keys=["first", "second"])
-        if pairs.empty:
-            continue
-        same = [np.argmax(a) == np.argmax(b) for a, b in zip(pairs["first"], pairs["second"], strict=True)]
-        deltas = np.concatenate(
-            [np.abs(np.asarray(a) - np.asarray(b)) for a, b in zip(pairs["first"], pairs["second"], strict=True)]
-        )
-        rows.append(
-            Agreement(
-                benchmark=str(benchmark),
-                docs=len(pairs),
-                same_answers=float(np.mean(same)),
-                logprob_p99=float(np.quantile(deltas, 0.99)),
-                logprob_max=float(deltas.max()),
+        pairs = [(np.asarray(a), np.asarray(b)) for a, b in pd.concat(sides, axis=1, join="inner").to_numpy()]
+        if pairs:
+            same = float(np.mean([np.argmax(a) == np.argmax(b) for a, b in pairs]))
+            deltas = np.concatenate([np.abs(a - b) for a, b in pairs])
+            rows.append(
+                Agreement(str(benchmark), len(pairs), same, float(np.quantile(deltas, 0.99)), float(deltas.max()))
             )
-        )
     return rows

@@ -1,4 +1,4 @@
-"""Is one model better than another? Both answer the same docs, so the docs' differences are tested, not the two scores.
+"""Paired tests of two models: both answer the same docs, so the docs' differences are tested, not the two scores.
 
 A doc's difficulty is common to both models and leaves their difference, which therefore has a far smaller standard error than
 either score (Miller 2024, section 4).
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,8 @@ MCNEMAR = "McNemar"
 PAIRED_T = "paired t"
 SIGN_FLIP = "sign flips"
 CLUSTERED = ", clusters"
+
+log = logging.getLogger("steelyard.results")
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,11 @@ def compare_paired(
         method, (low, high) = MCNEMAR, bonett_price(wins, losses, len(first), level)
         p_value = mcnemar(wins, losses)
     elif _is_normal(taken):
-        method, (low, high) = PAIRED_T, student_interval(taken.estimate, level)
-        p_value = _student_p(taken)
+        from scipy.stats import t
+
+        found = taken.estimate
+        method, (low, high) = PAIRED_T, student_interval(found, level)
+        p_value = float(2.0 * t.sf(abs(found.value) / found.stderr, found.df))
     else:
         method, (p_value, low, high) = SIGN_FLIP, _flip_signs(taken, level, seed)
     return PairedComparison(
@@ -176,14 +182,9 @@ def _letter(number: int) -> str:
 
 
 def share_letter(one: str, other: str) -> bool:
-    """Say whether two entries of `compact_letters` have a letter in common."""
-    return not set(_split(one)).isdisjoint(_split(other))
-
-
-def _split(letters: str) -> Sequence[str]:
-    import re
-
-    return re.findall(r"[A-Za-z]\d*", letters)
+    """Return whether two entries of `compact_letters` have a letter in common."""
+    letters = [set(re.findall(r"[A-Za-z]\d*", each)) for each in (one, other)]
+    return not letters[0].isdisjoint(letters[1])
 
 
 def _is_normal(taken: Parts) -> bool:
@@ -193,13 +194,6 @@ def _is_normal(taken: Parts) -> bool:
     if units < FEW or taken.df <= 0 or not taken.residuals.any():
         return False
     return units >= MANY or units > COCHRAN * float(skew(taken.residuals)) ** 2
-
-
-def _student_p(taken: Parts) -> float:
-    from scipy.stats import t
-
-    found = taken.estimate
-    return float(2.0 * t.sf(abs(found.value) / found.stderr, found.df))
 
 
 def _flip_signs(taken: Parts, level: float, seed: int) -> tuple[float, float, float]:
@@ -243,25 +237,18 @@ def _canonical(taken: Parts) -> tuple[Floats, Floats, int]:
     return forth, taken.weights[order], 1
 
 
-log = logging.getLogger("steelyard.results")
-
-
 def cluster_keys(benchmark: str, docs: Iterable[str], field: str) -> list[str]:
     """Return a key for each doc (JSON), equal where ``field`` is. A doc without it is alone, and the log says so."""
-    keys, missing = [], 0
-    for number, text in enumerate(docs):
-        doc = json.loads(text)
-        if isinstance(doc, dict) and doc.get(field) is not None:
-            keys.append(json.dumps(doc[field], sort_keys=True))
-        else:
-            keys.append(f"doc {number}")
-            missing += 1
-    if missing:
+    read = map(json.loads, docs)
+    values = [doc.get(field) if isinstance(doc, dict) else None for doc in read]
+    if missing := values.count(None):
         log.warning(
             "benchmark %r: metadata.cluster = %r: %d of %d docs have no such field, each counts as a cluster of its own",
             benchmark,
             field,
             missing,
-            len(keys),
+            len(values),
         )
-    return keys
+    return [
+        f"doc {number}" if value is None else json.dumps(value, sort_keys=True) for number, value in enumerate(values)
+    ]

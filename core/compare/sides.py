@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from core.results import Store
+from core.results import Store
 
 CAMPAIGN = "campaign:"
 
 Cells = dict[str, str]  # benchmark → fingerprint
+Records = Mapping[str, Mapping[str, Any]]  # commit records by fingerprint
 
 
 @dataclass(frozen=True)
@@ -25,22 +24,17 @@ class Side:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _AskedCell:
     """A cell as somebody asked for it."""
 
     campaign: str | None
-    run: str
     model: str
     benchmark: str
     fingerprint: str
 
 
 def side(
-    name: str,
-    runs: Sequence[Mapping[str, Any]],
-    records: Mapping[str, Mapping[str, Any]],
-    campaign: str | None = None,
-    argument: str = "A",
+    name: str, runs: Sequence[Mapping[str, Any]], records: Records, campaign: str | None = None, argument: str = "A"
 ) -> Side:
     """Return what ``name`` stands for among runs and commit records (`core.results.Store`), of ``campaign`` alone if given.
 
@@ -61,7 +55,12 @@ def side(
     plain = plain.removeprefix(CAMPAIGN)
     if plain not in campaigns:
         raise UserError(f"{argument} = {name!r}: no such campaign{_known(plain, campaigns)}")
-    return Side(name, _of_campaign(plain, version, asked, argument, name))
+    cells = {run["run"]: cells_of(run, records) for run in _newest_first(runs) if run["campaign"] == plain}
+    complete = {run: models for run, models in cells.items() if models}
+    found = [models for run, models in complete.items() if run.startswith(version)]
+    if not found:
+        raise UserError(f"{argument} = {name!r}: no such run; it has {', '.join(sorted(complete))}")
+    return Side(name, found[0])
 
 
 def asked_cells(runs: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -69,7 +68,7 @@ def asked_cells(runs: Iterable[Mapping[str, Any]]) -> set[str]:
     return {cell for run in runs for model in run["models"] for cell in model["cells"].values()}
 
 
-def cells_of(run: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Cells]:
+def cells_of(run: Mapping[str, Any], records: Records) -> dict[str, Cells]:
     """Return the complete cells that a run asks for, by model."""
     models: dict[str, Cells] = {}
     for model in run["models"]:
@@ -108,30 +107,26 @@ def model_pairs(a: Side, b: Side) -> list[tuple[str, str]]:
     return [(model, model) for model in shared]
 
 
-def _asked(
-    runs: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], campaign: str | None
-) -> Iterator[_Asked]:
+def _newest_first(runs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(runs, key=lambda run: str(run["run"]), reverse=True)
+
+
+def _asked(runs: Sequence[Mapping[str, Any]], records: Records, campaign: str | None) -> Iterator[_AskedCell]:
     """List complete cells, the newest run's first; cells that no run asks for last, the newest of them first."""
     named = set()
-    for run in sorted(runs, key=lambda each: each["run"], reverse=True):
+    for run in _newest_first(runs):
         for model in run["models"]:
             for benchmark, fingerprint in model["cells"].items():
                 named.add(fingerprint)
                 if fingerprint in records and campaign in (None, run["campaign"]):
-                    yield _Asked(run["campaign"], run["run"], model["model"], benchmark, fingerprint)
+                    yield _AskedCell(run["campaign"], model["model"], benchmark, fingerprint)
     if campaign is None:
         for record in sorted(records.values(), key=lambda each: each["committed"], reverse=True):
             if record["fingerprint"] not in named:
-                yield _Asked(None, "", record["model"], record["benchmark"], record["fingerprint"])
+                yield _AskedCell(None, record["model"], record["benchmark"], record["fingerprint"])
 
 
-def _of_model(
-    model: str,
-    version: str,
-    asked: Iterable[_Asked],
-    records: Mapping[str, Mapping[str, Any]],
-    argument: str,
-) -> Cells:
+def _of_model(model: str, version: str, asked: Iterable[_AskedCell], records: Records, argument: str) -> Cells:
     cells: Cells = {}
     revisions = set()
     for each in asked:
@@ -147,18 +142,6 @@ def _of_model(
     if not cells:
         raise UserError(f"{argument} = '{model}@{version}': no such revision; it has {', '.join(sorted(revisions))}")
     return cells
-
-
-def _of_campaign(campaign: str, version: str, asked: Iterable[_Asked], argument: str, name: str) -> dict[str, Cells]:
-    own = [each for each in asked if each.campaign == campaign]
-    found = [each.run for each in own if each.run.startswith(version)]
-    if not found:
-        raise UserError(f"{argument} = {name!r}: no such run; it has {', '.join(sorted({each.run for each in own}))}")
-    models: dict[str, Cells] = {}
-    for each in own:
-        if each.run == found[0]:
-            models.setdefault(each.model, {}).setdefault(each.benchmark, each.fingerprint)
-    return models
 
 
 def _known(name: str, names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Do both engines score alike? One small model answers a canary set on each, and its log-probabilities are compared.
+"""The canary: one small model answers a canary set on each engine, and its log-probabilities are compared.
 
 Rounding differs between one GPU and a tensor-parallel group, so log-probabilities scatter; what does not follow from scatter is a
 fault: a bias that all docs share, flips of answers that were not close, or a scatter larger than the number type's own.
@@ -34,7 +34,7 @@ ALPHA = 1e-3  # of a campaign whose engines agree, one in a thousand is told tha
 
 @dataclass(frozen=True)
 class Canary:
-    """What came of the canary set. Differences are distributed minus lightweight, in nats."""
+    """The engines compared on the canary set. Differences are distributed minus lightweight, in nats."""
 
     model: str
     docs: int
@@ -84,7 +84,7 @@ def _placed(
 
 
 def canary_key(pair: Mapping[str, PlannedModel]) -> str:
-    """Name what decides the answers of a pair, engines included: 64 hex digits."""
+    """Return a key of all that decides the answers of a pair, engines included: 64 hex digits."""
     planned = pair["distributed"]
     identity: dict[str, Any] = {
         "checkpoint": planned.checkpoint.identity,
@@ -173,13 +173,10 @@ def _bias(means: list[float]) -> tuple[float, float]:
 
 
 def _at_least(count: int, chances: np.ndarray[Any, Any]) -> float:
-    """Chance of ``count`` or more among independent events of these chances (Poisson binomial, exact)."""
-    exactly = np.zeros(len(chances) + 1)
-    exactly[0] = 1.0
-    for chance in chances:
-        exactly[1:] = exactly[1:] * (1 - chance) + exactly[:-1] * chance
-        exactly[0] *= 1 - chance
-    return float(min(1.0, exactly[count:].sum()))
+    """Chance of ``count`` or more among independent events of these chances."""
+    from scipy.stats import poisson_binom
+
+    return float(poisson_binom.sf(count - 1, chances))
 
 
 def _version(name: str) -> str | None:

@@ -8,30 +8,28 @@ from collections.abc import Sequence
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.errors import UserError
 from core.model.checkpoint import Checkpoint
-from core.model.placement import Placement, Plan, place
+from core.model.placement import GB, Plan, place
 from core.model.sizing import with_replicas
 from core.planning.cost.estimate import CampaignEstimate, ModelEstimate
 from core.planning.cost.model import PastError
 from core.tables import Row, Table, duration, facts_table, numbers, span_text, texts
-
-GB = 10**9
 
 
 def placement_table(plan: Plan, policy: PolicySpec) -> Table:
     """One row per model: engine, GPUs, the most replicas, window, weights as loaded, and the reason."""
     rows = []
     for planned in plan.models:
-        place_ = with_replicas(planned.placement, planned.model, plan.fleet, policy)
+        placement = with_replicas(planned.placement, planned.model, plan.fleet, policy)
         cells = (
             planned.model.name,
-            place_.engine,
-            str(place_.replica_gpus),
-            str(place_.tensor_parallel),
-            str(place_.pipeline_parallel),
-            "1" if place_.replicas == 1 else f"1–{place_.replicas}",
-            f"{place_.max_model_len:,}",
-            f"{place_.weight_bytes / GB:.2f}",
-            place_.reason,
+            placement.engine,
+            str(placement.replica_gpus),
+            str(placement.tensor_parallel),
+            str(placement.pipeline_parallel),
+            "1" if placement.replicas == 1 else f"1–{placement.replicas}",
+            f"{placement.max_model_len:,}",
+            f"{placement.weight_bytes / GB:.2f}",
+            placement.reason,
         )
         rows.append(Row(cells))
     figures = numbers("GPUs", "TP", "PP", "replicas", "window", "weights GB")
@@ -40,7 +38,6 @@ def placement_table(plan: Plan, policy: PolicySpec) -> Table:
 
 def checkpoint_table(checkpoint: Checkpoint, fleet: FleetSpec) -> Table:
     """Facts of one checkpoint, a row each; the last says where it would run on ``fleet``."""
-    heads = f"{checkpoint.attention_heads} attention, {checkpoint.kv_heads} key/value, of {checkpoint.head_dim}"
     facts = {
         "architecture": checkpoint.architecture,
         "revision": checkpoint.revision,
@@ -48,7 +45,7 @@ def checkpoint_table(checkpoint: Checkpoint, fleet: FleetSpec) -> Table:
         "weights": f"{checkpoint.weight_bytes / GB:.2f} GB, {checkpoint.dtype}"
         + (f", {checkpoint.quantization}" if checkpoint.quantization else ""),
         "layers": f"{checkpoint.layers}, hidden size {checkpoint.hidden_size}",
-        "heads": heads,
+        "heads": f"{checkpoint.attention_heads} attention, {checkpoint.kv_heads} key/value, of {checkpoint.head_dim}",
         "KV cache": f"{checkpoint.kv_bytes_per_token:,} bytes per token",
         "context window": f"{checkpoint.context_window:,} tokens",
         "experts": str(checkpoint.experts) if checkpoint.experts else "none (dense)",
@@ -60,7 +57,7 @@ def checkpoint_table(checkpoint: Checkpoint, fleet: FleetSpec) -> Table:
 
 def _where(checkpoint: Checkpoint, fleet: FleetSpec) -> str:
     try:
-        placement: Placement = place(checkpoint, ModelSpec(model=checkpoint.source), fleet, PolicySpec())
+        placement = place(checkpoint, ModelSpec(model=checkpoint.source), fleet, PolicySpec())
     except UserError as error:
         return f"nowhere: {error}"
     return f"{placement.engine}, {placement.gpus} GPU{'s' if placement.gpus > 1 else ''}: {placement.reason}"
@@ -96,7 +93,7 @@ def estimate_table(estimate: CampaignEstimate, price: float | None) -> Table:
 
 
 def campaign_lines(estimate: CampaignEstimate, past: PastError | None, learnt: int) -> list[str]:
-    """Say what the whole takes, and how far past estimates were off; ``learnt`` is how many past runs of models there are."""
+    """Return lines on what the whole takes and how far past estimates were off; ``learnt`` counts past runs of models."""
     low, middle, high = estimate.makespan
     lines = [
         f"Campaign: {duration(middle)} ({duration(low)} – {duration(high)}), {span_text(estimate.gpu_hours)} GPU-hours"
@@ -117,7 +114,7 @@ def campaign_lines(estimate: CampaignEstimate, past: PastError | None, learnt: i
 
 
 def basis_lines(models: Sequence[ModelEstimate]) -> list[str]:
-    """Say where docs and tokens come from: one line per basis with its benchmarks."""
+    """Return where docs and tokens come from: one line per basis with its benchmarks."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for model in models:
         for load in model.workloads:
@@ -126,7 +123,7 @@ def basis_lines(models: Sequence[ModelEstimate]) -> list[str]:
 
 
 def _count(number: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= size:
-            return f"{number / {'G': 1e9, 'M': 1e6, 'k': 1e3}[letter]:.3g} {letter}"
+    for least, size, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if number >= least:
+            return f"{number / size:.3g} {letter}"
     return f"{number:.0f}"

@@ -28,7 +28,7 @@ QUOTED = 300  # characters
 
 
 @dataclass(frozen=True)
-class Fault:
+class EngineFault:
     """How an engine failed. ``suspects`` counts requests that may be the cause; ``found`` is the id of one that is.
 
     ``guilty`` counts those found so far, ``barren`` the deaths up to this one without any answer in between.
@@ -65,7 +65,9 @@ def kind_of(message: str, *, loading: bool) -> Kind:
     return "death"
 
 
-def next_step(fault: Fault, tried: Sequence[Step], planned: PlannedModel, fleet: FleetSpec, policy: PolicySpec) -> Step:
+def next_step(
+    fault: EngineFault, tried: Sequence[Step], planned: PlannedModel, fleet: FleetSpec, policy: PolicySpec
+) -> Step:
     """Decide. ``tried`` are all steps so far, in order; ``planned`` is what the model runs as now."""
     if fault.kind == "refusal":
         return Step("give up", "")  # vLLM has said it
@@ -82,7 +84,7 @@ def next_step(fault: Fault, tried: Sequence[Step], planned: PlannedModel, fleet:
     return Step("give up", f"it was started again {restarts} times (policy.engine_restarts)" if restarts else "")
 
 
-def _isolate(fault: Fault, options: Mapping[str, int]) -> Step:
+def _isolate(fault: EngineFault, options: Mapping[str, int]) -> Step:
     if fault.barren >= BARREN:
         return Step("give up", f"it ended {fault.barren} times without one answer")
     if fault.found:
@@ -91,7 +93,7 @@ def _isolate(fault: Fault, options: Mapping[str, int]) -> Step:
 
 
 def _with_less_memory(
-    fault: Fault, tried: Sequence[Step], planned: PlannedModel, fleet: FleetSpec, policy: PolicySpec
+    fault: EngineFault, tried: Sequence[Step], planned: PlannedModel, fleet: FleetSpec, policy: PolicySpec
 ) -> Step:
     moves = [number for number, step in enumerate(tried) if step.action == "move"]
     here = tried[moves[-1] + 1 :] if moves else tried

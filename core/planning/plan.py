@@ -1,4 +1,4 @@
-"""Check a spec against the world and say where each model would run. Starts nothing."""
+"""The plan of a campaign: its spec checked against the world, and a place for each model. Starts nothing."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
         if model.stream_weights:
             check_streamable(checkpoint)
         placement = place(checkpoint, model, fleet, spec.policy)
-        with_replicas(
-            placement, model, fleet, spec.policy
-        )  # refuses those it cannot have; how many is decided with the work known
+        with_replicas(placement, model, fleet, spec.policy)  # refuses; how many is decided with the work known
         if placement.gpus > fleet.gpus and fleet.device != "cpu" and not (fleet.ray_address or fleet.kuberay):
             raise UserError(
                 f"needs {placement.gpus} GPUs, more than this machine's {fleet.gpus}: name the fleet's Ray cluster in "
@@ -82,7 +80,7 @@ def make_plan(spec: CampaignSpec) -> Plan:
 
 
 def check_campaign(spec: CampaignSpec) -> Plan:
-    """Do everything that can fail before a GPU is held: `make_plan`, a write to the results store, and what is to be there."""
+    """Return the plan, all checked that can fail before a GPU is held: `make_plan`, the results store, models compared with."""
     plan = make_plan(spec)
     store = open_store(spec.results)
     store.check()

@@ -46,8 +46,8 @@ class Chart:
 def charts(rows: Sequence[Mapping[str, Any]], timelines: Mapping[str, Sequence[Lane]]) -> list[Chart]:
     """Return the charts that there are numbers for.
 
-    ``rows`` are the leaderboard's, ranked (`core.board.text.leaderboard_rows`), with `core.board.select.FACTS`, ``cost`` and
-    ``tokens``; ``timelines`` has the lanes of each campaign.
+    ``rows`` are the leaderboard's, ranked (`core.board.text.leaderboard_rows`), with the facts of `core.board.select`,
+    ``cost`` and ``tokens``; ``timelines`` has the lanes of each campaign.
     """
     found = [_scores(rows), _heat_map(rows), _against(rows), _timeline(timelines)]
     return [chart for chart in found if chart.views]

@@ -1,28 +1,33 @@
-"""The report: one HTML file that needs nothing else, from what was read of a store. Pure, but for its own template files."""
+"""The report: one HTML file that needs nothing else, and what it shows of a store."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from core.board.read import Board
+from core.board.read import Board, read_board
+from core.board.select import Selection
 from core.board.text import leaderboard_rows, leaderboard_table
-from core.monitor.timeline import Lane
+from core.monitor.timeline import Lane, lanes
 from core.planning.cost.expected import price_of, spent_line
 from core.report.charts import charts
-from core.report.samples import TEXT_LIMITS, Packed, pack
+from core.report.samples import COLUMNS, TEXT_LIMITS, Packed, pack
+from core.results import Store
 from core.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PAGE = Path(__file__).parent / "page"
+MOST_SAMPLES = 100_000
+MOST_READ = 3_000_000  # of more, whose cells would be read whole, a report has none: that would take minutes
 MOST_BYTES = 45_000_000  # of samples; with the plotting library and the page the file stays below 60 MB
 SIZE = "size,\u00a0GB"
 USAGE_HEADINGS = (
@@ -48,6 +53,56 @@ class Report:
     timelines: Mapping[str, Sequence[Lane]]
     samples: pd.DataFrame
     every: int = 1
+
+
+def read_report(
+    store: Store,
+    campaign: str | None = None,
+    selection: Selection | None = None,
+    most_samples: int = MOST_SAMPLES,
+    run: str | None = None,
+) -> Report:
+    """Read the leaderboard, timelines, and the samples behind it: all of them, or one doc in so many that there are few enough.
+
+    ``run`` names the run whose timeline counts, the newest if left out. Raises `core.errors.StoreError`, and
+    `core.errors.UserError` for a selection that nothing fits.
+    """
+    board = _one_each(read_board(store, campaign, selection or Selection()))
+    names = [campaign] if campaign is not None else [each["campaign"] for each in board.runs]
+    timelines = {name: found for name in names if (found := lanes(store.timeline(name, run)))}
+    total = sum(_stored_samples(board, fingerprint) for fingerprint in board.compared.board["fingerprint"])
+    every = 0 if not most_samples or total > MOST_READ else max(1, -(-total // most_samples))  # rounded up
+    title = f"Evaluation report: {campaign}" if campaign else "Evaluation report"
+    return Report(title, board, timelines, _samples(board, every), every)
+
+
+def _one_each(board: Board) -> Board:
+    """Leave one cell for each model and benchmark: that of the newest run, or the one committed last where no run asks for any."""
+    frame = board.compared.board
+    ordered = frame.assign(_unnamed=frame["campaign"].isna(), _age=frame["committed"].rank(ascending=False))
+    ordered["_age"] = ordered["_age"].where(ordered["_unnamed"], 0)
+    kept = ordered.sort_values(["_unnamed", "_age"], kind="stable").drop_duplicates(["model", "benchmark"])
+    if len(kept) == len(frame):
+        return board
+    remark = f"{len(frame) - len(kept)} older results of the same models and benchmarks are left out here."
+    rest = frame.loc[sorted(kept.index)].reset_index(drop=True)
+    return replace(board, compared=replace(board.compared, board=rest), remarks=[*board.remarks, remark])
+
+
+def _stored_samples(board: Board, fingerprint: str) -> int:
+    files = board.records[fingerprint]["files"] if fingerprint in board.records else []
+    return sum(entry["rows"] for entry in files if entry["path"].startswith("samples/"))
+
+
+def _samples(board: Board, every: int) -> pd.DataFrame:
+    import pandas as pd
+
+    parts = []
+    for row in board.compared.board.to_dict("records") if every else []:
+        if row["fingerprint"] in board.records:
+            own = board.store.samples_of_cells([row["fingerprint"]], COLUMNS)
+            parts.append(own[own["doc_id"] % every == 0].assign(model=row["model"], benchmark=row["benchmark"]))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "model", "benchmark"])
 
 
 def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
@@ -77,7 +132,7 @@ def report_html(report: Report, most_bytes: int = MOST_BYTES) -> str:
         charts=drawn,
         charts_json=Markup(_script_json({each.id: each.views for each in drawn})),  # noqa: S704
         usage_headings=USAGE_HEADINGS,
-        usage=_usage(rows, report.timelines, board.records),
+        usage=_usage(rows, report),
         spent=_spent(board.runs, report.timelines),
         samples_note=_samples_note(packed, report.every),
         runs=[_run(run) for run in board.runs],
@@ -135,33 +190,30 @@ def _board_rows(rows: Sequence[dict[str, Any]], table: Table) -> Iterable[dict[s
         above = shown.group
 
 
-def _usage(
-    rows: Sequence[Mapping[str, Any]],
-    timelines: Mapping[str, Sequence[Lane]],
-    records: Mapping[str, Mapping[str, Any]],
-) -> list[list[str]]:
-    lanes: dict[str, list[Lane]] = {}
-    for found in timelines.values():
+def _usage(rows: Sequence[Mapping[str, Any]], report: Report) -> list[list[str]]:
+    records = report.board.records
+    by_model: dict[str, list[Lane]] = {}
+    for found in report.timelines.values():
         for lane in found:
-            lanes.setdefault(lane.spans[0].model, []).append(lane)
+            by_model.setdefault(lane.spans[0].model, []).append(lane)
     usage = []
     for model in sorted({row["model"] for row in rows}):
         own = {row["fingerprint"]: row for row in rows if row["model"] == model}
         monitors = [(records[cell]["metadata"].get("monitor") or {}) for cell in own if cell in records]
-        held = sum(lane.held_seconds for lane in lanes.get(model, ()))
-        working = sum(lane.working_seconds for lane in lanes.get(model, ()))
+        held = sum(lane.held_seconds for lane in by_model.get(model, ()))
+        working = sum(lane.working_seconds for lane in by_model.get(model, ()))
         usage.append(
             [
                 model,
                 f"{held:,.1f}" if held else "",
                 f"{working:,.1f}" if held else "",
                 f"{working / held:.0%}" if held else "",
-                _sum_text((row["gpu_seconds"] for row in own.values()), ",.1f"),
-                _mean_text(monitor.get("gpu_utilisation_mean") for monitor in monitors),
-                _most_text(monitor.get("kv_cache_usage_peak") for monitor in monitors),
-                _sum_text((row["prompt_tokens"] for row in own.values()), ",.0f"),
-                _sum_text((row["completion_tokens"] for row in own.values()), ",.0f"),
-                _sum_text((_kilo(monitor.get("energy_joules")) for monitor in monitors), ",.1f"),
+                _text((row["gpu_seconds"] for row in own.values()), ",.1f"),
+                _text((monitor.get("gpu_utilisation_mean") for monitor in monitors), ".0f", fmean),
+                _text((monitor.get("kv_cache_usage_peak") for monitor in monitors), ".1f", max, 100.0),
+                _text((row["prompt_tokens"] for row in own.values()), ",.0f"),
+                _text((row["completion_tokens"] for row in own.values()), ",.0f"),
+                _text((monitor.get("energy_joules") for monitor in monitors), ",.1f", sum, 0.001),
             ]
         )
     return usage
@@ -172,23 +224,11 @@ def _spent(runs: Iterable[Mapping[str, Any]], timelines: Mapping[str, Sequence[L
     return [line for line in lines if line is not None]
 
 
-def _kilo(value: float | None) -> float | None:
-    return None if value is None else value / 1000.0
-
-
-def _sum_text(values: Iterable[float | None], form: str) -> str:
+def _text(
+    values: Iterable[float | None], form: str, total: Callable[[list[float]], float] = sum, scale: float = 1.0
+) -> str:
     known = [value for value in values if value is not None]
-    return format(sum(known), form) if known else ""
-
-
-def _mean_text(values: Iterable[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.0f}" if known else ""
-
-
-def _most_text(values: Iterable[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{100.0 * max(known):.1f}" if known else ""
+    return format(scale * total(known), form) if known else ""
 
 
 def _samples_note(packed: Packed, every: int) -> str:
@@ -203,14 +243,13 @@ def _samples_note(packed: Packed, every: int) -> str:
 
 
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    spec = run.get("spec")
     return {
         "campaign": run["campaign"],
         "run": run["run"],
         "versions": list((run.get("versions") or {}).items()),
         "findings": [run["engines"]["text"]] if run.get("engines") else [],
-        "spec": yaml.safe_dump(run["spec"], sort_keys=False)
-        if run.get("spec")
-        else "not stored: the run has not ended",
+        "spec": yaml.safe_dump(spec, sort_keys=False) if spec else "not stored: the run has not ended",
     }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.compare.flips import answer_of, listed
+from core.compare.flips import FLIP_TEXTS, answer_of, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,23 +20,7 @@ if TYPE_CHECKING:
 ROWS_IN_PAGE = 500
 TEXT_LIMITS = (20_000, 4_000, 1_000, 300)  # characters of one text
 WRONG, RIGHT, PARTLY, UNSCORED, FAILED = range(5)  # STATES of samples.js
-COLUMNS = (
-    "task",
-    "doc_id",
-    "prompt",
-    "choices",
-    "target",
-    "texts",
-    "reasoning",
-    "logprobs",
-    "filtered",
-    "metrics",
-    "value",
-    "prompt_tokens",
-    "completion_tokens",
-    "truncated",
-    "error",
-)
+COLUMNS = ("task", "doc_id", *FLIP_TEXTS, "metrics", "value", "prompt_tokens", "completion_tokens", "truncated")
 
 
 @dataclass(frozen=True)

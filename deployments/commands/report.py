@@ -26,8 +26,7 @@ def report(
 ) -> None:
     """Write a report that needs no network: leaderboard, charts, timeline, and a browser for every sample."""
     from core.board.select import Selection
-    from core.report.html import report_html
-    from core.report.read import read_report
+    from core.report.html import read_report, report_html
     from deployments.console import NOTHING, console
 
     source, campaign = opened(store, campaign)

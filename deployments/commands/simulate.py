@@ -20,7 +20,7 @@ from core.planning.cost.estimate import Estimator, ModelEstimate, placed_everywh
 from core.planning.cost.history import History, read_history
 from core.planning.cost.model import past_error
 from core.planning.schedule.fleet_file import NodeGroup, group_of, load_fleet, nodes_of
-from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.scheduler import SchedulingPolicy
 from core.results import open_store
 
 
@@ -42,8 +42,7 @@ def simulate(
     """Play campaigns through on a virtual clock: makespan, lower bound, utilisation and waiting of each way to schedule."""
     from core.planning.schedule.bound import lower_bound
     from core.planning.schedule.gantt import bound_line, simulation_table
-    from core.planning.schedule.rivals import policies
-    from core.planning.schedule.simulate import really
+    from core.planning.schedule.simulate import policies, really
     from core.planning.schedule.simulate import simulate as play
     from deployments.console import console
 

@@ -13,7 +13,7 @@ from typing import Any
 from core.campaign import CampaignSpec, FleetSpec
 from core.log import log
 from core.model.placement import PlannedModel
-from core.planning.ladder import QUOTED, Fault, Step, next_step
+from core.planning.ladder import QUOTED, EngineFault, Step, next_step
 from engines.bench.slot import Build
 from engines.distributed.cluster import Cluster, ClusterSpec, attach
 from engines.distributed.engine import service_name
@@ -31,7 +31,7 @@ class Recovery:
         self._moved: PlannedModel | None = None
         self._record: list[dict[str, Any]] = []
 
-    def decide(self, fault: Fault) -> Step:
+    def decide(self, fault: EngineFault) -> Step:
         """Return what to do about ``fault`` (`core.planning.ladder`), and say it."""
         with self._lock:
             step = next_step(fault, self._steps, self.planned, self._fleet, self._spec.policy)

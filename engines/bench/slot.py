@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.errors import EngineDiedError, UserError
-from core.planning.ladder import Fault, Step, kind_of
+from core.planning.ladder import EngineFault, Step, kind_of
 from core.request import Request, Response
 from engines.bench.dealing import Portion, Run, Taker
 from engines.bench.isolation import POISON_DEATHS, Isolation, Stall
@@ -95,7 +95,7 @@ class Slot(Taker):
             self.held.update(found)
             self.in_flight += found
 
-    def conclude(self, known: Isolation[Key], guilty: int) -> Fault:
+    def conclude(self, known: Isolation[Key], guilty: int) -> EngineFault:
         """Draw the conclusions from the engine's death: who is a suspect, who killed it. ``guilty`` counts those found before."""
         asked = [key for key in self.in_flight if not key[0].abort.is_set]
         self.isolation, self.guilty = known.after_death(asked)
@@ -104,7 +104,7 @@ class Slot(Taker):
         message = self.death or ""
         kind = "stall" if self.stalled else kind_of(message, loading=False)
         found = "" if self.guilty is None else self.guilty[1]
-        return Fault(kind, message, False, len(self.isolation.suspects), found, guilty + bool(found), self.barren)
+        return EngineFault(kind, message, False, len(self.isolation.suspects), found, guilty + bool(found), self.barren)
 
     def settle(self, message: str) -> None:
         """Answer who has killed the engine, which said ``message``, with an error, and keep only the suspects."""
@@ -141,15 +141,15 @@ ALIKE = ("vllm_version", "max_model_len", "dtype")
 log = logging.getLogger("steelyard.engine")
 
 
-def lose(fault: Fault) -> Step:
+def lose(fault: EngineFault) -> Step:
     """Advice for engines that are not started again."""
     return Step("give up", "")
 
 
 def start(
     slot: Slot,
-    fault: Fault | None,
-    decide: Callable[[Fault], Step],
+    fault: EngineFault | None,
+    decide: Callable[[EngineFault], Step],
     change: threading.Condition,
     deal: Callable[[], None],
 ) -> EngineInfo:
@@ -182,7 +182,7 @@ def start(
         except EngineDiedError as error:
             with change:
                 check_wanted(slot)
-            fault = Fault(kind_of(str(error), loading=True), str(error), loading=True)
+            fault = EngineFault(kind_of(str(error), loading=True), str(error), loading=True)
         except UserError:
             raise
         except Exception as error:

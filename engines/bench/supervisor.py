@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from core.errors import EngineDiedError, UserError
 from core.model.sizing import CHOICES_PER_DOC
 from core.monitor.readings import add_up
-from core.planning.ladder import Fault, Step
+from core.planning.ladder import EngineFault, Step
 from core.request import Request, Response
 from engines.bench.dealing import Portion, Run, deal
 from engines.bench.isolation import POISON_DEATHS, Isolation, Stall
@@ -52,7 +52,7 @@ class Supervisor:
     def __init__(
         self,
         sources: Sequence[Engine | Build],
-        decide: Callable[[Fault], Step] = lose,
+        decide: Callable[[EngineFault], Step] = lose,
         *,
         in_flight: int | None = None,
         stall_seconds: float = 600.0,
@@ -286,7 +286,7 @@ class Supervisor:
                     self._after(unasked, unasked.requests, None)
             self._deal()
 
-    def _start(self, slot: Slot, fault: Fault | None = None) -> None:
+    def _start(self, slot: Slot, fault: EngineFault | None = None) -> None:
         """Have a slot take part once it has an engine, or lose it. On a thread of its own."""
         try:
             info = start(slot, fault, self._decide, self._change, self._deal)

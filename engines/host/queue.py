@@ -1,5 +1,5 @@
-"""Waiting for devices: tickets, served across processes in the order of `core.planning.schedule.step`, by what all of them
-wrote down.
+"""Waiting for devices: tickets, served across processes in the order of
+`core.planning.schedule.scheduler`, by what all of them wrote down.
 
 A ticket is a file that who waits keeps locked, as holders keep their slots; see `engines.host.slots`. Everybody who looks sees
 the same
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from core.planning.schedule.turns import (
     UNKNOWN_SECONDS,
     Demand,
-    Holding,
+    HeldDevices,
     Queue,
     Wish,
     lacking,
@@ -144,13 +144,13 @@ def _seen(pool: DevicePool) -> Queue:
 def _queue(pool: DevicePool, free: Container[str]) -> Queue:
     """Gather what everybody wrote down. Within the ledger."""
     now = time.time()
-    holdings: dict[str, Holding] = {}
+    holdings: dict[str, HeldDevices] = {}
     told = {holder.device: holder for holder in read_holders(pool, free)}
     for index, name in enumerate(pool.names):
         if name not in free:
             holder = told.get(name) or Holder(name, Demand("?", 1, UNKNOWN_SECONDS), 0, name, now)
             before = holdings[holder.key].devices if holder.key in holdings else ()
-            holdings[holder.key] = Holding(holder.demand, (*before, index), holder.started, holder.gives_way)
+            holdings[holder.key] = HeldDevices(holder.demand, (*before, index), holder.started, holder.gives_way)
     return Queue(len(pool.names), _wishes(pool), holdings, now)
 
 

@@ -1,4 +1,4 @@
-"""Models get devices as `core.planning.schedule.step` decides, and what was expected of them is stored beside what they took."""
+"""Models get devices as `core.planning.schedule.scheduler` decides; expectations are stored beside what models took."""
 
 from __future__ import annotations
 

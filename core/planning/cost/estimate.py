@@ -1,24 +1,20 @@
-"""What a campaign will take, before it runs: seconds, GPU-hours and money, with intervals. And its jobs for the scheduler."""
+"""Estimates of a campaign before it runs: seconds, GPU-hours and money, with intervals; and its jobs for the scheduler."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, PolicySpec
+from core.campaign import CampaignSpec, ModelSpec, PolicySpec
 from core.errors import CannotPlaceError
 from core.model.checkpoint import Checkpoint
 from core.model.placement import GB, Placement, Plan, place
 from core.planning.cost.history import History
-from core.planning.cost.model import CostModel, Estimate, Tokens, learn, setup_of
+from core.planning.cost.model import CostModel, TimeEstimate, Tokens, Triple, learn, setup_of
 from core.planning.cost.workload import Workload, expected_tokens, workload
 from core.planning.schedule.fleet_file import NodeGroup, group_of, nodes_of
-from core.planning.schedule.jobs import Job, Node, Option, runnable
-from core.planning.schedule.order import SchedulingPolicy
-from core.planning.schedule.state import Arrived, State, after
-from core.planning.schedule.step import choose, timetable
-
-Triple = tuple[float, float, float]  # low, median, high
+from core.planning.schedule.jobs import Node, Option, ScheduledJob, at_start, runnable
+from core.planning.schedule.scheduler import SchedulingPolicy, choose, timetable
 
 
 @dataclass(frozen=True)
@@ -27,23 +23,22 @@ class Timed:
 
     kind: str
     placement: Placement
-    load: Estimate
-    work: Estimate
+    load: TimeEstimate
+    work: TimeEstimate
     memory_gb: float  # on each GPU
 
     @property
     def seconds(self) -> Triple:
         """Load and work together; their errors are taken to go the same way."""
-        load, work = self.load, self.work
-        return load.low + work.low, load.value + work.value, load.high + work.high
+        low, middle, high = (load + work for load, work in zip(self.load.triple, self.work.triple, strict=True))
+        return low, middle, high
 
     def option(self, which: int = 1) -> Option:
         """For the scheduler, at the low (0), median (1) or high (2) end."""
-        load, work = self.load, self.work
         return Option(
             kind=self.kind,
-            work_seconds=(work.low, work.value, work.high)[which],
-            load_seconds=(load.low, load.value, load.high)[which],
+            work_seconds=self.work.triple[which],
+            load_seconds=self.load.triple[which],
             tensor_parallel=self.placement.tensor_parallel,
             stages=self.placement.stages,
             memory_gb=self.memory_gb,
@@ -60,10 +55,10 @@ class ModelEstimate:
     timed: tuple[Timed, ...]
     leads: bool = False
 
-    def job(self, which: int = 1) -> Job:
+    def job(self, which: int = 1) -> ScheduledJob:
         """The model for the scheduler."""
         options = tuple(each.option(which) for each in self.timed)
-        return Job(f"{self.campaign}/{self.name}", options, self.campaign, leads=self.leads)
+        return ScheduledJob(f"{self.campaign}/{self.name}", options, self.campaign, leads=self.leads)
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,8 @@ class Estimator:
         placements: Sequence[tuple[NodeGroup, Placement]],
     ) -> ModelEstimate:
         """Expect what ``model`` takes in each placement. Raises `core.errors.UserError` where a benchmark is not known."""
-        loads = tuple(self._workload(benchmark, model, checkpoint) for benchmark in spec.benchmarks)
+        cells, reasons = self.history.cells, model.think_end_token is not None
+        loads = tuple(workload(each, checkpoint.identity, cells, reasons=reasons) for each in spec.benchmarks)
         tokens, spread = expected_tokens(loads)
         timed = tuple(
             self.timed(checkpoint, placement, group, spec.policy, tokens, spread, model.name)
@@ -127,9 +123,6 @@ class Estimator:
             memory_gb=_memory(checkpoint, placement, group, policy),
         )
 
-    def _workload(self, benchmark: BenchmarkSpec, model: ModelSpec, checkpoint: Checkpoint) -> Workload:
-        return workload(benchmark, checkpoint.identity, self.history.cells, reasons=model.think_end_token is not None)
-
 
 def placed_everywhere(
     checkpoint: Checkpoint, model: ModelSpec, groups: Sequence[NodeGroup], policy: PolicySpec
@@ -145,7 +138,7 @@ def placed_everywhere(
             reasons.append(f"{group.kind}: {error}")
             continue
         option = Option(group.kind, 0.0, 0.0, placement.tensor_parallel, placement.stages)
-        if runnable(Job(model.name, (option,)), nodes):
+        if runnable(ScheduledJob(model.name, (option,)), nodes):
             found.append((group, placement))
         else:
             reasons.append(f"{group.kind}: {placement.gpus} GPUs cannot work together there")
@@ -177,8 +170,8 @@ def campaign_estimate(
     return CampaignEstimate(tuple(models), (low, middle, high), _sums(hours), cost)
 
 
-def _makespan(nodes: Sequence[Node], jobs: Sequence[Job], policy: SchedulingPolicy) -> float:
-    state = after(State(tuple(nodes)), 0.0, [Arrived(tuple(jobs))])
+def _makespan(nodes: Sequence[Node], jobs: Sequence[ScheduledJob], policy: SchedulingPolicy) -> float:
+    state = at_start(nodes, jobs)
     return timetable(state, choose(state, policy)).ends
 
 

@@ -8,10 +8,8 @@ from typing import Any
 
 from core.monitor.timeline import Lane
 from core.planning.cost.estimate import CampaignEstimate
-from core.planning.schedule.jobs import Node
-from core.planning.schedule.order import SchedulingPolicy
-from core.planning.schedule.state import Arrived, State, after
-from core.planning.schedule.step import timetable
+from core.planning.schedule.jobs import Node, at_start
+from core.planning.schedule.scheduler import SchedulingPolicy, timetable
 from core.tables import duration, span_text
 
 
@@ -33,7 +31,7 @@ class Expected:
 def expectations(estimate: CampaignEstimate, nodes: Sequence[Node], now: float) -> dict[str, Expected]:
     """Return what to expect of each model by its name, if all of them queue at ``now``."""
     jobs = {model.name: model.job() for model in estimate.models}
-    state = after(State(tuple(nodes)), 0.0, [Arrived(tuple(jobs.values()))])
+    state = at_start(nodes, jobs.values())
     slots = timetable(state, SchedulingPolicy()).slots
     found = {}
     for model in estimate.models:

@@ -1,4 +1,4 @@
-"""What a results store teaches about time: jobs as they ran, and tokens per doc of each benchmark. Pure, but for `read_history`."""
+"""The past in a results store: jobs as they ran, and tokens per doc of each benchmark. Pure, but for `read_history`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.planning.cost.model import Measured, Tokens, setup_of
+from core.results import Store
 from core.store.quality import early
-
-if TYPE_CHECKING:
-    from core.results import Store
 
 MOST_CELLS = 2000  # newest that are read: records of large benchmarks are some 30 kB each
 
@@ -55,7 +53,7 @@ def read_history(store: Store, kind: str, most: int = MOST_CELLS) -> History:
 
 
 def history_of(records: Iterable[Mapping[str, Any]], kind: str) -> History:
-    """Turn commit records into jobs and cells; a record without timings is left out."""
+    """Return the jobs and cells of commit records; a record without timings is left out."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     cells = []
     for record in records:

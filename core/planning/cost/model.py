@@ -51,10 +51,8 @@ CPU_TFLOPS = 0.5
 USED = 0.4  # share of those FLOPs that prefill reaches
 DECODE = 4.0  # decoding a token in a large batch takes so many times what prefilling one takes
 CACHED = 0.02  # reading a token from the prefix cache, in relation to computing it
-REQUEST_SECONDS = {
-    "prefill": 0.004,
-    "decode": 0.05,
-}  # per 1,000 tokens, whatever the model: Python, sampling, tokenising
+# Per 1,000 tokens, whatever the model: Python, sampling, tokenising.
+PREFILL_SECONDS, DECODE_SECONDS = 0.004, 0.05
 SETUP_SECONDS = 5.0  # of each job's work: first batches, last stragglers
 LOAD_SECONDS, LOAD_SECONDS_PER_GB = 25.0, 0.5
 PARALLEL = 0.85  # n GPUs are as fast as n to this power, GPUs of one layer; stages:
@@ -65,10 +63,9 @@ WORK = Priors(
     scatter=0.25,
 )
 LOAD = Priors(
-    parts={"start": 0.7, "bytes": 0.8},
-    features={"kind": 0.5, "model": 0.3, "name": 0.3, "parallel": 0.2},
-    scatter=0.25,
+    parts={"start": 0.7, "bytes": 0.8}, features={"kind": 0.5, "model": 0.3, "name": 0.3, "parallel": 0.2}, scatter=0.25
 )
+Triple = tuple[float, float, float]  # low, median, high
 QUANTILE = 1.2816  # of the normal distribution: intervals hold 80%
 
 
@@ -118,21 +115,17 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """A median with its 80% interval, from lognormal error; ``spread`` is the standard deviation of the logarithm."""
 
     value: float
     spread: float
 
     @property
-    def low(self) -> float:
-        """The tenth percentile."""
-        return self.value * math.exp(-QUANTILE * self.spread)
-
-    @property
-    def high(self) -> float:
-        """The ninetieth percentile."""
-        return self.value * math.exp(QUANTILE * self.spread)
+    def triple(self) -> Triple:
+        """The interval with the median inside."""
+        reach = QUANTILE * self.spread
+        return self.value * math.exp(-reach), self.value, self.value * math.exp(reach)
 
 
 @dataclass(frozen=True)
@@ -143,14 +136,14 @@ class CostModel:
     load: LogFit
     jobs: int
 
-    def work_seconds(self, setup: Setup, tokens: Tokens, token_spread: float = 0.0) -> Estimate:
+    def work_seconds(self, setup: Setup, tokens: Tokens, token_spread: float = 0.0) -> TimeEstimate:
         """Seconds from the first request to the last answer; ``token_spread`` is how uncertain the tokens are, in log space."""
         seconds, spread = self.work.predict(_work(setup, tokens))
-        return Estimate(seconds, math.hypot(spread, token_spread))
+        return TimeEstimate(seconds, math.hypot(spread, token_spread))
 
-    def load_seconds(self, setup: Setup) -> Estimate:
+    def load_seconds(self, setup: Setup) -> TimeEstimate:
         """Seconds until the engine answers."""
-        return Estimate(*self.load.predict(_load(setup)))
+        return TimeEstimate(*self.load.predict(_load(setup)))
 
 
 def learn(measured: Sequence[Measured]) -> CostModel:
@@ -217,17 +210,16 @@ def _tflops(kind: str) -> float:
         return CPU_TFLOPS
     known = kind_of(kind)
     whole = TFLOPS[known] if known else UNKNOWN_TFLOPS
-    slices = kind.rsplit("/", 1)[
-        -1
-    ]  # "H100/7": a seventh of one, as `core.planning.schedule.fleet_file` names MIG slices
+    # "H100/7" is a seventh of one, as `core.planning.schedule.fleet_file` names MIG slices.
+    slices = kind.rsplit("/", 1)[-1]
     return whole / int(slices) if "/" in kind and slices.isdigit() else whole
 
 
 def _work(setup: Setup, tokens: Tokens) -> Point:
     flops = 2 * setup.parameters / (_tflops(setup.kind) * 1e12 * USED)
     speed = setup.tensor_parallel**PARALLEL * setup.stages**STAGED
-    prefill = (flops + REQUEST_SECONDS["prefill"] / 1000) / speed
-    decode = (DECODE * flops + REQUEST_SECONDS["decode"] / 1000) / speed
+    prefill = (flops + PREFILL_SECONDS / 1000) / speed
+    decode = (DECODE * flops + DECODE_SECONDS / 1000) / speed
     parts = {
         "setup": SETUP_SECONDS,
         "prefill": tokens.computed * prefill,

@@ -56,11 +56,9 @@ CHOICES = 4
 ANSWER_TOKENS = 200  # at most what the benchmark allows
 REASONING_TOKENS = 2500
 SHARED = 0.8  # part of the few-shot examples that is read from the prefix cache
-OWN, SEEN = (
-    0.05,
-    0.25,
-)  # spread of tokens, in log space, where the store has the benchmark, by the same model and by others
-SIZED, GUESSED = 0.6, 1.0  # with its size known, and without
+# Spread of tokens, in log space: where the store has the benchmark, by the same model and by others,
+OWN, SEEN = 0.05, 0.25
+SIZED, GUESSED = 0.6, 1.0  # and where it has not, with its size known and without
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,7 @@ def expected_tokens(loads: Sequence[Workload]) -> tuple[Tokens, float]:
     tokens = Tokens(*(sum(getattr(load.tokens, name) for load in loads) for name in ("computed", "cached", "decoded")))
     weights = [load.tokens.computed + 5 * load.tokens.decoded for load in loads]
     total = sum(weights) or 1.0
-    return tokens, math.sqrt(
-        sum((weight / total * load.spread) ** 2 for weight, load in zip(weights, loads, strict=True))
-    )
+    return tokens, math.hypot(*(weight / total * load.spread for weight, load in zip(weights, loads, strict=True)))
 
 
 def _shots(benchmark: BenchmarkSpec, leaves: Sequence[Leaf]) -> int:
@@ -135,8 +131,8 @@ def _size(benchmark: BenchmarkSpec, leaves: Sequence[Leaf]) -> int | None:
     known = DOCS.get(benchmark_label(benchmark))
     if known is not None:
         return known
-    counts = [_lines(leaf) for leaf in leaves]
-    return None if None in counts or not counts else sum(count for count in counts if count is not None)
+    counts = [count for leaf in leaves if (count := _lines(leaf)) is not None]
+    return sum(counts) if counts and len(counts) == len(leaves) else None
 
 
 def _lines(leaf: Leaf) -> int | None:

@@ -1,4 +1,4 @@
-"""How soon a set of jobs could end at best: no schedule on the fleet, however clever, has a shorter makespan."""
+"""A lower bound of the makespan: no schedule on the fleet, however clever, ends sooner."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.planning.schedule.jobs import Job, Node, Option, runnable
+from core.planning.schedule.jobs import Node, Option, ScheduledJob, runnable
 
 TOLERANCE = 0.002  # of the bound is given away rather than searched for
 Shares = np.ndarray
@@ -21,7 +21,7 @@ class LowerBound:
     reason: str
 
 
-def lower_bound(nodes: Sequence[Node], jobs: Sequence[Job]) -> LowerBound:
+def lower_bound(nodes: Sequence[Node], jobs: Sequence[ScheduledJob]) -> LowerBound:
     """Bound the makespan of jobs that are all there at the start.
 
     A makespan T is refuted where the jobs, cut into fractions over their options that last no longer than T, do not fit into
@@ -56,13 +56,13 @@ def lower_bound(nodes: Sequence[Node], jobs: Sequence[Job]) -> LowerBound:
 class _Problem:
     """Jobs × options as arrays, and the linear programme over them."""
 
-    def __init__(self, nodes: Sequence[Node], jobs: Sequence[Job]) -> None:
+    def __init__(self, nodes: Sequence[Node], jobs: Sequence[ScheduledJob]) -> None:
         self.options: list[list[Option]] = []
         self._kinds = sorted({node.kind for node in nodes})
         self._capacity = {kind: sum(node.gpus for node in nodes if node.kind == kind) for kind in self._kinds}
         self._node = {kind: {node.gpus for node in nodes if node.kind == kind} for kind in self._kinds}
         for job in jobs:
-            self.options.append([o for o in job.options if runnable(Job(job.key, (o,)), nodes)])
+            self.options.append([o for o in job.options if runnable(ScheduledJob(job.key, (o,)), nodes)])
         flat = [(index, option) for index, options in enumerate(self.options) for option in options]
         self._job = np.array([index for index, _ in flat])
         self._kind = np.array([self._kinds.index(option.kind) for _, option in flat])
@@ -75,11 +75,10 @@ class _Problem:
         return self._load(np.ones(self._seconds.size, bool), 1.0, packed=False)
 
     def refutes(self, makespan: float) -> bool:
-        """Say whether no schedule can end by then."""
-        usable = self._seconds <= makespan * (1 + 1e-9)
-        if self._in_line(usable) > makespan * (1 + 1e-9):
-            return True
-        return self._load(usable, makespan, packed=True) > 1 + 1e-9
+        """Return whether no schedule can end by then."""
+        most = makespan * (1 + 1e-9)
+        usable = self._seconds <= most
+        return self._in_line(usable) > most or self._load(usable, makespan, packed=True) > 1 + 1e-9
 
     def _in_line(self, usable: np.ndarray) -> float:
         """Most seconds that jobs take of which no two can run at once: gangs of one kind, and one job that none leaves room for."""
@@ -115,13 +114,8 @@ class _Problem:
                     parts = self._stages[mine] * node / capacity
                     sizes += [parts * size for size in _counted(self._width[mine] / node)]
                 times += _counted(seconds, steady=True)
-            known: set[bytes] = set()
-            for size in sizes:
-                for time in times:
-                    row = size * time
-                    if row.any() and (digest := row.tobytes()) not in known:
-                        known.add(digest)
-                        rows.append((mine, row))
+            products = [size * time for size in sizes for time in times]
+            rows += [(mine, row) for row in {row.tobytes(): row for row in products if row.any()}.values()]
         return self._solve(usable, rows)
 
     def _solve(self, usable: np.ndarray, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -129,26 +123,18 @@ class _Problem:
         if np.bincount(self._job[usable], minlength=len(self.options)).max() == 1:
             return max((float(row.sum()) for _, row in rows), default=0.0)
         from scipy.optimize import linprog
-        from scipy.sparse import coo_matrix
 
         columns = np.flatnonzero(usable)
         position = np.full(usable.size, -1)
         position[columns] = np.arange(columns.size)
-        at = np.concatenate([np.full(row.size, number) for number, (_, row) in enumerate(rows)])
-        where = np.concatenate([position[mine] for mine, _ in rows])
-        values = np.concatenate([row for _, row in rows])
-        count = len(rows)
-        at = np.concatenate([at, np.arange(count)])
-        where = np.concatenate([where, np.full(count, columns.size)])
-        values = np.concatenate([values, np.full(count, -1.0)])
-        left = coo_matrix((values, (at, where)), shape=(count, columns.size + 1))
-        whole = coo_matrix(
-            (np.ones(columns.size), (self._job[columns], np.arange(columns.size))),
-            shape=(len(self.options), columns.size + 1),
-        )
+        left, whole = (np.zeros((count, columns.size + 1)) for count in (len(rows), len(self.options)))
+        left[:, -1] = -1.0
+        for place, (mine, row) in enumerate(rows):
+            left[place, position[mine]] = row
+        whole[self._job[columns], np.arange(columns.size)] = 1.0
         cost = np.zeros(columns.size + 1)
         cost[-1] = 1.0
-        found = linprog(cost, left, np.zeros(count), whole, np.ones(len(self.options)), method="highs")
+        found = linprog(cost, left, np.zeros(len(left)), whole, np.ones(len(whole)), method="highs")
         if found.status != 0:
             raise ArithmeticError(f"the bound's linear programme was not solved: {found.message}")
         return float(found.fun)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from core.planning.schedule.bound import LowerBound
-from core.planning.schedule.jobs import Job, Node
-from core.planning.schedule.simulate import Simulated, Span
+from core.planning.schedule.jobs import Node, ScheduledJob
+from core.planning.schedule.simulate import JobSpan, Simulated
 from core.tables import Row, Table, duration, numbers, texts
 
 HOUR = 3600.0
@@ -23,10 +24,10 @@ def write_gantt(path: Path, runs: Mapping[str, Simulated], nodes: Sequence[Node]
 
 
 def gantt_figure(runs: Mapping[str, Simulated], nodes: Sequence[Node], bound: LowerBound) -> Any:
-    """The figure itself, a ``plotly.graph_objects.Figure``."""
+    """Return the figure, a ``plotly.graph_objects.Figure``."""
     from plotly.subplots import make_subplots
 
-    rows = {(node.name, index): row for row, (node, index) in enumerate(_devices(nodes))}
+    rows = {device: row for row, device in enumerate((node.name, gpu) for node in nodes for gpu in range(node.gpus))}
     pixels = min(MOST_PIXELS, max(LEAST_PIXELS, ROW_PIXELS * len(rows)))
     figure = make_subplots(
         rows=len(runs),
@@ -64,11 +65,8 @@ def _bars(run: Simulated, width: int, rows: Mapping[tuple[str, int], int], *, le
         x=[(span.end - span.start) / HOUR for span, _ in bars],
         y=[row for _, row in bars],
         width=0.9,
-        marker={
-            "color": qualitative.Safe[shade % len(qualitative.Safe)],
-            "line": {"width": 0.3},
-        },
-        text=[_escaped(span.key.rsplit("/", 1)[-1]) for span, _ in bars],
+        marker={"color": qualitative.Safe[shade % len(qualitative.Safe)], "line": {"width": 0.3}},
+        text=[escape(span.key.rsplit("/", 1)[-1], quote=False) for span, _ in bars],
         textposition="inside",
         insidetextanchor="start",
         constraintext="inside",
@@ -80,17 +78,10 @@ def _bars(run: Simulated, width: int, rows: Mapping[tuple[str, int], int], *, le
     )
 
 
-def _told(span: Span) -> str:
+def _told(span: JobSpan) -> str:
     where = ", ".join(sorted({f"{device.node}:{device.gpu}" for device in span.devices}))
-    return f"{_escaped(span.key)}<br>{duration(span.end - span.start)} from {duration(span.start)}<br>{_escaped(where)}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _devices(nodes: Sequence[Node]) -> list[tuple[Node, int]]:
-    return [(node, index) for node in nodes for index in range(node.gpus)]
+    lines = (span.key, f"{duration(span.end - span.start)} from {duration(span.start)}", where)
+    return "<br>".join(escape(line, quote=False) for line in lines)
 
 
 REASONS = {
@@ -101,7 +92,7 @@ REASONS = {
 
 
 def simulation_table(runs: Mapping[str, Simulated], bound: LowerBound) -> Table:
-    """One row per policy: makespan, its ratio to the bound, utilisation, idle GPU-hours, and how long jobs waited to start."""
+    """Return one row per policy: makespan, its ratio to the bound, utilisation, idle GPU-hours, and how long jobs waited."""
     headings = ("makespan", "÷ bound", "utilisation", "idle GPU-hours", "mean wait", "longest wait")
     rows = []
     for name, run in runs.items():
@@ -119,8 +110,8 @@ def simulation_table(runs: Mapping[str, Simulated], bound: LowerBound) -> Table:
     return Table("Simulated", (*texts("policy"), *numbers(*headings)), rows)
 
 
-def bound_line(bound: LowerBound, nodes: Sequence[Node], jobs: Sequence[Job]) -> str:
-    """Say what was simulated and what no policy could beat."""
+def bound_line(bound: LowerBound, nodes: Sequence[Node], jobs: Sequence[ScheduledJob]) -> str:
+    """Return a line on what was simulated and what no policy could beat."""
     gpus = sum(node.gpus for node in nodes)
     return (
         f"{len(jobs):,} models on {gpus:,} GPUs in {len(nodes):,} nodes. No schedule ends before {duration(bound.seconds)}: "

@@ -1,9 +1,13 @@
-"""What is scheduled and on what: jobs, each one model on its benchmarks, and nodes with GPUs of one kind."""
+"""What is scheduled and on what: jobs, each one model on its benchmarks, nodes with GPUs of one kind, and the state of both.
+
+A state is never changed: what happens gives a new one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -49,7 +53,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Job:
+class ScheduledJob:
     """A model and its benchmarks, which run together on one engine."""
 
     key: str
@@ -70,7 +74,7 @@ class Job:
 
 
 def fits(option: Option, node: Node) -> bool:
-    """Say whether a node can hold at least one of the option's groups."""
+    """Return whether a node can hold at least one of the option's groups."""
     return (
         option.kind == node.kind
         and option.memory_gb <= node.memory_gb
@@ -79,9 +83,87 @@ def fits(option: Option, node: Node) -> bool:
     )
 
 
-def runnable(job: Job, nodes: Sequence[Node]) -> bool:
-    """Say whether the whole fleet, empty, could run the job in one of its ways."""
+def runnable(job: ScheduledJob, nodes: Sequence[Node]) -> bool:
+    """Return whether the whole fleet, empty, could run the job in one of its ways."""
     return any(
         sum(node.gpus // option.tensor_parallel for node in nodes if fits(option, node)) >= option.stages
         for option in job.options
     )
+
+
+@dataclass(frozen=True)
+class WaitingJob:
+    """A job in the queue."""
+
+    job: ScheduledJob
+    since: float
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """A job on its devices, with the time at which it is expected to end."""
+
+    job: ScheduledJob
+    option: Option
+    devices: tuple[Device, ...]
+    ends: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """An order to start a job now, on these devices, in this way."""
+
+    key: str
+    option: Option
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """The fleet, the queue in order of arrival, and what runs; ``served`` is `served_by` of each campaign."""
+
+    nodes: tuple[Node, ...]
+    now: float = 0.0
+    waiting: Mapping[str, WaitingJob] = field(default_factory=dict)
+    running: Mapping[str, RunningJob] = field(default_factory=dict)
+    served: Mapping[str, float] = field(default_factory=dict)
+
+
+def served_by(running: Mapping[str, RunningJob]) -> dict[str, float]:
+    """Return the GPU-seconds, each from start to expected end, that campaigns have in what runs."""
+    served: dict[str, float] = defaultdict(float)
+    for each in running.values():
+        served[each.job.campaign] += len(each.devices) * each.option.seconds
+    return dict(served)
+
+
+def at_start(nodes: Iterable[Node], jobs: Iterable[ScheduledJob]) -> State:
+    """Return the state at 0 seconds: all jobs wait, and nothing runs."""
+    return after(State(tuple(nodes)), 0.0, jobs)
+
+
+def after(state: State, now: float, arrived: Iterable[ScheduledJob] = (), ended: Iterable[str] = ()) -> State:
+    """Return the state at ``now``, with the jobs that ``arrived`` and without those that ``ended``, by their keys.
+
+    Raises `ValueError` where a job that arrived is in the state already, or time goes backwards; `KeyError` where one that ended
+    was not running.
+    """
+    if now < state.now:
+        raise ValueError(f"time went from {state.now} back to {now}")
+    waiting, running = dict(state.waiting), dict(state.running)
+    for key in ended:
+        del running[key]
+    for job in arrived:
+        if job.key in waiting or job.key in running:
+            raise ValueError(f"job {job.key!r} is there already")
+        waiting[job.key] = WaitingJob(job, now)
+    return State(state.nodes, now, waiting, running, served_by(running))
+
+
+def started(state: State, starts: Sequence[Start]) -> State:
+    """Return the state once ``starts`` are under way."""
+    waiting, running = dict(state.waiting), dict(state.running)
+    for start in starts:
+        job = waiting.pop(start.key).job
+        running[start.key] = RunningJob(job, start.option, start.devices, state.now + start.option.seconds)
+    return replace(state, waiting=waiting, running=running, served=served_by(running))

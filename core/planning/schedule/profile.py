@@ -11,7 +11,7 @@ from core.planning.schedule.jobs import Node, Option, fits
 
 
 @dataclass(frozen=True)
-class Slot:
+class TimeSlot:
     """A time and place: ``groups`` are (node, number of the option's groups on it)."""
 
     start: float
@@ -38,19 +38,19 @@ class Profile:
             self._alike.setdefault((node.kind, node.gpus, node.memory_gb, node.links), []).append(free)
             self.idle += free.counts[0]
 
-    def best(self, options: Sequence[Option]) -> Slot | None:
+    def best(self, options: Sequence[Option]) -> TimeSlot | None:
         """Where a job would end first: of equal ends the option named first, on the node that it fills most.
 
         None where the fleet can never hold it.
         """
-        found: Slot | None = None
+        found: TimeSlot | None = None
         for option in options:
             before = inf if found is None else found.ends - option.seconds
             if before > self.now:
                 found = (self._one if option.stages == 1 else self._several)(option, before) or found
         return found
 
-    def at_once(self, options: Sequence[Option]) -> Slot | None:
+    def at_once(self, options: Sequence[Option]) -> TimeSlot | None:
         """The quickest option that can start now and delays nothing that is reserved."""
         for option in sorted(options, key=lambda option: option.seconds):
             width, ends = option.tensor_parallel, self.now + option.seconds
@@ -60,7 +60,7 @@ class Profile:
                 return slot
         return None
 
-    def take(self, slot: Slot) -> None:
+    def take(self, slot: TimeSlot) -> None:
         """Reserve a slot."""
         for name, groups in slot.groups:
             gpus = groups * slot.option.tensor_parallel
@@ -73,7 +73,7 @@ class Profile:
             if fits(option, alike[0].node):
                 yield from alike
 
-    def _one(self, option: Option, before: float) -> Slot | None:
+    def _one(self, option: Option, before: float) -> TimeSlot | None:
         width, seconds, start, place, fullest = option.tensor_parallel, option.seconds, before, "", 0
         for free in self._holding(option):
             # A node where it starts no sooner is of use only if it fills that node better.
@@ -83,9 +83,9 @@ class Profile:
             left = free.least(found, found + seconds)
             if not place or found < start or left < fullest:
                 start, place, fullest = found, free.node.name, left
-        return Slot(start, option, ((place, 1),)) if place else None
+        return TimeSlot(start, option, ((place, 1),)) if place else None
 
-    def _several(self, option: Option, before: float) -> Slot | None:
+    def _several(self, option: Option, before: float) -> TimeSlot | None:
         """Sweep over time, counting how many groups could start."""
         width, seconds, changes = option.tensor_parallel, option.seconds, []
         for free in self._holding(option):
@@ -171,12 +171,12 @@ class _Free:
         return index
 
 
-def _gathered(option: Option, start: float, places: Sequence[tuple[_Free, int]]) -> Slot | None:
+def _gathered(option: Option, start: float, places: Sequence[tuple[_Free, int]]) -> TimeSlot | None:
     """Choose few nodes: the one that holds all groups and is filled most, else those that hold most."""
     stages = option.stages
     whole = [(groups, index) for index, (_, groups) in enumerate(places) if groups >= stages]
     if whole:
-        return Slot(start, option, ((places[min(whole)[1]][0].node.name, stages),))
+        return TimeSlot(start, option, ((places[min(whole)[1]][0].node.name, stages),))
     if sum(groups for _, groups in places) < stages:
         return None
     chosen = []
@@ -184,4 +184,4 @@ def _gathered(option: Option, start: float, places: Sequence[tuple[_Free, int]])
         if taken := min(groups, stages):
             chosen.append((free.node.name, taken))
             stages -= taken
-    return Slot(start, option, tuple(chosen))
+    return TimeSlot(start, option, tuple(chosen))

@@ -1,14 +1,12 @@
-"""Whose turn it is for the devices of one pool: what waits for them and what holds them, as the scheduler sees it. Pure."""
+"""Turns for the devices of one pool: the models that wait for them and that hold them, as the scheduler sees it. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from core.planning.schedule.jobs import Device, Job, Node, Option
-from core.planning.schedule.order import SchedulingPolicy
-from core.planning.schedule.state import Running, State, Waiting, served_by
-from core.planning.schedule.step import decide
+from core.planning.schedule.jobs import Device, Node, Option, RunningJob, ScheduledJob, State, WaitingJob, served_by
+from core.planning.schedule.scheduler import SchedulingPolicy, decide
 
 UNKNOWN_SECONDS = 600.0  # of a model that nothing is known of
 SETTLE_SECONDS = 60.0  # devices are kept so long for a model whose turn it is and whose benchmarks are being prepared
@@ -37,8 +35,8 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Holding:
-    """A demand that has had devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to who waits."""
+class HeldDevices:
+    """A demand with its devices, by their indices in the pool, since it ``started``. A replica's ``gives_way`` to wishes."""
 
     demand: Demand
     devices: tuple[int, ...]
@@ -52,7 +50,7 @@ class Queue:
 
     size: int
     wishes: Mapping[str, Wish]
-    holdings: Mapping[str, Holding]
+    holdings: Mapping[str, HeldDevices]
     now: float
 
 
@@ -62,17 +60,17 @@ def turn(queue: Queue, key: str) -> tuple[int, ...]:
 
 
 def turn_if_free(queue: Queue, key: str) -> bool:
-    """Say whether the wish ``key`` would start if nothing held any device."""
+    """Return whether the wish ``key`` would start if nothing held any device."""
     return key in _starts(replace(state_of(queue), running={}))
 
 
 def waits(queue: Queue) -> bool:
-    """Say whether anybody waits who could start, or who will be ready in a moment."""
+    """Return whether any wish waits that could start, or that will be ready in a moment."""
     return bool(state_of(queue).waiting)
 
 
 def lacking(queue: Queue) -> int:
-    """How many devices of those that give way have to, so that all start that would start without them."""
+    """Return how many devices have to be given up by those that give way, so that all start that would without them."""
     ways = {key: held for key, held in queue.holdings.items() if not held.gives_way}
     starts = _starts(state_of(replace(queue, holdings=ways)))
     wanted = sum(len(devices) for key, devices in starts.items() if queue.wishes[key].ready)
@@ -81,27 +79,25 @@ def lacking(queue: Queue) -> int:
 
 
 def state_of(queue: Queue) -> State:
-    """The scheduler's state. Wishes that are long not ready are left out, and those that the pool can never serve."""
+    """Return the scheduler's state. Wishes that are long not ready are left out, and those that the pool can never serve."""
     waiting, running = {}, {}
-    for order, (key, wish) in enumerate(queue.wishes.items()):
+    for key, wish in queue.wishes.items():
         late = not wish.ready and queue.now - wish.since > SETTLE_SECONDS
         if wish.demand.gpus <= queue.size and not late:
-            waiting[key] = Waiting(_job(key, wish.demand), wish.since, order)
+            waiting[key] = WaitingJob(_job(key, wish.demand), wish.since)
     for key, held in queue.holdings.items():
         devices = tuple(Device(POOL, index) for index in held.devices)
         ends = held.started + held.demand.seconds
-        running[key] = Running(_job(key, held.demand), _option(held.demand), devices, ends)
-    nodes = (Node(POOL, KIND, queue.size, 0.0),)
-    return State(nodes, queue.now, waiting, running, served_by(running))
+        running[key] = RunningJob(_job(key, held.demand), _option(held.demand), devices, ends)
+    return State((Node(POOL, KIND, queue.size, 0.0),), queue.now, waiting, running, served_by(running))
 
 
 def _starts(state: State) -> dict[str, tuple[int, ...]]:
-    starts = decide(state, SchedulingPolicy())
-    return {start.key: tuple(device.gpu for device in start.devices) for start in starts}
+    return {each.key: tuple(device.gpu for device in each.devices) for each in decide(state, SchedulingPolicy())}
 
 
-def _job(key: str, demand: Demand) -> Job:
-    return Job(key, (_option(demand),), demand.campaign, demand.priority, leads=demand.leads)
+def _job(key: str, demand: Demand) -> ScheduledJob:
+    return ScheduledJob(key, (_option(demand),), demand.campaign, demand.priority, leads=demand.leads)
 
 
 def _option(demand: Demand) -> Option:

@@ -10,15 +10,15 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from core.sample import Sample
 
-COMPONENT = re.compile(
-    r"(.+)\[(\d+)\]"
-)  # a doc's number that is one of several of a metric, see core.report.exchange.lm_eval_import
+# A doc's number that is one of several of a metric, see core.report.exchange.lm_eval_import.
+COMPONENT = re.compile(r"(.+)\[(\d+)\]")
 HARNESS = "harness"  # settings of an imported cell that only the harness's own files have
 
 
@@ -101,8 +101,7 @@ def _results(
         "n-shot": {task: described.get(task, {}).get("num_fewshot") for task in tasks},
         "higher_is_better": dict(better),
         "n-samples": {
-            task: {"original": kinds[False][task]["sample_len"], "effective": kinds[False][task]["sample_len"]}
-            for task in tasks
+            task: dict.fromkeys(("original", "effective"), kinds[False][task]["sample_len"]) for task in tasks
         },
         "config": _run_config(settings),
         "date": date,
@@ -160,11 +159,9 @@ def _output_type(sample: Sample) -> str:
 
 def _lines(samples: Sequence[tuple[CellResults, Sample]]) -> Iterator[dict[str, Any]]:
     """One line per filter and doc, in the harness's order."""
-    keys = [
-        *(key.rsplit(",", 1)[1] for _, s in samples for key in s.values),
-        *(f for _, s in samples for f in s.filtered),
-    ]
-    for filter_ in dict.fromkeys(keys) or ["none"]:
+    named = [key.rsplit(",", 1)[1] for _, sample in samples for key in sample.values]
+    named += [name for _, sample in samples for name in sample.filtered]
+    for filter_ in dict.fromkeys(named) or ["none"]:
         for cell, sample in samples:
             yield _line(cell, sample, filter_)
 
@@ -208,7 +205,8 @@ def _exchange(cell: CellResults, sample: Sample, filter_: str) -> tuple[list[lis
         given = benchmark.get("tasks", {}).get(sample.task, {}).get("gen_kwargs", benchmark.get("sampling", {}))
         answer: Any = sample.filtered.get(filter_, sample.texts[0])
         if len(sample.texts) > 1 and answer.startswith("["):
-            answer = _list_or_text(answer)
+            with suppress(ValueError):  # a text may begin so
+                answer = json.loads(answer)
         return [[sample.prompt, given]], [list(sample.texts)], [answer]
     if sample.choices:
         pairs = [[str(p), str(greedy)] for p, greedy in zip(sample.logprobs, sample.is_greedy, strict=True)]
@@ -217,16 +215,9 @@ def _exchange(cell: CellResults, sample: Sample, filter_: str) -> tuple[list[lis
     return [[sample.prompt]], [logprobs], logprobs[:1]
 
 
-def _list_or_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _task_hash(lines: Iterable[str]) -> str:
-    hashes = [json.loads(line) for line in lines]
-    return _sha("".join(each["doc_hash"] + each["prompt_hash"] + each["target_hash"] for each in hashes))
+    read = map(json.loads, lines)
+    return _sha("".join(each["doc_hash"] + each["prompt_hash"] + each["target_hash"] for each in read))
 
 
 def _sha(text: str) -> str:

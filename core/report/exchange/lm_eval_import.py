@@ -52,9 +52,8 @@ LINE_FIELDS = frozenset(
 
 log = logging.getLogger("steelyard.results")
 
-Lines = Callable[
-    [str], Iterable[Mapping[str, Any]] | None
-]  # task → lines of its samples file, None where there is none
+# The lines of a task's samples file, None where there is none.
+Lines = Callable[[str], Iterable[Mapping[str, Any]] | None]
 
 
 def import_results(found: Mapping[str, Any], lines: Lines, name: str | None = None) -> Iterator[tuple[Cell, Scoring]]:
@@ -69,10 +68,9 @@ def import_results(found: Mapping[str, Any], lines: Lines, name: str | None = No
     children = {group: tasks for group, tasks in (found.get("group_subtasks") or {}).items() if tasks}
     below = {task for tasks in children.values() for task in tasks}
     for benchmark in [each for each in found["results"] if each not in below]:
-        tasks = list(_leaves(benchmark, children))
-        groups = [
-            each for each in found.get("groups") or {} if each == benchmark or each in _all_below(benchmark, children)
-        ]
+        tree = list(_tree(benchmark, children))
+        tasks = [each for each in tree if each not in children]
+        groups = [each for each in found.get("groups") or {} if each in tree]
         if any(task in found["configs"] for task in tasks):
             yield _cell(found, model, benchmark, [task for task in tasks if task in found["results"]], groups, lines)
 
@@ -84,16 +82,10 @@ def _model_of(found: Mapping[str, Any]) -> str:
     return str(arguments.get("pretrained") or arguments.get("model") or "imported")
 
 
-def _leaves(name: str, children: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    if name not in children:
-        yield name
+def _tree(name: str, children: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    yield name
     for child in children.get(name, ()):
-        yield from _leaves(child, children)
-
-
-def _all_below(name: str, children: Mapping[str, Sequence[str]]) -> set[str]:
-    below = set(children.get(name, ()))
-    return below.union(*(_all_below(child, children) for child in below))
+        yield from _tree(child, children)
 
 
 def _cell(

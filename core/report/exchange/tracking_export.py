@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core.compare.sides import Records
 from core.errors import UserError
 from core.planning.cost.expected import price_of
 from core.redact import redact_all
 from core.tables import plain_rows
-
-if TYPE_CHECKING:
-    pass
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,16 +24,10 @@ if TYPE_CHECKING:
 OUTSIDE = re.compile(r"[^\w\-. ]", re.ASCII)  # what MLflow refuses in a name; both trackers get the same names
 LONGEST_NAME, LONGEST_VALUE = 250, 500  # characters of a param that every MLflow server takes
 DEGREES = ("tensor_parallel", "pipeline_parallel", "replicas")
-PER_CELL = (
-    "docs",
-    "tokens_per_second",
-    "seconds",
-    "gpus",
-    "gpu_seconds",
-    "prompt_tokens",
-    "completion_tokens",
-)
+PER_CELL = ("docs", "tokens_per_second", "seconds", "gpus", "gpu_seconds", "prompt_tokens", "completion_tokens")
 NOT_PARAMS = frozenset({"benchmark", "datasets", "harness"})  # settings that are no single value of a model
+
+PROJECT = "steelyard"  # where neither an option nor the tracker's own variable names one
 
 Name = tuple[str, ...]  # parts of one
 Value = TypeVar("Value")
@@ -50,9 +42,7 @@ class TrackedRun:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
-    scores: Sequence[
-        Mapping[str, Any]
-    ]  # rows of the scores table (`core.store.schema.SCORES`), with ``benchmark`` and ``model``
+    scores: Sequence[Mapping[str, Any]]  # rows of `core.store.schema.SCORES`, with ``benchmark`` and ``model``
     cells: Mapping[str, str]  # benchmark → fingerprint
     started: float
     ended: float
@@ -60,11 +50,7 @@ class TrackedRun:
 
 
 def tracked_runs(
-    board: pd.DataFrame,
-    scores: pd.DataFrame,
-    runs: Iterable[Mapping[str, Any]],
-    records: Mapping[str, Mapping[str, Any]],
-    store: str,
+    board: pd.DataFrame, scores: pd.DataFrame, runs: Iterable[Mapping[str, Any]], records: Records, store: str
 ) -> list[TrackedRun]:
     """Turn a leaderboard with sizes (`core.board.select.with_facts`) and its scores table into what trackers take, without secrets.
 
@@ -90,7 +76,7 @@ def _tracked(
     asked: Sequence[Mapping[str, Any]],
     by_cell: Mapping[str, Sequence[Mapping[str, Any]]],
     run: Mapping[str, Any],
-    records: Mapping[str, Mapping[str, Any]],
+    records: Records,
     store: str,
 ) -> TrackedRun:
     rows: list[dict[str, Any]] = redact_all(asked)
@@ -163,7 +149,7 @@ def _cell_metrics(rows: Iterable[Mapping[str, Any]], price: float | None) -> Ite
         yield (row["benchmark"], "cost"), None if price is None or seconds is None else price * seconds / 3600.0
 
 
-def _tags(model: str, run: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _tags(model: str, run: Mapping[str, Any], records: Records) -> Iterator[tuple[str, str]]:
     yield "model", model
     if not run:
         return
@@ -202,9 +188,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-PROJECT = "steelyard"  # where neither an option nor the tracker's own variable names one
-
-
 def missing(tracker: str, error: ImportError) -> UserError:
-    """Say what to install."""
+    """Return the error that says what to install."""
     return UserError(f'--format {tracker!r}: its client is not installed ({error}); pip install "steelyard[{tracker}]"')

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from core.board.read import unfinished
-from core.board.select import Selection, find_suite, select, tier_of, tiers, with_facts
-from core.board.suites import with_suite
+from core.board.select import Selection, find_suite, select, tier_of, tiers, with_facts, with_suite
 from core.compare.compare import compare, read_values
 from core.errors import UserError
 from core.results import open_store

@@ -8,7 +8,7 @@ import pytest
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.model.checkpoint import read_checkpoint
 from core.model.placement import PlannedModel, place
-from core.planning.ladder import BARREN, BATCHES, Fault, Step, kind_of, next_step
+from core.planning.ladder import BARREN, BATCHES, EngineFault, Step, kind_of, next_step
 from tests.checkpoints import write_checkpoint
 
 FLEET = FleetSpec(gpus=4, gpu_memory_gb=8, device="cuda")
@@ -23,11 +23,13 @@ def planned(tmp_path: Path, fleet: FleetSpec = FLEET, **fields: Any) -> PlannedM
     return PlannedModel(model, checkpoint, place(checkpoint, model, fleet, POLICY))
 
 
-def fault(message: str, *, loading: bool = False, **more: int) -> Fault:
-    return Fault(kind_of(message, loading=loading), message, loading, **more)  # type: ignore[arg-type]
+def fault(message: str, *, loading: bool = False, **more: int) -> EngineFault:
+    return EngineFault(kind_of(message, loading=loading), message, loading, **more)  # type: ignore[arg-type]
 
 
-def climbed(again: Fault, start: PlannedModel, fleet: FleetSpec = FLEET, policy: PolicySpec = POLICY) -> list[Step]:
+def climbed(
+    again: EngineFault, start: PlannedModel, fleet: FleetSpec = FLEET, policy: PolicySpec = POLICY
+) -> list[Step]:
     """All steps where the same fault comes back each time."""
     steps: list[Step] = []
     while not steps or steps[-1].action != "give up":
@@ -117,9 +119,9 @@ def test_suspects_are_asked_apart_however_often_within_bounds(tmp_path: Path) ->
     restarts = [Step("restart", "")] * 3
     assert next_step(fault(DIED, suspects=5), restarts, start, FLEET, POLICY).action == "isolate"
     assert next_step(fault(DIED, suspects=5, barren=BARREN), restarts, start, FLEET, POLICY).action == "give up"
-    found = Fault("death", DIED, False, found="doc 7", guilty=8)
+    found = EngineFault("death", DIED, False, found="doc 7", guilty=8)
     assert "'doc 7'" in next_step(found, restarts, start, FLEET, POLICY).reason
-    many = Fault("death", DIED, False, found="doc 8", guilty=9)
+    many = EngineFault("death", DIED, False, found="doc 8", guilty=9)
     assert "policy.poison_requests = 8" in next_step(many, restarts, start, FLEET, POLICY).reason
 
 

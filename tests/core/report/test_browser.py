@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.report.html import report_html
-from core.report.read import read_report
+from core.report.html import read_report, report_html
 from core.results import open_store
 from perf.browser import NAMES, Tab, chromium, tab
 from tests.core.report.test_html import HOSTILE, fill

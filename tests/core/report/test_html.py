@@ -16,8 +16,7 @@ import pytest
 
 from core.compare.compare import compare_store
 from core.monitor.timeline import Span
-from core.report.html import PAGE, report_html
-from core.report.read import read_report
+from core.report.html import PAGE, read_report, report_html
 from core.report.samples import COLUMNS, pack, shortened
 from core.results import Store, open_store
 from core.sample import Cell, Sample, Score, Scoring

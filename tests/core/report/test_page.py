@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.report.html import PAGE, report_html
-from core.report.read import read_report
+from core.report.html import PAGE, read_report, report_html
 from core.results import open_store
 from tests.core.report.test_html import Page, fill
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import EngineDiedError
-from core.planning.ladder import Fault, Step
+from core.planning.ladder import EngineFault, Step
 from core.request import Generate, Generated, Request, Response, Sampling
 from engines.bench.slot import POISON, Build
 from engines.bench.supervisor import Supervisor
@@ -52,7 +52,7 @@ class Scene:
         self, count: int, answers: Callable[[int, int], Answers], restarts: int = 50, in_flight: int | None = 4
     ) -> None:
         self.built: list[list[Mortal]] = [[] for _ in range(count)]
-        self.faults: list[Fault] = []
+        self.faults: list[EngineFault] = []
         self.answers, self.restarts = answers, restarts
         self.leaving: Any = None
         self.engine = Supervisor([self.source(place) for place in range(count)], self.decide, in_flight=in_flight)
@@ -66,7 +66,7 @@ class Scene:
 
         return build
 
-    def decide(self, fault: Fault) -> Step:
+    def decide(self, fault: EngineFault) -> Step:
         self.faults.append(fault)
         if fault.suspects or fault.found:
             return Step("isolate", "asked apart")
@@ -189,7 +189,7 @@ def test_one_that_retires_while_it_is_decided_about_gives_back_what_it_had() -> 
         return fragile
 
     class Retiring(Scene):
-        def decide(self, fault: Fault) -> Step:
+        def decide(self, fault: EngineFault) -> Step:
             if fault.found and not retired.is_set():
                 self.leaving = self.engine.retire()
                 until(lambda: self.engine.is_gone(self.leaving))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import engines.process.engine
 from core.errors import EngineDiedError
-from core.planning.ladder import Fault, Step, kind_of
+from core.planning.ladder import EngineFault, Step, kind_of
 from core.request import Generate, Generated, Request, Response, Sampling
 from engines.bench.slot import POISON
 from engines.bench.supervisor import Supervisor
@@ -61,7 +61,7 @@ class Scene:
         self.fault, self.restarts = fault, restarts
         self.built: list[Dying] = []
         self.options: list[Mapping[str, Any]] = []
-        self.faults: list[Fault] = []
+        self.faults: list[EngineFault] = []
         self.engine = Supervisor([self.build], self.decide, stall_seconds=more.pop("stall_seconds", 600), **more)
 
     def build(self, options: Mapping[str, Any]) -> Engine:
@@ -69,7 +69,7 @@ class Scene:
         self.built.append(Dying(self.fault))
         return self.built[-1]
 
-    def decide(self, fault: Fault) -> Step:
+    def decide(self, fault: EngineFault) -> Step:
         self.faults.append(fault)
         if fault.suspects or fault.found:
             return Step("isolate", "asked apart")
@@ -193,15 +193,15 @@ class Hanging(ScriptedEngine):
         self.closing.set()
 
 
-def hanging(**more: Any) -> tuple[Supervisor, list[Hanging], list[Fault]]:
+def hanging(**more: Any) -> tuple[Supervisor, list[Hanging], list[EngineFault]]:
     built: list[Hanging] = []
-    faults: list[Fault] = []
+    faults: list[EngineFault] = []
 
     def build(options: Mapping[str, Any]) -> Engine:
         built.append(Hanging(hangs=not built))
         return built[-1]
 
-    def decide(fault: Fault) -> Step:
+    def decide(fault: EngineFault) -> Step:
         faults.append(fault)
         return Step("restart", "again")
 

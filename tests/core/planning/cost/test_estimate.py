@@ -6,7 +6,7 @@ from core.planning.cost.estimate import Estimator, ModelEstimate, campaign_estim
 from core.planning.cost.history import History
 from core.planning.cost.model import Measured, Setup, Tokens
 from core.planning.schedule.fleet_file import NodeGroup
-from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.scheduler import SchedulingPolicy
 from tests.core.real_configs import real
 
 H100 = NodeGroup(nodes=1, gpus=8, gpu_memory_gb=80, gpu_kind="H100", price_per_gpu_hour=2)
@@ -67,5 +67,5 @@ def test_history_narrows_the_interval() -> None:
     setup = Setup(checkpoint.identity, 1.5, 0.75e9, "H100")
     jobs = tuple(Measured(setup, Tokens(1e6, 1e6, 1e5), 100.0, 20.0, ended=1e5 * number) for number in range(5))
     before, after = estimates([H100])[0].timed[0], estimates([H100], History(jobs))[0].timed[0]
-    assert after.work.high / after.work.low < before.work.high / before.work.low
+    assert after.work.triple[2] / after.work.triple[0] < before.work.triple[2] / before.work.triple[0]
     assert after.load.value == pytest.approx(20, rel=0.15)

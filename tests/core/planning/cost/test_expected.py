@@ -3,7 +3,7 @@ import pytest
 from core.planning.cost.estimate import campaign_estimate
 from core.planning.cost.expected import expectations, totals
 from core.planning.schedule.fleet_file import NodeGroup, nodes_of
-from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.scheduler import SchedulingPolicy
 from tests.core.planning.cost.test_estimate import estimates
 
 H100 = NodeGroup(gpus=8, gpu_memory_gb=80, gpu_kind="H100", device="cuda", price_per_gpu_hour=3.0)

@@ -5,10 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.planning.schedule.bound import lower_bound
-from core.planning.schedule.jobs import Job, Node
-from core.planning.schedule.order import SchedulingPolicy
-from core.planning.schedule.step import decide, timetable
-from tests.core.scheduling import job, node, option, state_of
+from core.planning.schedule.jobs import Node, ScheduledJob, at_start
+from core.planning.schedule.scheduler import SchedulingPolicy, decide, timetable
+from tests.core.planning.schedule.scheduling import job, node, option
 
 
 @pytest.mark.parametrize(
@@ -20,10 +19,10 @@ from tests.core.scheduling import job, node, option, state_of
         ([node("a"), node("b")], [job(str(n), 10, gpus=6) for n in range(3)], 20, "packing"),  # one of 6 to a node
         ([node("a"), node("b")], [job(str(n), 10, gpus=3) for n in range(5)], 20, "packing"),  # two of 3 to a node
         ([node(gpus=8)], [job("long", 50), job("whole", 20, gpus=8)], 70, "packing"),
-        ([node("a"), node("b")], [Job(str(n), (option(10, 4, stages=3),)) for n in range(2)], 20, "packing"),
+        ([node("a"), node("b")], [ScheduledJob(str(n), (option(10, 4, stages=3),)) for n in range(2)], 20, "packing"),
     ],
 )
-def test_known_bounds(nodes: list[Node], jobs: list[Job], seconds: float, reason: str) -> None:
+def test_known_bounds(nodes: list[Node], jobs: list[ScheduledJob], seconds: float, reason: str) -> None:
     bound = lower_bound(nodes, jobs)
     assert bound.seconds == pytest.approx(seconds, rel=0.005)
     assert bound.reason == reason
@@ -33,13 +32,13 @@ def test_known_bounds(nodes: list[Node], jobs: list[Job], seconds: float, reason
 def test_mixed_kinds_share_the_work_as_their_speeds_allow() -> None:
     # One job alone on the slow GPU takes 20; twelve jobs: 8 on the fast one, 4 on the slow one, 80 both.
     nodes = [node("fast", 1), node("slow", 1, "L40S", 48)]
-    jobs = [Job(str(n), (option(10), option(20, kind="L40S"))) for n in range(12)]
+    jobs = [ScheduledJob(str(n), (option(10), option(20, kind="L40S"))) for n in range(12)]
     assert lower_bound(nodes, jobs).seconds == pytest.approx(80)
 
 
 def test_a_way_that_takes_too_long_does_not_lower_the_bound() -> None:
     nodes = [node("fast", 1), node("slow", 1, "L40S", 48)]
-    jobs = [Job(str(n), (option(10), option(100, kind="L40S"))) for n in range(4)]
+    jobs = [ScheduledJob(str(n), (option(10), option(100, kind="L40S"))) for n in range(4)]
     assert lower_bound(nodes, jobs).seconds == pytest.approx(40, rel=0.005)
 
 
@@ -56,11 +55,11 @@ def test_the_best_of_all_orders_is_not_below_the_bound_and_often_on_it(drawn: li
     bound = lower_bound(nodes, jobs).seconds
     best = min(
         timetable(
-            state_of(nodes, [Job(j.key, j.options, priority=-rank) for rank, j in enumerate(order)]),
+            at_start(nodes, [ScheduledJob(j.key, j.options, priority=-rank) for rank, j in enumerate(order)]),
             SchedulingPolicy(),
         ).ends
         for order in permutations(jobs)
     )
     assert bound <= best * (1 + 1e-9)
     assert best <= 2 * bound
-    assert decide(state_of(nodes, jobs), SchedulingPolicy())
+    assert decide(at_start(nodes, jobs), SchedulingPolicy())

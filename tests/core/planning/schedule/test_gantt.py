@@ -4,10 +4,9 @@ from pathlib import Path
 
 from core.planning.schedule.bound import lower_bound
 from core.planning.schedule.gantt import gantt_figure, write_gantt
-from core.planning.schedule.order import SchedulingPolicy
+from core.planning.schedule.scheduler import SchedulingPolicy, decide
 from core.planning.schedule.simulate import simulate
-from core.planning.schedule.step import decide
-from tests.core.scheduling import job, node
+from tests.core.planning.schedule.scheduling import job, node
 
 NODES = [node("n0", 2), node("n1", 2)]
 JOBS = [job("gang<b>", 7200, gpus=2), job("small", 3600)]

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.planning.schedule.jobs import Option
-from core.planning.schedule.profile import Profile, Slot
-from tests.core.scheduling import node, option
+from core.planning.schedule.profile import Profile, TimeSlot
+from tests.core.planning.schedule.scheduling import node, option
 
 NODES = [node("n0", 4), node("n1", 2)]
 Held = dict[str, list[float]]
@@ -17,7 +17,7 @@ held = st.fixed_dictionaries(
 )
 
 
-def brute(busy: Held, slots: list[Slot], wanted: Option, seconds: float) -> float:
+def brute(busy: Held, slots: list[TimeSlot], wanted: Option, seconds: float) -> float:
     """Earliest second at which enough groups are free for as long, by looking at every second."""
 
     def free(name: str, gpus: int, moment: float) -> int:
@@ -50,7 +50,7 @@ wishes = st.lists(
 @settings(max_examples=150, deadline=None)
 def test_a_slot_is_the_earliest_that_delays_no_other(busy: Held, wanted: list[tuple[tuple[int, int], int]]) -> None:
     profile = Profile(0.0, NODES, busy)
-    slots: list[Slot] = []
+    slots: list[TimeSlot] = []
     for (width, stages), seconds in wanted:
         one = option(seconds, width, stages)
         slot = profile.best([one])

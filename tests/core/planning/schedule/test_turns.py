@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.planning.schedule.turns import (
     SETTLE_SECONDS,
     Demand,
-    Holding,
+    HeldDevices,
     Queue,
     Wish,
     lacking,
@@ -21,7 +21,9 @@ def wish(gpus: int = 1, seconds: float = 100.0, *, since: float = NOW, ready: bo
     return Wish(Demand("m", gpus, seconds, **more), since, ready)  # type: ignore[arg-type]
 
 
-def queue(size: int, wishes: dict[str, Wish], holdings: dict[str, Holding] | None = None, now: float = NOW) -> Queue:
+def queue(
+    size: int, wishes: dict[str, Wish], holdings: dict[str, HeldDevices] | None = None, now: float = NOW
+) -> Queue:
     return Queue(size, wishes, holdings or {}, now)
 
 
@@ -48,18 +50,18 @@ def test_equals_go_in_the_order_of_their_tickets() -> None:
 
 
 def test_what_is_held_is_not_given_out_again() -> None:
-    held = {"x": Holding(Demand("x", 1, 500), (0,), NOW - 10)}
+    held = {"x": HeldDevices(Demand("x", 1, 500), (0,), NOW - 10)}
     assert turns(queue(2, {"a": wish()}, held)) == {"a": (1,)}
 
 
 def test_a_gap_before_a_gang_is_filled_by_who_is_done_in_time() -> None:
-    held = {"x": Holding(Demand("x", 1, 100), (0,), NOW - 20)}
+    held = {"x": HeldDevices(Demand("x", 1, 100), (0,), NOW - 20)}
     wishes = {"gang": wish(2, 500), "long": wish(1, 90), "short": wish(1, 70)}
     assert turns(queue(2, wishes, held)) == {"short": (1,)}
 
 
 def test_one_that_is_late_is_expected_to_end_soon() -> None:
-    held = {"x": Holding(Demand("x", 1, 100), (0,), NOW - 500)}
+    held = {"x": HeldDevices(Demand("x", 1, 100), (0,), NOW - 500)}
     wishes = {"gang": wish(2, 500), "small": wish(1, 70)}
     assert turns(queue(2, wishes, held)) == {}
 
@@ -69,7 +71,7 @@ def test_priority_goes_before_length() -> None:
 
 
 def test_campaigns_take_turns() -> None:
-    held = {"x": Holding(Demand("x", 1, 100, "nightly"), (0,), NOW)}
+    held = {"x": HeldDevices(Demand("x", 1, 100, "nightly"), (0,), NOW)}
     wishes = {"a": wish(seconds=500, campaign="nightly"), "b": wish(seconds=5, campaign="mine")}
     assert turns(queue(2, wishes, held)) == {"b": (1,)}
 
@@ -91,7 +93,7 @@ def test_one_that_the_pool_can_never_serve_holds_nobody_up() -> None:
 
 
 def test_whose_turn_it_would_be_on_free_devices() -> None:
-    held = {"x": Holding(Demand("x", 2), (0, 1), NOW)}
+    held = {"x": HeldDevices(Demand("x", 2), (0, 1), NOW)}
     found = queue(2, {"gang": wish(2, 500), "small": wish()}, held)
     assert turns(found) == {}
     assert turn_if_free(found, "gang")
@@ -99,8 +101,8 @@ def test_whose_turn_it_would_be_on_free_devices() -> None:
 
 
 def test_replicas_give_way_where_that_lets_somebody_start() -> None:
-    replica = Holding(Demand("x (replica)", 1), (1,), NOW, gives_way=True)
-    own = Holding(Demand("x", 1, 500), (0,), NOW)
+    replica = HeldDevices(Demand("x (replica)", 1), (1,), NOW, gives_way=True)
+    own = HeldDevices(Demand("x", 1, 500), (0,), NOW)
     assert lacking(queue(2, {}, {"x": own, "y": replica})) == 0
     assert lacking(queue(2, {"a": wish()}, {"x": own, "y": replica})) == 1
     assert lacking(queue(2, {"a": wish(ready=False)}, {"x": own, "y": replica})) == 0

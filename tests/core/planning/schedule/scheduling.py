@@ -7,11 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from hypothesis import strategies as st
 
-from core.planning.schedule.jobs import Device, Job, Node, Option, fits, runnable
-from core.planning.schedule.order import SchedulingPolicy
-from core.planning.schedule.simulate import Simulated, Span
-from core.planning.schedule.state import Arrived, Ended, Start, State, after, started
-from core.planning.schedule.step import decide
+from core.planning.schedule.jobs import Device, Node, Option, ScheduledJob, Start, State, after, fits, runnable, started
+from core.planning.schedule.scheduler import SchedulingPolicy, decide
+from core.planning.schedule.simulate import JobSpan, Simulated
 
 
 def node(name: str = "n0", gpus: int = 8, kind: str = "H100", memory_gb: float = 80, *, links: bool = True) -> Node:
@@ -22,20 +20,16 @@ def option(seconds: float, tensor_parallel: int = 1, stages: int = 1, kind: str 
     return Option(kind, seconds, more.pop("load", 0.0), tensor_parallel, stages, **more)
 
 
-def job(key: str, seconds: float, gpus: int = 1, campaign: str = "", **more: float) -> Job:
+def job(key: str, seconds: float, gpus: int = 1, campaign: str = "", **more: float) -> ScheduledJob:
     """A job with one option on one kind, a gang within a node."""
-    return Job(key, (option(seconds, gpus),), campaign, **more)  # type: ignore[arg-type]
-
-
-def state_of(nodes: Iterable[Node], jobs: Iterable[Job]) -> State:
-    return after(State(tuple(nodes)), 0.0, [Arrived(tuple(jobs))])
+    return ScheduledJob(key, (option(seconds, gpus),), campaign, **more)  # type: ignore[arg-type]
 
 
 def step(
-    state: State, now: float, events: Iterable[Arrived | Ended], policy: SchedulingPolicy
+    state: State, now: float, arrived: Iterable[ScheduledJob], policy: SchedulingPolicy, ended: Iterable[str] = ()
 ) -> tuple[State, tuple[Start, ...]]:
     """What happened by ``now`` and what starts then: one turn of the simulator."""
-    state = after(state, now, events)
+    state = after(state, now, arrived, ended)
     starts = decide(state, policy)
     return started(state, starts), starts
 
@@ -65,13 +59,13 @@ def options(draw: st.DrawFn) -> Option:
 
 
 @st.composite
-def campaigns(draw: st.DrawFn, most: int = 14) -> tuple[tuple[Node, ...], list[Job]]:
+def campaigns(draw: st.DrawFn, most: int = 14) -> tuple[tuple[Node, ...], list[ScheduledJob]]:
     """A fleet, and jobs that each fit it in at least one way."""
     nodes = draw(fleets())
     jobs = []
     for number in range(draw(st.integers(1, most))):
         ways = tuple(draw(st.lists(options(), min_size=1, max_size=2)))
-        one = Job(
+        one = ScheduledJob(
             f"j{number:02d}",
             ways,
             draw(st.sampled_from(["a", "b"])),
@@ -85,7 +79,7 @@ def campaigns(draw: st.DrawFn, most: int = 14) -> tuple[tuple[Node, ...], list[J
 def check_devices(nodes: Sequence[Node], run: Simulated) -> None:
     """No GPU is held by two at once, gangs are whole, and stand where they fit."""
     known = {each.name: each for each in nodes}
-    by_device: dict[Device, list[Span]] = defaultdict(list)
+    by_device: dict[Device, list[JobSpan]] = defaultdict(list)
     for span in run.spans:
         assert len(set(span.devices)) == len(span.devices) == span.option.gpus
         for name, count in Counter(device.node for device in span.devices).items():
