@@ -1,4 +1,4 @@
-"""Bisection over requests, against an engine that dies of some of them."""
+"""Bisection over requests, against an engine that dies of some of them; and one that lives and does nothing."""
 
 import math
 import random
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.bench.isolation import MOST_TOGETHER, Isolation
+from engines.bench.isolation import MOST_TOGETHER, Isolation, Stall
 
 
 def run(count: int, poison: set[int], seed: int, strays: int = 0) -> tuple[set[int], set[int], list[int]]:
@@ -77,3 +77,27 @@ def test_suspects_are_asked_in_numbers_that_an_engine_answers_quickly(count: int
     isolation, _ = Isolation[int]().after_death(range(count))
     isolation, _ = isolation.after_death(range(count))
     assert len(isolation.portion) == min(math.ceil(count / 2), MOST_TOGETHER)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_only_work_without_progress_counts() -> None:
+    clock = Clock()
+    stall = Stall(60, clock)
+    clock.now = 1000
+    assert not stall.over(1, working=False)  # nothing to do
+    clock.now = 1050
+    assert not stall.over(1, working=True)
+    clock.now = 1059
+    assert not stall.over(2, working=True)  # progress
+    clock.now = 1118
+    assert not stall.over(2, working=True)
+    clock.now = 1119
+    assert stall.over(2, working=True)
+    assert not stall.over(3, working=True)

@@ -32,7 +32,7 @@ from tests.engines import contract
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, group_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def config(model: Path) -> EngineConfig:

@@ -17,7 +17,7 @@ from engines.process.engine import child_environment
 from engines.process.prewarm import Claim, Prewarmed
 from tests.processes import gone, group_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MODULE = "tests.engines.scripted_process"
 
 

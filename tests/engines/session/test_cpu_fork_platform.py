@@ -12,7 +12,7 @@ import pytest
 from engines.session import cpu_platform
 from engines.session.cpu_platform import FORK_ASKED_BY, fork_environment
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 # A worker as vLLM forks it: its cores are in the environment then. Prints its threads, and the cores of it and of its parent.
 FORKED = """

@@ -11,7 +11,7 @@ import pytest
 
 from engines.session import cpu_platform
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ASK_VLLM = (
     "from vllm.platforms import current_platform as p; print(type(p).__name__, repr(p.ray_device_key), p.device_type)"
 )

@@ -16,7 +16,7 @@ from engines.host.folder import SCRATCH, SHARED_MEMORY, runtime_folder, scratch_
 from engines.process.child import Child
 from engines.process.engine import child_environment
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 pytestmark = pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="shared memory is found on Linux alone")
 
