@@ -10,7 +10,7 @@ from core.model.facts import Checkpoint
 from core.request import Request, Response
 from engines.control import Stop
 
-FETCHING = "steelyard_fetching"  # the load format of `engines.session.node_loader`
+FETCHING = "steelyard_fetching"  # the load format of `engines.session.worker`
 
 
 @dataclass(frozen=True)

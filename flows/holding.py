@@ -22,8 +22,7 @@ from core.storage.retry import patiently_in_thread
 from core.storage.s3 import S3Storage
 from core.store.lease import Lessee
 from core.store.spool import Spool, SpoolPlan, how_to_upload, left_behind, spool_root, upload
-from engines.bench.job import Job, Part
-from engines.bench.recovery import Recovery
+from engines.bench.job import Job, Part, Recovery
 from engines.bench.waiting import queued
 from engines.control import Control
 from engines.process.lightweight import warming

@@ -1,4 +1,4 @@
-"""Data parallel: replicas of a model on devices that nobody waits for. They come and go while it is evaluated."""
+"""Data parallel: replicas of a model on idle devices, which come and go while it is evaluated."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from core.errors import EngineDiedError
 from core.log import log
 from core.model.placement import PlannedModel
 from core.model.replicas import docs_of, replica_change, replicas_paid, with_replicas
-from engines.bench.recovery import Recovery
-from engines.bench.slot import Build, lose
+from core.planning.ladder import Fault, Step
+from engines.bench.replica import Build, lose
 from engines.bench.supervisor import IN_FLIGHT, Supervisor
 from engines.engine import Engine
 from engines.host.queue import devices_lacking, take_idle
@@ -59,19 +59,19 @@ async def replicated(
     fleet: FleetSpec,
     held: Held,
     build: Callable[[Held], Engine | Build],
-    recovery: Recovery | None = None,
+    decide: Callable[[Fault], Step] = lose,
 ) -> AsyncIterator[tuple[Engine, Held | Replicas]]:
-    """Give the engine of a placement, not yet open, and who holds its devices. To be left once the engine is closed.
+    """Yield the engine of a placement, not yet open, and the holder of its devices. To be left once the engine is closed.
 
-    ``build`` says how an engine is made on devices that are held; what it has to make again is, as ``recovery`` says. The first
-    stands on ``held``; where the placement has replicas, further ones join on devices that are idle, now and later, and leave when
-    others wait for them.
+    ``build`` makes an engine, or what makes it as often as ``decide`` says, on devices that are held. The first stands on ``held``;
+    where the placement has replicas, further ones join on devices that are idle, now and later, and leave when others wait for
+    these.
     """
     if planned.placement.replicas == 1:
-        source = build(held)
-        yield source if isinstance(source, Engine) else supervised(spec, recovery, source), held
+        source, stall_seconds = build(held), 60 * spec.policy.stall_minutes
+        yield source if isinstance(source, Engine) else Supervisor([source], decide, stall_seconds=stall_seconds), held
         return
-    replicas = Replicas(spec, planned, fleet, held, build, recovery)
+    replicas = Replicas(spec, planned, fleet, held, build, decide)
     ending = asyncio.Event()
     watching = asyncio.create_task(_watch(replicas, ending))
     try:
@@ -94,14 +94,6 @@ async def _watch(replicas: Replicas, ending: asyncio.Event) -> None:
         log.warning(f"{replicas.label}: replicas come and go no more: {type(error).__name__}: {error}")
 
 
-def supervised(
-    spec: CampaignSpec, recovery: Recovery | None, source: Engine | Build, in_flight: int | None = None
-) -> Supervisor:
-    """Return what sees to an engine, or to many that share runs with ``in_flight`` generations each."""
-    decide = lose if recovery is None else recovery.decide
-    return Supervisor([source], decide, in_flight=in_flight, stall_seconds=60 * spec.policy.stall_minutes)
-
-
 class Replicas:
     """The engines of one model and the devices they are on. `step` is to be called now and then, by one thread at a time."""
 
@@ -112,11 +104,12 @@ class Replicas:
         fleet: FleetSpec,
         held: Held,
         build: Callable[[Held], Engine | Build],
-        recovery: Recovery | None = None,
+        decide: Callable[[Fault], Step] = lose,
     ) -> None:
         usual = CPU_IN_FLIGHT if fleet.device == "cpu" else IN_FLIGHT
         in_flight = int(planned.model.vllm.get("max_num_seqs", usual))
-        self.engine = supervised(spec, recovery, build(held), in_flight)
+        stall_seconds = 60 * spec.policy.stall_minutes
+        self.engine = Supervisor([build(held)], decide, in_flight=in_flight, stall_seconds=stall_seconds)
         self.label = planned.model.name
         self._model, self._policy = planned.model, spec.policy
         self._most = planned.placement.replicas
@@ -130,11 +123,11 @@ class Replicas:
 
     @property
     def devices(self) -> tuple[int, ...]:
-        """All that are held now; see `engines.host.slots.Held`."""
+        """All devices held now; see `engines.host.slots.Held`."""
         return (*self._held.devices, *(device for _, held in list(self._extra.values()) for device in held.devices))
 
     def step(self) -> None:
-        """Give devices back whose engines have gone, and have replicas come or go as things are now."""
+        """Release the devices of engines that have gone, and have replicas come or go."""
         for key, (source, held) in list(self._extra.items()):
             if self.engine.is_gone(source):
                 held.release()
@@ -158,7 +151,7 @@ class Replicas:
             self._join(idle)
 
     def release(self) -> None:
-        """Give the devices of all replicas back, but for the first one's."""
+        """Release the devices of all replicas but the first."""
         for _, held in self._extra.values():
             held.release()
         self._extra.clear()

@@ -1,4 +1,4 @@
-"""Watching devices, host and engine while a model is evaluated; what is read lands beside the results."""
+"""Readings of devices, host and engine while a model is evaluated, which land beside the results."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import Protocol
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.errors import UserError
@@ -18,23 +17,15 @@ from core.monitor.readings import HostReader, Monitor, Reader, Reading, Sink, en
 from core.monitor.summary import summarise
 from core.storage.open import open_storage
 from core.store.monitor import MonitorWriter
-from engines.bench.supervisor import engines_of
+from engines.bench.growth import Replicas
+from engines.bench.replica import engines_of
 from engines.engine import Engine
-from engines.host.slots import visible_names
-
-
-class Holder(Protocol):
-    """Who holds a model's devices: `engines.host.slots.Held`, or who has replicas."""
-
-    @property
-    def devices(self) -> Sequence[int]:
-        """Their indices in the fleet, as of now."""
-        ...
+from engines.host.slots import Held, visible_names
 
 
 @asynccontextmanager
 async def monitored(
-    spec: CampaignSpec, fleet: FleetSpec, model: str, holder: Holder, engine: Engine, run: str
+    spec: CampaignSpec, fleet: FleetSpec, model: str, holder: Held | Replicas, engine: Engine, run: str
 ) -> AsyncIterator[Monitor]:
     """Read every ``spec.monitor_seconds`` within the block. To be left once the engine is closed, so that its end is on record."""
     local = fleet.device == "cuda" and fleet.ray_address is None and fleet.kuberay is None
@@ -68,7 +59,7 @@ async def monitored(
 
 @functools.cache
 def _exporter(port: int) -> Exporter | None:
-    """One endpoint a process, up until its end; a port that is taken is no reason to evaluate nothing."""
+    """Serve one endpoint until the process ends; a port that is taken is no reason to evaluate nothing."""
     try:
         return serve_prometheus(port)
     except UserError as error:
@@ -78,7 +69,7 @@ def _exporter(port: int) -> Exporter | None:
 
 @contextmanager
 def summed_up(monitor: Monitor | None) -> Iterator[dict[str, float]]:
-    """Give a dict that holds, after the block, the summary of what was read within it."""
+    """Yield a dict that holds, after the block, the summary of the readings within it."""
     summary: dict[str, float] = {}
     if monitor is None:
         yield summary

@@ -1,7 +1,7 @@
-"""Keeps one local Ray cluster: ``python -m engines.distributed.cluster_daemon FD SPEC``, started by `engines.distributed.cluster`.
+"""The daemon of a local Ray cluster: ``python -m engines.distributed.cluster_daemon FD SPEC``, see `engines.distributed.cluster`.
 
-Everything the cluster is made of descends from this process and ends with it. It ends itself when its last client has
-been gone for as long as that client wished, when told to, by SIGTERM, and when Ray ends.
+Every process of the cluster descends from this one and ends with it. The daemon ends when its last client has been gone for as
+long as that client wished, when told to, by SIGTERM, and when Ray ends.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from engines.host import slots
 from engines.process.guard import adopt_orphans, end_descendants
 from engines.session.cpu_platform import ASKED_BY
 
-UNCLAIMED_SECONDS = 30.0  # whoever started this process has gone before it came to say so
+UNCLAIMED_SECONDS = 30.0  # for the client that started this process to say so
 OBJECT_STORE_BYTES = 1 << 30  # requests and responses, and vLLM's channels between pipeline stages
 
 
-class Keeper:
-    """One cluster and its clients."""
+class ClusterDaemon:
+    """One cluster and its clients. To be made within an event loop."""
 
     def __init__(self, spec: LocalSpec, temporary: Path) -> None:
         self._spec = spec
@@ -45,7 +45,7 @@ class Keeper:
         self._ending: asyncio.TimerHandle | None = None
 
     async def serve(self, listener: socket.socket) -> None:
-        """Keep the cluster until nobody wants it any more. All is gone on return, but for the connections of those who wait."""
+        """Keep the cluster as long as it is wanted. All of it is gone on return, but for the connections of those who wait."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._over.set)
         await asyncio.start_unix_server(self._client, sock=listener)
@@ -61,7 +61,6 @@ class Keeper:
             work.result()
 
     async def _keep(self) -> None:
-        """Start Ray and wait for its end."""
         try:
             slots.keep(self._spec.device, self._spec.names, f"Ray cluster {self._spec.key}", os.environ)
             port, *ray = await self._start_nodes()
@@ -84,16 +83,11 @@ class Keeper:
         return port, *nodes
 
     async def _start_node(self, name: str, arguments: list[str], devices: Sequence[str]) -> RayNode:
-        common = [
-            "--node-ip-address=127.0.0.1",
-            f"--num-gpus={len(devices)}",
-            f"--ray-client-server-port={free_port()}",
-        ]
-        return await start_node([*common, *arguments], self._temporary / f"{name}.log", self._node_environment(devices))
-
-    def _node_environment(self, devices: Sequence[str]) -> dict[str, str]:
-        devices_of = {ASKED_BY: "1"} if self._spec.device == "cpu" else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
-        return {**devices_of, "VLLM_RPC_BASE_PATH": str(self._temporary)}  # of its sockets, which it never removes
+        here = ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={free_port()}"]
+        common = [*here, f"--num-gpus={len(devices)}"]
+        environment = {"VLLM_RPC_BASE_PATH": str(self._temporary)}  # of its sockets, which it never removes
+        environment |= {ASKED_BY: "1"} if self._spec.device == "cpu" else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+        return await start_node([*common, *arguments], self._temporary / f"{name}.log", environment)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         greeting = asyncio.create_task(self._greet(writer))
@@ -152,16 +146,15 @@ def main() -> None:
     # Ray's own sockets lie below it, and their paths are long already.
     temporary = Path(tempfile.mkdtemp(prefix="sy-ray-", dir="/tmp"))
     path = runtime.socket_path(spec.key)
+
+    async def serve() -> None:
+        await ClusterDaemon(spec, temporary).serve(listener)
+
     try:
-        asyncio.run(keep(spec, temporary, listener))
+        asyncio.run(serve())
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         path.unlink(missing_ok=True)
-
-
-async def keep(spec: LocalSpec, temporary: Path, listener: socket.socket) -> None:
-    """Make a keeper and let it serve."""
-    await Keeper(spec, temporary).serve(listener)
 
 
 if __name__ == "__main__":

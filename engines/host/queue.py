@@ -1,9 +1,7 @@
-"""Waiting for devices: tickets, served across processes in the order of `core.planning.schedule.step`, by what all of them
-wrote down.
+"""The queue for devices: tickets, served across processes in the order of `core.planning.schedule.turns`.
 
-A ticket is a file that who waits keeps locked, as holders keep their slots; see `engines.host.slots`. Everybody who looks sees
-the same
-queue, so everybody comes to the same decision, and nobody has to be asked.
+A ticket is a file that its process keeps locked, as holders keep their slots (`engines.host.slots`). Every process sees the same
+queue and comes to the same decision, so none has to be asked.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import secrets
 import time
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from core.planning.schedule.turns import (
     UNKNOWN_SECONDS,
@@ -42,19 +40,10 @@ from engines.host.slots import (
 )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What a ticket says."""
-
-    kind: str
-    names: tuple[str, ...]
-    wish: Wish
-
-
 class Ticket:
     """A place in the queue for devices of ``pool``. Not for use from two threads at once.
 
-    One that is not ``ready`` keeps its devices free for a while where it is its turn. Raises `ValueError` where the pool has fewer.
+    One that is not ``ready`` keeps its devices free for a while when it is its turn. Raises `ValueError` where the pool has fewer.
     """
 
     def __init__(self, pool: DevicePool, demand: Demand, *, ready: bool = True) -> None:
@@ -62,7 +51,7 @@ class Ticket:
             raise ValueError(f"{demand.gpus} devices asked of {len(pool.names)}")
         self.pool, self.demand = pool, demand
         self._since = time.time()
-        # Written and locked under another name: whoever sees a ticket sees a whole and a living one.
+        # Written and locked under another name, so that a ticket that is seen is whole and alive.
         self._key = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         self._path = folder() / f"{self._key}.ticket"
         draft = self._path.with_suffix(".draft")
@@ -72,16 +61,16 @@ class Ticket:
         draft.rename(self._path)
 
     def asks(self, pool: DevicePool, gpus: int) -> bool:
-        """Whether it is for so many devices of that pool."""
+        """Whether the ticket is for ``gpus`` devices of ``pool``."""
         return self.pool == pool and self.demand.gpus == gpus
 
     def be_ready(self) -> None:
-        """Say that it is to start as soon as it is its turn."""
+        """Have the ticket served as soon as it is its turn."""
         with ledger():
             self._write(ready=True)
 
     def take(self) -> Held | None:
-        """Take the devices if it is our turn and they are free; the ticket is used up then."""
+        """Take the devices if it is the ticket's turn and they are free; the ticket is used up then."""
         with ledger():
             free = lock_free(self.pool)
             chosen = turn(_queue(self.pool, free), self._key)
@@ -92,7 +81,7 @@ class Ticket:
             return held
 
     def is_first(self) -> bool:
-        """Whether it would be served if nothing held any device."""
+        """Whether the ticket would be served if nothing held any device."""
         with ledger():
             return turn_if_free(_seen(self.pool), self._key)
 
@@ -104,12 +93,11 @@ class Ticket:
             self._descriptor = -1
 
     def _write(self, ready: bool) -> None:
-        asked = _Asked(self.pool.kind, self.pool.names, Wish(self.demand, self._since, ready))
-        rewrite(self._descriptor, asdict(asked))
+        rewrite(self._descriptor, asdict(self.pool) | {"wish": asdict(Wish(self.demand, self._since, ready))})
 
 
 def take_idle(pool: DevicePool, gpus: int, label: str) -> Held | None:
-    """Take ``gpus`` devices that are free and that nobody waits for; None where there are fewer. They give way to who waits."""
+    """Take ``gpus`` devices that are free and not waited for; None where there are fewer. They give way to tickets."""
     with ledger():
         free = lock_free(pool)
         enough = len(free) >= gpus and not waits(_queue(pool, free))
@@ -120,13 +108,13 @@ def take_idle(pool: DevicePool, gpus: int, label: str) -> Held | None:
 
 
 def devices_lacking(pool: DevicePool) -> int:
-    """How many devices of those that give way have to come free for those whose turn it would be then."""
+    """Return how many devices that give way have to come free for the tickets whose turn it would be then."""
     with ledger():
         return lacking(_seen(pool))
 
 
 def _kept(pool: DevicePool, free: Mapping[str, int], names: Sequence[str]) -> Held | None:
-    """Keep the chosen ones of the slots that were locked, if all of them are among these, and let the others go."""
+    """Keep the slots ``names`` if all of them are among the locked ones, and release the others."""
     chosen = list(names) if set(names) <= set(free) else []
     for name in free.keys() - set(chosen):
         os.close(free[name])
@@ -142,7 +130,6 @@ def _seen(pool: DevicePool) -> Queue:
 
 
 def _queue(pool: DevicePool, free: Container[str]) -> Queue:
-    """Gather what everybody wrote down. Within the ledger."""
     now = time.time()
     holdings: dict[str, Holding] = {}
     told = {holder.device: holder for holder in read_holders(pool, free)}
@@ -155,10 +142,7 @@ def _queue(pool: DevicePool, free: Container[str]) -> Queue:
 
 
 def _wishes(pool: DevicePool) -> dict[str, Wish]:
-    """Wishes for any of the pool's devices by their tickets' names, in the order they were drawn. Within the ledger.
-
-    Tickets of processes that are gone are cleared away.
-    """
+    """Return wishes by their tickets' names, oldest first, and clear away the tickets of processes that are gone."""
     living = {}
     for path in sorted(folder().glob("*.ticket")):
         with suppress(FileNotFoundError):

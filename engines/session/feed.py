@@ -14,8 +14,8 @@ from typing import Any
 from core.errors import EngineDiedError
 from core.request import Generated, Request, Response
 from engines.session.in_flight import Room, Tally, pixels
-from engines.session.order import Line, portion
-from engines.session.tokens import Generation, Plan, Prefill, tokens_key
+from engines.session.order import RequestQueue, portion
+from engines.session.tokens import EncodedPlan, Generation, Prefill, tokens_key
 
 FIRST_PLANNED = 64  # requests; few, because the engine waits for the first of a client
 PLANNED_AT_ONCE = 512  # requests encoded and sorted together, while the engine works on those before
@@ -28,7 +28,7 @@ class Client:
     ``given`` counts tokens handed to the engine, generated ones as far as ``generated`` of ``allowed`` lets expect.
     """
 
-    runs: list[Run] = field(default_factory=list)
+    runs: list[ClientRun] = field(default_factory=list)
     ready: deque[Work] = field(default_factory=deque)
     planned: int = 0
     given: float = 0.0
@@ -58,12 +58,12 @@ class Client:
                 self.generated += response.completion_tokens
 
 
-class Run:
+class ClientRun:
     """Some requests of one client, and their responses as they come."""
 
     def __init__(self, client: Client, requests: Sequence[Request]) -> None:
         self.client = client
-        self.line = Line(requests)
+        self.line = RequestQueue(requests)
         self.is_waiting = bool(requests)  # for some of them to be planned
         self.tasks: set[asyncio.Task[list[Response]]] = set()
         self._responses: asyncio.Queue[Response | Exception] = asyncio.Queue()
@@ -85,7 +85,7 @@ class Run:
 class Work:
     """One request to the engine. ``tallies`` are those of the scores that a prefill adds to, by their index in its plan."""
 
-    run: Run
+    run: ClientRun
     item: Generation | Prefill
     tallies: dict[int, Tally] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ class Work:
         return len(self.item.prompt) if self.item.reads_prompt else 0, 0
 
 
-def works(plans: Sequence[tuple[Run, Plan]]) -> Iterator[Work]:
+def works(plans: Sequence[tuple[ClientRun, EncodedPlan]]) -> Iterator[Work]:
     """What is to be done for plans made of one portion, in order across them. The order of a plan's prefills is kept."""
     generations = [Work(run, generation) for run, plan in plans for generation in plan.generations]
     yield from sorted(generations, key=lambda work: (-work.max_tokens, tokens_key(work.item.prompt)))
@@ -124,7 +124,7 @@ class Feed:
 
     def __init__(
         self,
-        plan: Callable[[Sequence[Request]], Plan],
+        plan: Callable[[Sequence[Request]], EncodedPlan],
         serve: Callable[[Work], Coroutine[Any, Any, list[Response]]],
         room: Room,
     ) -> None:
@@ -135,7 +135,7 @@ class Feed:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._planning: asyncio.Task[None] | None = None
 
-    def add(self, requests: Sequence[Request], client: str = "") -> Run:
+    def add(self, requests: Sequence[Request], client: str = "") -> ClientRun:
         """Begin a run; whoever began it must `drop` it too."""
         owner = self._clients.setdefault(client, Client())
         if not owner.has_work:
@@ -143,12 +143,12 @@ class Feed:
             # Nobody saves up shares while idle.
             others = [other.given for other in self._clients.values() if other.has_work]
             owner.given = max(owner.given, min(others, default=0.0))
-        run = Run(owner, requests)
+        run = ClientRun(owner, requests)
         owner.runs.append(run)
         self._advance()
         return run
 
-    async def drop(self, run: Run) -> None:
+    async def drop(self, run: ClientRun) -> None:
         """End a run: what is not started never will be, what is in flight is cancelled before this returns."""
         self._end(run)
         self._advance()
@@ -173,7 +173,7 @@ class Feed:
             await asyncio.wait(tasks)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _end(self, run: Run, error: Exception | None = None) -> None:
+    def _end(self, run: ClientRun, error: Exception | None = None) -> None:
         client = run.client
         if run not in client.runs:
             return
@@ -223,7 +223,7 @@ class Feed:
         self._advance()
 
     async def _plan_for(self, client: Client) -> None:
-        """Plan the client's next portion on the thread, and put what came out behind what is ready."""
+        """EncodedPlan the client's next portion on the thread, and put what came out behind what is ready."""
         runs = [run for run in client.runs if run.is_waiting]
         most = client.portion
         try:
@@ -246,11 +246,11 @@ class Feed:
             self._planning = None
         self._advance()
 
-    def _plans(self, lines: Sequence[Line], most: int) -> list[_Part]:
+    def _plans(self, lines: Sequence[RequestQueue], most: int) -> list[_Part]:
         """On the thread: the next portion of ``lines``, planned line by line."""
         parts = []
         for line, requests in zip(lines, portion(lines, most), strict=True):
-            plan: Plan | Exception | None = None
+            plan: EncodedPlan | Exception | None = None
             if requests:
                 try:
                     plan = self._plan(requests)
@@ -262,5 +262,5 @@ class Feed:
 
 @dataclass(frozen=True)
 class _Part:
-    plan: Plan | Exception | None
+    plan: EncodedPlan | Exception | None
     more: bool

@@ -29,7 +29,7 @@ def key_of(request: Request) -> Key:
             return 0, text
 
 
-class Line:
+class RequestQueue:
     """The requests of one run in their order, which is found as they are taken. Of one thread at a time."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
@@ -66,7 +66,7 @@ def _ordered(requests: Sequence[Request]) -> Iterator[tuple[Key, Request]]:
                 yield key_of(request), request
 
 
-def portion(lines: Sequence[Line], most: int) -> list[list[Request]]:
+def portion(lines: Sequence[RequestQueue], most: int) -> list[list[Request]]:
     """Take the requests that go next from ``lines``: for each line its own, in their order.
 
     They are ``most``, or those within `PORTION_CHARACTERS` if fewer, but one at least; up to twice as many where that keeps

@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.request import Sampling
 from engines.engine import EngineConfig
 from engines.session.score_rows import FIRST_SCORED
-from engines.session.tokens import Prefill, Span
+from engines.session.tokens import Prefill, ScoredSpan
 
 LARGEST_LOGPROB = 1e-3  # rounding may lift a log-probability of 0 a little; memory that was never written exceeds this
 
@@ -133,7 +133,7 @@ def swallowed(prefill: Prefill, output: RequestOutput) -> Prefill | None:
     cached = output.num_cached_tokens or 0
     if not prefill.reads_prompt or cached < prefill.first_scored:
         return None
-    return Prefill(prefill.prompt[:cached], (Span(0, prefill.prompt[: cached + 1], prefill.first_scored),))
+    return Prefill(prefill.prompt[:cached], (ScoredSpan(0, prefill.prompt[: cached + 1], prefill.first_scored),))
 
 
 def read_rows(prefill: Prefill, output: RequestOutput) -> list[Row] | None:

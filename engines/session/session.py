@@ -43,7 +43,7 @@ from engines.session.params import (
 )
 from engines.session.row_check import score_rows_only
 from engines.session.stats import EngineStats, stats_of
-from engines.session.tokens import Encoder, Generation, Plan, Prefill, TokenError, failed, plan
+from engines.session.tokens import EncodedPlan, Encoder, Generation, Prefill, TokenError, failed, plan
 
 WATCH_SECONDS = 1.0
 CORE_ENDED = "vLLM's engine core ended"
@@ -160,7 +160,7 @@ class Session:
             await asyncio.sleep(WATCH_SECONDS)
         self._feed.end_all(CORE_ENDED)
 
-    def _plan(self, requests: Sequence[Request]) -> Plan:
+    def _plan(self, requests: Sequence[Request]) -> EncodedPlan:
         return plan(requests, self._encoder, self.max_model_len)
 
     async def _serve(self, work: Work) -> list[Response]:
@@ -225,7 +225,7 @@ class Session:
         return finished
 
     async def _rows(self, prefill: Prefill, *, skip_cache: bool) -> tuple[list[Row] | None, RequestOutput]:
-        """Run a prefill. Returns the rows of all positions that are read (None where one is missing), and vLLM's output."""
+        """ClientRun a prefill. Returns the rows of all positions that are read (None where one is missing), and vLLM's output."""
         output = await self._complete(
             tokens_input(list(prefill.prompt)), scoring_params(prefill, skip_cache=skip_cache)
         )
@@ -240,7 +240,7 @@ class Session:
         return None if before is None or last is None else [*before, last, *rows], output
 
     async def _complete(self, prompt: EngineInput, params: SamplingParams) -> RequestOutput:
-        """Run one request to its end. Raises `_RefusedError` for this request, `EngineDiedError` for the engine."""
+        """ClientRun one request to its end. Raises `_RefusedError` for this request, `EngineDiedError` for the engine."""
         output = None
         try:
             async for part in self._engine.generate(prompt, params, str(next(self._numbers))):

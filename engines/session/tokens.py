@@ -90,7 +90,7 @@ def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ScoredSpan:
     """Tokens of which those from ``start`` on are scored, each given all before it. ``owner`` indexes the request."""
 
     owner: int
@@ -107,7 +107,7 @@ class Prefill:
     """
 
     prompt: tuple[int, ...]
-    spans: tuple[Span, ...]
+    spans: tuple[ScoredSpan, ...]
 
     @property
     def targets(self) -> list[int]:
@@ -135,7 +135,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EncodedPlan:
     """What to run for some requests. ``spans_of[i]`` is how many spans make up the score of ``requests[i]``."""
 
     requests: Sequence[Request]
@@ -145,13 +145,13 @@ class Plan:
     answered: list[Response] = field(default_factory=list)
 
 
-def plan(requests: Sequence[Request], encoder: Encoder, window: int) -> Plan:
+def plan(requests: Sequence[Request], encoder: Encoder, window: int) -> EncodedPlan:
     """Encode ``requests`` for a window of ``window`` tokens: generations in their order, scores grouped and sorted."""
-    work = Plan(requests)
+    work = EncodedPlan(requests)
     generates = [(index, r) for index, r in enumerate(requests) if isinstance(r, Generate)]
     pairs = [(index, r) for index, r in enumerate(requests) if isinstance(r, Loglikelihood)]
     rollings = [(index, r) for index, r in enumerate(requests) if isinstance(r, LoglikelihoodRolling)]
-    spans: list[Span] = []
+    spans: list[ScoredSpan] = []
     for (_, generate), prompt in zip(generates, encoder.encode([r.prompt for _, r in generates]), strict=True):
         try:
             fitted = _fit_prompt(generate, prompt, encoder, window)
@@ -205,7 +205,7 @@ def _fit_prompt(request: Generate, prompt: list[int], encoder: Encoder, window: 
     return prompt if request.images else prompt[-room:]
 
 
-def score(owner: int, context: Sequence[int], continuation: Sequence[int], window: int) -> Span:
+def score(owner: int, context: Sequence[int], continuation: Sequence[int], window: int) -> ScoredSpan:
     """Fit both into ``window`` tokens by dropping context from the left; at least one token of it must stay."""
     if not continuation:
         raise TokenError("the continuation has no tokens of its own")
@@ -214,7 +214,7 @@ def score(owner: int, context: Sequence[int], continuation: Sequence[int], windo
     dropped = max(0, len(context) + len(continuation) - window)
     if dropped >= len(context):
         raise TokenError(f"the continuation has {len(continuation)} tokens, the window {window}")
-    return Span(owner, (*context[dropped:], *continuation), len(context) - dropped, dropped)
+    return ScoredSpan(owner, (*context[dropped:], *continuation), len(context) - dropped, dropped)
 
 
 def rolling_windows(
@@ -241,9 +241,9 @@ def tokens_key(tokens: Sequence[int]) -> bytes:
     return array("i", tokens).tobytes()
 
 
-def share(spans: Iterable[Span]) -> list[Prefill]:
+def share(spans: Iterable[ScoredSpan]) -> list[Prefill]:
     """Group spans that differ in their last token only; order the groups so that shared prefixes are neighbours."""
-    groups: defaultdict[bytes, list[Span]] = defaultdict(list)
+    groups: defaultdict[bytes, list[ScoredSpan]] = defaultdict(list)
     for span in spans:
         groups[tokens_key(span.tokens[:-1])].append(span)
     return [
@@ -253,8 +253,8 @@ def share(spans: Iterable[Span]) -> list[Prefill]:
     ]
 
 
-def _at_most(targets: int, spans: list[Span]) -> Iterator[list[Span]]:
-    chunk: list[Span] = []
+def _at_most(targets: int, spans: list[ScoredSpan]) -> Iterator[list[ScoredSpan]]:
+    chunk: list[ScoredSpan] = []
     seen: set[int] = set()
     for span in spans:
         if span.tokens[-1] not in seen and len(seen) == targets:

@@ -16,9 +16,9 @@ from PIL import Image
 from core.benchmark.images import encode_image
 from core.errors import EngineDiedError
 from core.request import Generate, Generated, Loglikelihood, Request, Response, Sampling
-from engines.session.feed import FIRST_PLANNED, PLANNED_AT_ONCE, Feed, Run, Work
+from engines.session.feed import FIRST_PLANNED, PLANNED_AT_ONCE, ClientRun, Feed, Work
 from engines.session.in_flight import Room
-from engines.session.tokens import Encoder, Generation, Plan, plan
+from engines.session.tokens import EncodedPlan, Encoder, Generation, plan
 
 SECONDS = 60
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class Planner:
         self.gate.set()
         self._encoder = Encoder(Words())
 
-    def __call__(self, requests: Sequence[Request]) -> Plan:
+    def __call__(self, requests: Sequence[Request]) -> EncodedPlan:
         self.sizes.append(len(requests))
         assert self.gate.wait(SECONDS)
         if any(request.id.startswith("!") for request in requests):
@@ -143,7 +143,7 @@ async def answers(feed: Feed, requests: Sequence[Request], client: str = "") -> 
         await feed.drop(run)
 
 
-async def answered(run: Run, count: int) -> list[str]:
+async def answered(run: ClientRun, count: int) -> list[str]:
     async with asyncio.timeout(SECONDS):
         return [(await run.response()).id for _ in range(count)]
 
