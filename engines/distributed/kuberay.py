@@ -22,14 +22,7 @@ from core.model.placement import Placement
 from core.redact import redact
 from core.spec.kuberay import KubeRaySpec
 from engines.distributed.kube_api import ConflictError, KubeApi, NotFoundError, connect
-from engines.distributed.kuberay_manifest import (
-    cluster_name,
-    head_address,
-    is_expired,
-    owner_of,
-    render,
-    shape,
-)
+from engines.distributed.kuberay_manifest import cluster_name, head_address, is_expired, owner_of, render, shape
 
 HOLDER = "steelyard/holder"  # annotation that tells our cluster from another of the same name
 WATCH_SECONDS = 60.0  # a watch is renewed so often; one whose connection died unnoticed costs little more

@@ -12,7 +12,7 @@ PIXELS_IN_FLIGHT = 1 << 28  # preprocessed, a pixel takes some 12 bytes: 3 GB
 
 
 def pixels(images: Sequence[bytes]) -> int:
-    """Count the pixels of PNG files, read from their headers."""
+    """Return the number of pixels of PNG files, read from their headers."""
     return sum(int.from_bytes(png[16:20], "big") * int.from_bytes(png[20:24], "big") for png in images)
 
 
@@ -33,11 +33,11 @@ class Room:
         return self._requests > 0 and all(not size or size <= left or left == bound for size, left, bound in sizes)
 
     def enter(self, tokens: int, pixels: int = 0) -> None:
-        """Take room for one request, which must fit."""
+        """Occupy room for one request, which must fit."""
         self._change(-1, tokens, pixels)
 
     def leave(self, tokens: int, pixels: int = 0) -> None:
-        """Give back what ``enter`` took."""
+        """Free what ``enter`` occupied."""
         self._change(1, tokens, pixels)
 
     def _change(self, sign: int, *sizes: int) -> None:

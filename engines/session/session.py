@@ -1,7 +1,4 @@
-"""The one place that turns requests into ``SamplingParams`` and vLLM's outputs into responses.
-
-Both engines use it, so their scores agree. It imports vLLM: for engine processes only.
-"""
+"""vLLM as both engines use it, so that their scores agree: requests in, responses out. For engine processes only."""
 
 from __future__ import annotations
 
@@ -106,7 +103,7 @@ class Session:
         return session
 
     async def check_numbers(self, model: str) -> None:
-        """Raise `core.errors.UserError` where the model computes no numbers: of texts it would generate, nothing else tells."""
+        """Raise `core.errors.UserError` where the model computes no numbers, which generated texts would not show."""
         prompt = (await asyncio.to_thread(self._encoder.encode, ["The"]))[0]
         try:
             output = await self._complete(tokens_input(prompt), probe_params()) if prompt else None
@@ -142,7 +139,7 @@ class Session:
         }
 
     def stats(self) -> dict[str, float]:
-        """vLLM's latest figures; see `engines.engine.Engine.stats`. For any thread."""
+        """Return vLLM's latest figures; see `engines.engine.Engine.stats`. For any thread."""
         return self._stats.latest()
 
     async def close(self, *, keep: bool = False) -> None:
@@ -225,7 +222,7 @@ class Session:
         return finished
 
     async def _rows(self, prefill: Prefill, *, skip_cache: bool) -> tuple[list[Row] | None, RequestOutput]:
-        """ClientRun a prefill. Returns the rows of all positions that are read (None where one is missing), and vLLM's output."""
+        """Run a prefill. Returns the rows of all positions that are read (None where one is missing), and vLLM's output."""
         output = await self._complete(
             tokens_input(list(prefill.prompt)), scoring_params(prefill, skip_cache=skip_cache)
         )
@@ -240,7 +237,7 @@ class Session:
         return None if before is None or last is None else [*before, last, *rows], output
 
     async def _complete(self, prompt: EngineInput, params: SamplingParams) -> RequestOutput:
-        """ClientRun one request to its end. Raises `_RefusedError` for this request, `EngineDiedError` for the engine."""
+        """Run one request to its end. Raises `_RefusedError` for this request, `EngineDiedError` for the engine."""
         output = None
         try:
             async for part in self._engine.generate(prompt, params, str(next(self._numbers))):

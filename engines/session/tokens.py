@@ -136,7 +136,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class EncodedPlan:
-    """What to run for some requests. ``spans_of[i]`` is how many spans make up the score of ``requests[i]``."""
+    """The work for some requests. ``spans_of[i]`` is the number of spans that make up the score of ``requests[i]``."""
 
     requests: Sequence[Request]
     generations: list[Generation] = field(default_factory=list)
@@ -237,7 +237,7 @@ def rolling_windows(
 
 
 def tokens_key(tokens: Sequence[int]) -> bytes:
-    """Key that makes neighbours of token sequences that begin alike; bytes hash and compare far faster than tuples."""
+    """Return a key by which token sequences that begin alike are neighbours; bytes compare far faster than tuples."""
     return array("i", tokens).tobytes()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Sampling
 from engines.session import order
-from engines.session.order import RequestQueue, key_of, portion
+from engines.session.order import RequestQueue, key_of, take_next
 from engines.session.tokens import tokens_key
 
 
@@ -27,7 +27,7 @@ def all_of(runs: list[list[Request]], most: int) -> list[list[list[Request]]]:
     lines = [RequestQueue(requests) for requests in runs]
     portions = []
     while any(line.peek() is not None for line in lines):
-        portions.append(portion(lines, most))
+        portions.append(take_next(lines, most))
     return portions
 
 
@@ -89,7 +89,7 @@ def test_a_run_too_large_to_sort_at_once_comes_sorted_in_parts(monkeypatch: pyte
 
 def test_a_line_that_is_empty_gives_nothing() -> None:
     assert RequestQueue([]).peek() is None
-    assert portion([RequestQueue([])], 5) == [[]]
+    assert take_next([RequestQueue([])], 5) == [[]]
     with pytest.raises(IndexError, match="taken"):
         RequestQueue([]).take()
 
