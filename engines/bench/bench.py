@@ -142,6 +142,7 @@ def _cores(config: EngineConfig, held: Held) -> tuple[int, ...]:
 def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, weights: Path) -> EngineConfig:
     """Return what an engine of this placement loads, whatever its devices."""
     model, placement = planned.model, planned.placement
+    memory = {} if fleet.device == "cpu" else {"gpu_memory_utilization": spec.policy.gpu_memory_utilization}
     return EngineConfig(
         model=str(weights),
         dtype=model.dtype,
@@ -154,11 +155,5 @@ def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, w
         seed=spec.seed,
         checkpoint=None if loads_from_here(planned, fleet) else planned.checkpoint,
         stream=model.stream_weights,
-        extra=_extra(spec, fleet, model.vllm),
+        extra=memory | model.vllm,
     )
-
-
-def _extra(spec: CampaignSpec, fleet: FleetSpec, vllm: dict[str, object]) -> dict[str, object]:
-    if fleet.device == "cpu":
-        return dict(vllm)
-    return {"gpu_memory_utilization": spec.policy.gpu_memory_utilization, **vllm}

@@ -155,7 +155,7 @@ class Replica(Taker):
 
 
 class Roster:
-    """All replicas of one model that ever were. May be read by any thread."""
+    """All replicas of one model that ever were. Its public face may be read by any thread."""
 
     _replicas: tuple[Replica, ...] = ()
 
@@ -187,6 +187,13 @@ class Roster:
         """Return figures of all engines together (`core.monitor.readings.add_up`), or the only engine's own."""
         each = [engine.stats() for engine in self.engines]
         return each[0] if len(each) == 1 else add_up(each)
+
+    def _retain(self) -> None:
+        """Keep replicas that were about to leave, where no other engine lives. Under the lock."""
+        if not any(replica.state == "serving" and replica.death is None for replica in self._replicas):
+            for replica in self._replicas:
+                if replica.state == "leaving" and replica.portions:
+                    replica.state = "serving"
 
 
 def engines_of(engine: Engine) -> tuple[Engine, ...]:

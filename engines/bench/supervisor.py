@@ -291,13 +291,6 @@ class Supervisor(Roster):
         replica.close(keep=error is None and replica.death is None)
         replica.state = "gone"
 
-    def _retain(self) -> None:
-        """Keep replicas that were about to leave, where no other engine lives. Under the lock."""
-        if not any(replica.state == "serving" and replica.death is None for replica in self._replicas):
-            for replica in self._replicas:
-                if replica.state == "leaving" and replica.portions:
-                    replica.state = "serving"
-
     def _fail_runs(self) -> None:
         for run in self._runs:
             run.fail(EngineDiedError(str(self._failure)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from core.campaign import CampaignSpec, FleetSpec
@@ -24,17 +24,15 @@ PATIENCE_SECONDS = 5.0
 
 
 class QueuePlace:
-    """A model's place in the queue for devices. Taken early, it is not overtaken by models that are ready sooner."""
+    """A model's place in the queue for devices. Taken early, it is not overtaken by models that are ready sooner.
 
-    def __init__(self, spec: CampaignSpec, fleet: FleetSpec, seconds: float | None) -> None:
+    The model is expected to be on its devices for some ``seconds``. On Kubernetes there is no queue here: its cluster has its own.
+    """
+
+    def __init__(self, spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds: float | None) -> None:
         self._spec, self._fleet = spec, fleet
         self._seconds = UNKNOWN_SECONDS if seconds is None else seconds
-        self._drawn: Ticket | None = None
-
-    def ask(self, planned: PlannedModel) -> None:
-        """Queue up, not ready yet. On Kubernetes there is no queue here: its cluster has its own."""
-        if not self._is_on_kubernetes(planned):
-            self._drawn = self._ticket(planned, ready=False)
+        self._drawn = None if self._is_on_kubernetes(planned) else self._ticket(planned, ready=False)
 
     def ticket(self, planned: PlannedModel) -> Ticket:
         """Return a ticket that is ready, in the old place if the placement needs the same devices still."""
@@ -58,7 +56,7 @@ class QueuePlace:
             weights=Path(config.model),
         )
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Leave the queue, if the ticket was not handed out."""
         if self._drawn is not None:
             self._drawn.drop()
@@ -80,17 +78,6 @@ class QueuePlace:
 
     def _pool(self, planned: PlannedModel) -> DevicePool:
         return device_pool(self._fleet, planned.placement.engine, os.environ)
-
-
-@contextmanager
-def queued(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds: float | None) -> Iterator[QueuePlace]:
-    """Queue for the devices of a placement, on which the model is expected to be for some ``seconds``, before they are of use."""
-    place = QueuePlace(spec, fleet, seconds)
-    place.ask(planned)
-    try:
-        yield place
-    finally:
-        place.leave()
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from core.request import Request, Response
 from engines.distributed.cluster import Cluster, attach, driver_environment
 from engines.distributed.engine import CLOSE_SECONDS, Opening, service_name
 from engines.distributed.ray_node import RayNode, start_node
-from engines.distributed.service import CONTROLS_AT_ONCE, NAMESPACE, RENEW_SECONDS, RUNS_AT_ONCE, ModelService
+from engines.distributed.service import CALLS_AT_ONCE, NAMESPACE, RENEW_SECONDS, ModelService
 from engines.process.server import STATS_SECONDS, run_server
 
 FIND_SECONDS = 120.0  # a service that is just ending is waited for
@@ -40,8 +40,7 @@ class RemoteSession:
         self._client = secrets.token_hex(8)
         self._service: Any = None
         self._node: RayNode | None = None
-        self._renewing: asyncio.Task[None] | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._stats: dict[str, float] = {}
         self._numbers = itertools.count()
 
@@ -67,14 +66,14 @@ class RemoteSession:
                     service = self._get_or_create(name)
                     found = await service.attach.remote(self._client)
             self._service = service
-        self._renewing = asyncio.create_task(self._renew())
+        self._tasks.append(asyncio.create_task(self._renew()))
         try:
             facts = await self._service.ready.remote()
         except RayError as error:
             raise cause_of(error) from None
         detail = {**facts["detail"], "ray_address": self._cluster.address, "service": name}
         self.facts = {**facts, "reused": found["creator"] != self._client, "detail": detail}
-        self._following = asyncio.create_task(self._follow())
+        self._tasks.append(asyncio.create_task(self._follow()))
 
     async def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:
         """Yield one response per request as each finishes."""
@@ -99,11 +98,10 @@ class RemoteSession:
     async def close(self, *, keep: bool) -> None:
         """Give up the lease and the cluster; at idle time 0 both have ended on return, where nobody else uses them."""
         idle_seconds = self._opening.idle_seconds if keep else 0.0
-        if self._renewing is not None:
-            self._renewing.cancel()
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         if self._service is not None:
             with contextlib.suppress(RayError):  # the end of the actor is the answer where it ends
                 await self._service.detach.remote(self._client, idle_seconds)
@@ -143,7 +141,7 @@ class RemoteSession:
 
     def _get_or_create(self, name: str) -> Any:
         resource = self._opening.cluster.service_resource
-        actor = ray.remote(concurrency_groups={"control": CONTROLS_AT_ONCE})(ModelService)
+        actor = ray.remote(concurrency_groups={"control": CALLS_AT_ONCE})(ModelService)
         environment = {**driver_environment(self._opening.cluster), "RAY_ADDRESS": self._cluster.address}
         return actor.options(
             name=name,
@@ -151,7 +149,7 @@ class RemoteSession:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
-            max_concurrency=RUNS_AT_ONCE,
+            max_concurrency=CALLS_AT_ONCE,
             resources=None if resource is None else {resource: 0.001},
             runtime_env={"env_vars": environment},
         ).remote(self._opening.config, self._client)

@@ -30,7 +30,7 @@ TRIES = 3  # a daemon that is just ending hangs up; the next one is ours
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """What a placement runs on: ``devices`` of a fleet of ``gpus`` a node on ``device`` "cuda" or "cpu".
+    """The devices of a placement: ``devices`` of a fleet of ``gpus`` a node on ``device`` "cuda" or "cpu".
 
     With ``address`` (host:port) the cluster is there already: it decides on devices, and is never stopped by us. One on
     Kubernetes is joined by a Ray node of our own without CPUs and GPUs, since a driver needs one beside it; its services run
@@ -155,9 +155,9 @@ def stop_all() -> int:
 
 
 def _living_daemons() -> Iterator[tuple[str, DaemonConnection]]:
-    for key in runtime.living_keys():
-        if daemon := DaemonConnection.connect(key):
-            yield key, daemon
+    for path in sorted(runtime_folder().glob("*.sock")):
+        if daemon := DaemonConnection.connect(path.stem):
+            yield path.stem, daemon
 
 
 @contextmanager

@@ -20,7 +20,7 @@ CLOSE_SECONDS = 60.0  # the model's end, then the cluster's
 
 @dataclass(frozen=True)
 class Opening:
-    """What the client process opens: a model on a cluster, kept loaded for ``idle_seconds`` after its last client."""
+    """The input of the client process: a model on a cluster, kept loaded for ``idle_seconds`` after its last client."""
 
     config: EngineConfig
     cluster: ClusterSpec

@@ -63,24 +63,16 @@ class KubeApi:
     def watch(self, name: str, since: str, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (event type, RayCluster) for each change after resource version ``since``, for about ``seconds``."""
         wait = max(1, round(seconds))
-        query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": since}
-        with self._meaning("watch", CLUSTERS):
-            response = self._client.send(
-                self._client.build_request(
-                    "GET", self._path, params={**query, "timeoutSeconds": str(wait)}, timeout=wait + REQUEST_SECONDS
-                ),
-                stream=True,
-            )
-            try:
-                if response.is_error:
-                    response.read()
-                    raise refusal(response, "watch", CLUSTERS, self.namespace)
-                for line in response.iter_lines():
-                    if line.strip():
-                        event = _decoded(line)
-                        yield event.get("type", ""), event.get("object", {})
-            finally:
-                response.close()
+        query = {"fieldSelector": f"metadata.name={name}", "resourceVersion": since}
+        query |= {"watch": "true", "timeoutSeconds": str(wait)}
+        asked = self._client.stream("GET", self._path, params=query, timeout=wait + REQUEST_SECONDS)
+        with self._meaning("watch", CLUSTERS), asked as response:
+            if response.is_error:
+                response.read()
+                raise refusal(response, "watch", CLUSTERS, self.namespace)
+            for line in filter(str.strip, response.iter_lines()):
+                event = _decoded(line)
+                yield event.get("type", ""), event.get("object", {})
 
     def renew(self, name: str, expires: datetime) -> None:
         """Move the expiry of a RayCluster."""
@@ -165,20 +157,14 @@ def connect(namespace: str) -> KubeApi:
         client = Client(chosen, ConnectionParams(timeout=Timeout(REQUEST_SECONDS)))
     except ConfigError as error:
         raise UserError(f"no usable Kubernetes configuration ({error}): {mend}") from None
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-        YAMLError,
-    ) as error:  # its words may be credentials
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, YAMLError) as error:
+        # Its words may be credentials.
         raise UserError(f"no usable Kubernetes configuration ({type(error).__name__}): {mend}") from None
     return KubeApi(client, namespace)
 
 
 def refusal(response: httpx2.Response, verb: str, what: str, namespace: str) -> SteelyardError:
-    """What an error status of Kubernetes means."""
+    """Return the error that an error status of Kubernetes means."""
     try:
         status = response.json()
     except ValueError:

@@ -121,7 +121,7 @@ def await_ready(api: KubeApi, name: str, nodes: int, seconds: float) -> None:
 
 
 def cluster_problems(cluster: Mapping[str, Any]) -> list[str]:
-    """What the operator says against a RayCluster: pods it could not create."""
+    """Return the operator's complaints about a RayCluster: pods it could not create."""
     status = cluster.get("status") or {}
     said = [status.get("reason") or ""]
     said += [
@@ -133,7 +133,7 @@ def cluster_problems(cluster: Mapping[str, Any]) -> list[str]:
 
 
 def pod_problems(pods: list[dict[str, Any]]) -> list[str]:
-    """Why pods are not running, one line each: pod, reason, message."""
+    """Return why pods are not running, one line each: pod, reason, message."""
     lines = []
     for pod in pods:
         status = pod.get("status") or {}
@@ -204,7 +204,7 @@ def _renew(api: KubeApi, spec: KubeRaySpec, name: str, ended: threading.Event) -
         try:
             api.renew(name, _expiry(spec))
         except NotFoundError:
-            return  # whoever uses it hears of it
+            return  # its user fails with it
         except SteelyardError as error:
             log.warning("RayCluster %s: not renewed: %s", name, error)
 

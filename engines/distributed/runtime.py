@@ -40,11 +40,6 @@ def socket_path(key: str) -> Path:
     return runtime_folder() / f"{key}.sock"
 
 
-def living_keys() -> list[str]:
-    """Return the keys of clusters whose socket is there; the daemon may be gone nevertheless."""
-    return sorted(path.stem for path in runtime_folder().glob("*.sock"))
-
-
 def token_file() -> Path:
     """Return the file with the secret of this user's local clusters: Ray runs all code it is sent, and loopback is everybody's."""
     path = runtime_folder() / "ray_token"

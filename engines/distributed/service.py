@@ -30,8 +30,7 @@ NAMESPACE = "steelyard"
 FLUSH_SECONDS = 0.02  # responses that finish within this time travel as one object
 WATCH_SECONDS = 1.0
 CLOSE_SECONDS = 20.0  # vLLM takes about 5 for an orderly end
-CONTROLS_AT_ONCE = 1000
-RUNS_AT_ONCE = 1000
+CALLS_AT_ONCE = 1000  # of runs, and of control methods
 
 
 class ModelService:

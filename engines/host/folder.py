@@ -15,6 +15,8 @@ from pathlib import Path
 from core.errors import UserError
 
 PATH_BYTES = 100  # a Unix socket's path may have 107
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
+SCRATCH = "STEELYARD_SCRATCH"  # a process's own folder for temporary files
 
 
 def runtime_folder() -> Path:
@@ -41,10 +43,6 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
-SCRATCH = "STEELYARD_SCRATCH"  # a process's own folder for temporary files
 
 
 def scratch_environment(environment: Mapping[str, str]) -> dict[str, str]:

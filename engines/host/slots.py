@@ -97,18 +97,13 @@ def read_holders(pool: DevicePool, free: Container[str]) -> list[Holder]:
     return found
 
 
-def inherited(environment: Mapping[str, str]) -> tuple[int, ...]:
-    """Return descriptors of the slots that this process was started with."""
-    return tuple(int(number) for number in environment.get(INHERITED, "").split(",") if number)
-
-
 def keep(kind: str, names: Sequence[str], label: str, environment: Mapping[str, str]) -> tuple[int, ...]:
     """Hold devices until this process ends: the slots it inherited, or, where it was started with none, new ones.
 
     Raises `core.errors.EngineDiedError` where another process holds one.
     """
-    if given := inherited(environment):
-        return given
+    if given := environment.get(INHERITED):
+        return tuple(map(int, given.split(",")))
     with ledger():
         free = lock_free(DevicePool(kind, tuple(names)))
         if missing := [name for name in names if name not in free]:

@@ -43,19 +43,15 @@ class EngineSession(Protocol):
     @property
     def facts(self) -> dict[str, Any]:
         """The fields of `engines.engine.EngineInfo` that this side knows."""
-        ...
 
     def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:
         """Yield one response per request; raises `core.errors.EngineDiedError` when the engine is gone."""
-        ...
 
     def stats(self) -> dict[str, float]:
         """Return the latest known figures of the engine; see `engines.engine.Engine.stats`."""
-        ...
 
     async def close(self, *, keep: bool) -> None:
         """Free everything, but for what may be kept for the next campaign."""
-        ...
 
 
 @dataclass(eq=False)
@@ -195,7 +191,8 @@ class Server:
             while True:
                 message = self.connection.recv()
                 if message[0] == "slots":
-                    self._hold(message[1])
+                    with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
+                        socket.recv_fds(ours, 1, message[1])  # open until this process ends
                 else:
                     loop.call_soon_threadsafe(self._inbox.put_nowait, message)
         except (EOFError, OSError):
@@ -204,10 +201,6 @@ class Server:
                 end_group()
             threading.Timer(self.end_seconds, end_group).start()
             loop.call_soon_threadsafe(self._inbox.put_nowait, ("close",))
-
-    def _hold(self, count: int) -> None:
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
-            socket.recv_fds(ours, 1, count)  # open until this process ends
 
 
 def end_group() -> None:

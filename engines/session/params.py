@@ -56,7 +56,7 @@ def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, An
 
 
 def cpu_kv_cache_bytes(memory_gb: float | None) -> int:
-    """Return the size of the KV cache on a CPU: half of ``memory_gb`` GB (4 where unknown) or of free memory if less; 1 GiB at least."""
+    """Return the KV cache's bytes on a CPU: half of ``memory_gb`` GB (4 if unknown) or of free memory if less; 1 GiB at least."""
     allowed = (4.0 if memory_gb is None else memory_gb) * 1e9
     return max(1 << 30, int(min(allowed, psutil.virtual_memory().available) / 2))
 

@@ -20,7 +20,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from core.errors import EngineDiedError, UserError
 from core.model.weights import check_unchanged, streaming_environment
-from core.request import Generated, Request, Response
+from core.request import Generated, Request, Response, Scored
 from engines.engine import EngineConfig
 from engines.session.feed import Feed, Work
 from engines.session.images import render
@@ -208,16 +208,10 @@ class Session:
         cached = output.num_cached_tokens or 0
         finished = []
         for owner, span, (logprob, is_greedy) in zip(owners, prefill.spans, scores, strict=True):
-            response = owner.add(
-                logprob,
-                is_greedy,
-                tokens=len(span.tokens) - span.start,
-                prompt_tokens=len(prefill.prompt),
-                cached_tokens=cached,
-                truncated=span.truncated,
-            )
-            cached = len(prefill.prompt)  # the other spans had their whole prompt for nothing
-            if response:
+            tokens, length = len(span.tokens) - span.start, len(prefill.prompt)
+            part = Scored(owner.request.id, logprob, is_greedy, tokens, length, cached, span.truncated)
+            cached = length  # the other spans had their whole prompt for nothing
+            if response := owner.add(part):
                 finished.append(response)
         return finished
 

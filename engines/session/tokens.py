@@ -18,6 +18,7 @@ from typing import Any
 from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Scored
 
 MAX_TARGETS = 128  # vLLM's bound on SamplingParams.logprob_token_ids
+BARE = {"add_special_tokens": False}
 
 
 class TokenError(ValueError):
@@ -41,14 +42,10 @@ class Encoder:
         plain = [index for index, text in enumerate(texts) if text and not self._has_prefix(text)]
         prefixed = [index for index, text in enumerate(texts) if text and self._has_prefix(text)]
         encoded: list[list[int]] = [[] for _ in texts]
-        for indices, options in ((plain, {}), (prefixed, {"add_special_tokens": False})):
+        for indices, options in ((plain, {}), (prefixed, BARE)):
             for index, ids in zip(indices, self._call([texts[i] for i in indices], options), strict=True):
                 encoded[index] = ids
         return encoded
-
-    def encode_bare(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode without special tokens."""
-        return self._call(texts, {"add_special_tokens": False})
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Encode (context, continuation) pairs; an empty context becomes the prefix token (BOS, else EOS).
@@ -60,7 +57,7 @@ class Encoder:
         contexts = list(dict.fromkeys(context for (context, _), (given, _) in zip(moved, pairs, strict=True) if given))
         context_ids = dict(zip(contexts, self.encode(contexts), strict=True))
         wholes = iter(self.encode([c + t for (c, t), (given, _) in zip(moved, pairs, strict=True) if given]))
-        bare = iter(self.encode_bare([continuation for given, continuation in pairs if not given]))
+        bare = iter(self._call([continuation for given, continuation in pairs if not given], BARE))
         encoded = []
         for (given, _), (context, _) in zip(pairs, moved, strict=True):
             head, whole = (context_ids[context], next(wholes)) if given else ([], next(bare))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from core.benchmark.images import encode_image
 from core.errors import EngineDiedError
-from core.request import Generate, Generated, Loglikelihood, Request, Response, Sampling
+from core.request import Generate, Generated, Loglikelihood, Request, Response, Sampling, Scored
 from engines.session.feed import FIRST_PLANNED, PLANNED_AT_ONCE, ClientRun, Feed, Work
 from engines.session.in_flight import Room
 from engines.session.tokens import EncodedPlan, Encoder, Generation, plan
@@ -74,15 +74,8 @@ class Engine:
             raise EngineDiedError("the engine is gone")
         if isinstance(work.item, Generation):
             return [Generated(work.item.request.id, "", "length", len(work.item.prompt), self._tokens)]
-        return [
-            response
-            for span in work.item.spans
-            if (
-                response := work.tallies[span.owner].add(
-                    -1.0, True, tokens=1, prompt_tokens=1, cached_tokens=0, truncated=0
-                )
-            )
-        ]
+        part = Scored("", -1.0, True, tokens=1, prompt_tokens=1)
+        return [response for span in work.item.spans if (response := work.tallies[span.owner].add(part))]
 
     def finish(self, count: int) -> None:
         """Finish those that were started first."""
