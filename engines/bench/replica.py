@@ -244,8 +244,6 @@ def start(
                 replica.engine, replica.closed, replica.stalled = engine, False, False
             return engine.open()
         except EngineDiedError as error:
-            with change:
-                check_wanted(replica)
             fault = Fault(kind_of(str(error), loading=True), str(error), loading=True)
         except UserError:
             raise

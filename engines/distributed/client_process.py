@@ -64,7 +64,7 @@ class RemoteSession:
                 with attempt:
                     await self._make_room(name)
                     service = self._get_or_create(name)
-                    found = await service.attach.remote(self._client)
+                    creator = await service.attach.remote(self._client)
             self._service = service
         self._tasks.append(asyncio.create_task(self._renew()))
         try:
@@ -72,7 +72,7 @@ class RemoteSession:
         except RayError as error:
             raise cause_of(error) from None
         detail = {**facts["detail"], "ray_address": self._cluster.address, "service": name}
-        self.facts = {**facts, "reused": found["creator"] != self._client, "detail": detail}
+        self.facts = {**facts, "reused": creator != self._client, "detail": detail}
         self._tasks.append(asyncio.create_task(self._follow()))
 
     async def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:

@@ -32,13 +32,12 @@ OBJECT_STORE_BYTES = 1 << 30  # requests and responses, and vLLM's channels betw
 
 
 class ClusterDaemon:
-    """One cluster and its clients. To be made within an event loop."""
+    """One cluster and its clients."""
 
     def __init__(self, spec: LocalSpec, temporary: Path) -> None:
         self._spec = spec
         self._temporary = temporary
         self._over = asyncio.Event()
-        self._facts: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._clients: dict[asyncio.StreamWriter, float] = {}
         self._models: set[str] = set()
         self._told_by_the_end: list[asyncio.StreamWriter] = []
@@ -46,8 +45,10 @@ class ClusterDaemon:
 
     async def serve(self, listener: socket.socket) -> None:
         """Keep the cluster as long as it is wanted. All of it is gone on return, but for the connections of those who wait."""
+        loop = asyncio.get_running_loop()
+        self._facts: asyncio.Future[dict[str, Any]] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._over.set)
+            loop.add_signal_handler(number, self._over.set)
         await asyncio.start_unix_server(self._client, sock=listener)
         self._end_in(UNCLAIMED_SECONDS)
         work = asyncio.create_task(self._keep())
@@ -146,12 +147,8 @@ def main() -> None:
     # Ray's own sockets lie below it, and their paths are long already.
     temporary = Path(tempfile.mkdtemp(prefix="sy-ray-", dir="/tmp"))
     path = runtime.socket_path(spec.key)
-
-    async def serve() -> None:
-        await ClusterDaemon(spec, temporary).serve(listener)
-
     try:
-        asyncio.run(serve())
+        asyncio.run(ClusterDaemon(spec, temporary).serve(listener))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         path.unlink(missing_ok=True)

@@ -51,14 +51,12 @@ class KubeApi:
 
     def get(self, name: str) -> dict[str, Any]:
         """Read a RayCluster."""
-        found: dict[str, Any] = self._call("get", "GET", f"{self._path}/{name}")
-        return found
+        return self._call("get", "GET", f"{self._path}/{name}")
 
     def ours(self) -> list[dict[str, Any]]:
         """All RayClusters that Steelyard made."""
         selector = ",".join(f"{key}={value}" for key, value in MANAGED.items())
-        found: list[dict[str, Any]] = self._call("list", "GET", self._path, labelSelector=selector)["items"]
-        return found
+        return self._call("list", "GET", self._path, labelSelector=selector)["items"]
 
     def watch(self, name: str, since: str, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (event type, RayCluster) for each change after resource version ``since``, for about ``seconds``."""
@@ -91,10 +89,7 @@ class KubeApi:
     def pods(self, name: str) -> list[dict[str, Any]]:
         """The pods of a RayCluster."""
         path = f"/api/v1/namespaces/{self.namespace}/pods"
-        found: list[dict[str, Any]] = self._call(
-            "list", "GET", path, what="pods", labelSelector=f"ray.io/cluster={name}"
-        )["items"]
-        return found
+        return self._call("list", "GET", path, what="pods", labelSelector=f"ray.io/cluster={name}")["items"]
 
     def _call(
         self,
@@ -200,9 +195,8 @@ def _decoded(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise EngineDiedError(
-            "Kubernetes' answer is not JSON: is the server in the kubeconfig an API server?"
-        ) from None
+        why = "Kubernetes' answer is not JSON: is the server in the kubeconfig an API server?"
+        raise EngineDiedError(why) from None
 
 
 def _accept_newer(plugin: UserExec) -> None:

@@ -71,8 +71,7 @@ def free_port() -> int:
     """Return a port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return probe.getsockname()[1]
 
 
 async def _copy_until(word: str, stream: asyncio.StreamReader, log: Path) -> bool:

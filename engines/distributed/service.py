@@ -56,15 +56,15 @@ class ModelService:
         threading.Thread(target=self._watch, name="steelyard-watch", daemon=True).start()
 
     @ray.method(concurrency_group="control")
-    async def attach(self, client: str) -> dict[str, Any]:
-        """Acquire or renew a lease. Returns facts known without loading; never returns where the service ends."""
+    async def attach(self, client: str) -> str:
+        """Acquire or renew a lease. Returns the service's creator, and never returns where the service ends."""
         with self._lock:
             ending = self._ending
             if not ending:
                 self._leases.renew(client, time.monotonic())
         if ending:
             await _the_end()
-        return {"creator": self._creator, "loaded": self._session is not None, "death": self._death}
+        return self._creator
 
     @ray.method(concurrency_group="control")
     async def detach(self, client: str, idle_seconds: float) -> None:
@@ -80,15 +80,14 @@ class ModelService:
             await _the_end()
 
     @ray.method(concurrency_group="control")
-    async def end_if_unused(self) -> bool:
-        """End at once unless somebody holds a lease, False then: another model wants the devices."""
+    async def end_if_unused(self) -> None:
+        """End at once unless somebody holds a lease: another model wants the devices."""
         with self._lock:
             used = bool(self._leases.heard)
             self._ending |= not used
         self._changed.set()
         if not used:
             await _the_end()
-        return False
 
     @ray.method(concurrency_group="control")
     async def abort(self, client: str, run: str) -> None:
@@ -97,7 +96,7 @@ class ModelService:
 
     @ray.method(concurrency_group="control")
     async def stats(self) -> dict[str, float]:
-        """Latest figures of the loaded model; see `engines.engine.Engine.stats`. Empty before it is loaded."""
+        """Return the latest figures of the loaded model; see `engines.engine.Engine.stats`. Empty before it is loaded."""
         return {} if self._session is None else self._session.stats()
 
     async def ready(self) -> dict[str, Any]:

@@ -15,29 +15,10 @@ from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
-from core.planning.schedule.turns import (
-    UNKNOWN_SECONDS,
-    Demand,
-    Holding,
-    Queue,
-    Wish,
-    lacking,
-    turn,
-    turn_if_free,
-    waits,
-)
-from engines.host.slots import (
-    DevicePool,
-    Held,
-    Holder,
-    folder,
-    free_names,
-    ledger,
-    lock_free,
-    read_holders,
-    rewrite,
-    write_holder,
-)
+from core.planning.schedule import turns
+from core.planning.schedule.turns import Demand, Holding, Queue, Wish
+from engines.host import slots
+from engines.host.slots import DevicePool, Held, Holder, ledger
 
 
 class Ticket:
@@ -53,7 +34,7 @@ class Ticket:
         self._since = time.time()
         # Written and locked under another name, so that a ticket that is seen is whole and alive.
         self._key = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-        self._path = folder() / f"{self._key}.ticket"
+        self._path = slots.folder() / f"{self._key}.ticket"
         draft = self._path.with_suffix(".draft")
         self._descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
@@ -72,18 +53,17 @@ class Ticket:
     def take(self) -> Held | None:
         """Take the devices if it is the ticket's turn and they are free; the ticket is used up then."""
         with ledger():
-            free = lock_free(self.pool)
-            chosen = turn(_queue(self.pool, free), self._key)
-            held = _kept(self.pool, free, [self.pool.names[index] for index in chosen])
+            free = slots.lock_free(self.pool)
+            chosen = turns.turn(_queue(self.pool, free), self._key)
+            held = _hold(self.pool, free, [self.pool.names[index] for index in chosen], self.demand, self._key)
             if held is not None:
-                write_holder(_slots(held), self.demand, self._key)
                 self.drop()
             return held
 
     def is_first(self) -> bool:
         """Whether the ticket would be served if nothing held any device."""
         with ledger():
-            return turn_if_free(_seen(self.pool), self._key)
+            return turns.turn_if_free(_seen(self.pool), self._key)
 
     def drop(self) -> None:
         """Leave the queue. Safe to call twice."""
@@ -93,49 +73,54 @@ class Ticket:
             self._descriptor = -1
 
     def _write(self, ready: bool) -> None:
-        rewrite(self._descriptor, asdict(self.pool) | {"wish": asdict(Wish(self.demand, self._since, ready))})
+        slots.rewrite(self._descriptor, asdict(self.pool) | {"wish": asdict(Wish(self.demand, self._since, ready))})
 
 
 def take_idle(pool: DevicePool, gpus: int, label: str) -> Held | None:
     """Take ``gpus`` devices that are free and not waited for; None where there are fewer. They give way to tickets."""
     with ledger():
-        free = lock_free(pool)
-        enough = len(free) >= gpus and not waits(_queue(pool, free))
-        held = _kept(pool, free, list(free)[:gpus] if enough else [])
-        if held is not None:
-            write_holder(_slots(held), Demand(label, gpus), secrets.token_hex(8), gives_way=True)
-        return held
+        free = slots.lock_free(pool)
+        enough = len(free) >= gpus and not turns.waits(_queue(pool, free))
+        names = list(free)[:gpus] if enough else []
+        return _hold(pool, free, names, Demand(label, gpus), secrets.token_hex(8), gives_way=True)
 
 
 def devices_lacking(pool: DevicePool) -> int:
     """Return how many devices that give way have to come free for the tickets whose turn it would be then."""
     with ledger():
-        return lacking(_seen(pool))
+        return turns.lacking(_seen(pool))
 
 
-def _kept(pool: DevicePool, free: Mapping[str, int], names: Sequence[str]) -> Held | None:
-    """Keep the slots ``names`` if all of them are among the locked ones, and release the others."""
-    chosen = list(names) if set(names) <= set(free) else []
-    for name in free.keys() - set(chosen):
+def _hold(
+    pool: DevicePool,
+    free: Mapping[str, int],
+    names: Sequence[str],
+    demand: Demand,
+    key: str,
+    *,
+    gives_way: bool = False,
+) -> Held | None:
+    """Hold the slots ``names`` if all of them are among the locked ones, and release the others."""
+    chosen = {name: free[name] for name in names} if set(names) <= set(free) else {}
+    for name in free.keys() - chosen.keys():
         os.close(free[name])
-    return Held(pool, chosen, [free[name] for name in chosen]) if chosen else None
-
-
-def _slots(held: Held) -> dict[str, int]:
-    return {held.pool.names[index]: slot for index, slot in zip(held.devices, held.descriptors, strict=True)}
+    if not chosen:
+        return None
+    slots.write_holder(chosen, demand, key, gives_way=gives_way)
+    return Held(pool, list(chosen), list(chosen.values()))
 
 
 def _seen(pool: DevicePool) -> Queue:
-    return _queue(pool, free_names(pool))
+    return _queue(pool, slots.free_names(pool))
 
 
 def _queue(pool: DevicePool, free: Container[str]) -> Queue:
     now = time.time()
     holdings: dict[str, Holding] = {}
-    told = {holder.device: holder for holder in read_holders(pool, free)}
+    told = {holder.device: holder for holder in slots.read_holders(pool, free)}
     for index, name in enumerate(pool.names):
         if name not in free:
-            holder = told.get(name) or Holder(name, Demand("?", 1, UNKNOWN_SECONDS), 0, name, now)
+            holder = told.get(name) or Holder(name, Demand("?", 1, turns.UNKNOWN_SECONDS), 0, name, now)
             before = holdings[holder.key].devices if holder.key in holdings else ()
             holdings[holder.key] = Holding(holder.demand, (*before, index), holder.started, holder.gives_way)
     return Queue(len(pool.names), _wishes(pool), holdings, now)
@@ -144,7 +129,7 @@ def _queue(pool: DevicePool, free: Container[str]) -> Queue:
 def _wishes(pool: DevicePool) -> dict[str, Wish]:
     """Return wishes by their tickets' names, oldest first, and clear away the tickets of processes that are gone."""
     living = {}
-    for path in sorted(folder().glob("*.ticket")):
+    for path in sorted(slots.folder().glob("*.ticket")):
         with suppress(FileNotFoundError):
             descriptor = os.open(path, os.O_RDONLY)
             try:

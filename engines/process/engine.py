@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -41,9 +41,9 @@ class ProcessEngine:
     opening: object
     _: KW_ONLY
     model: str
-    environment: Mapping[str, str]
-    close_seconds: float
-    orderly_while_loading: bool
+    environment: Mapping[str, str] = field(default_factory=dict)
+    close_seconds: float = 0.0
+    orderly_while_loading: bool = False
     slots: Sequence[int] = ()
 
     def __post_init__(self) -> None:

@@ -27,16 +27,7 @@ class LightweightEngine(ProcessEngine):
     """
 
     def __init__(self, config: EngineConfig, slots: Sequence[int] = ()) -> None:
-        super().__init__(
-            NAME,
-            MODULE,
-            config,
-            model=config.model,
-            environment={},
-            close_seconds=0,
-            orderly_while_loading=False,
-            slots=slots,
-        )
+        super().__init__(NAME, MODULE, config, model=config.model, slots=slots)
         self.device = config.device
 
     def process(self) -> Child:

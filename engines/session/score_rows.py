@@ -47,8 +47,7 @@ class Part:
 
 def first_scored(params: SamplingParams) -> int | None:
     """Return the first prompt position whose row is wanted; None for requests that are vLLM's."""
-    asked: int | None = (params.extra_args or {}).get(FIRST_SCORED)
-    return asked if params.prompt_logprobs is not None else None
+    return (params.extra_args or {}).get(FIRST_SCORED) if params.prompt_logprobs is not None else None
 
 
 def part_of(request: str, wanted: int, *, computed: int, tokens: int, length: int, offset: int) -> Part:

@@ -13,17 +13,11 @@ from vllm.v1.outputs import LogprobsTensors
 from engines.session.score_rows import Logits, Part, first_scored, part_of, parted, score
 
 WORKER = "prompt_logprobs_worker"
+COMPUTED_FROM = ["logits_fn", "hidden_states", "input_batch", "all_token_ids", "num_computed_tokens", "prompt_lens"]
 PARAMETERS = {
     "add_request": ["req_id", "req_idx", "sampling_params"],
     "remove_request": ["req_id"],
-    "compute_prompt_logprobs": [
-        "logits_fn",
-        "hidden_states",
-        "input_batch",
-        "all_token_ids",
-        "num_computed_tokens",
-        "prompt_lens",
-    ],
+    "compute_prompt_logprobs": COMPUTED_FROM,
 }
 
 

@@ -1,9 +1,8 @@
 """Token arithmetic: encoding as lm-evaluation-harness does, fitting the window, prefills that serve several scores.
 
-Pure apart from the tokenizer handed in; knows no vLLM. The rules that decide a score are those of the harness's
-``TemplateLM`` and of its causal Hugging Face and vLLM backends, so the same text gives the same tokens here and there.
-vLLM needs room for one generated token, hence a window of n tokens here scores as the harness's Hugging Face backend
-does with ``max_length = n - 1``.
+Pure apart from the tokenizer handed in; knows no vLLM. The rules that decide a score are those of the harness's ``TemplateLM``
+and of its causal Hugging Face and vLLM backends, so the same text gives the same tokens here and there. vLLM needs room for one
+generated token, hence a window of n tokens here scores as the harness's Hugging Face backend does with ``max_length = n - 1``.
 """
 
 from __future__ import annotations
@@ -77,8 +76,7 @@ class Encoder:
     def _call(self, texts: Sequence[str], options: dict[str, Any]) -> list[list[int]]:
         if not texts:
             return []
-        ids: list[list[int]] = self._tokenizer(list(texts), **self._options, **options).input_ids
-        return ids
+        return self._tokenizer(list(texts), **self._options, **options).input_ids
 
 
 def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
