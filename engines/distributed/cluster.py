@@ -75,9 +75,7 @@ class Cluster:
 
 
 def attach(spec: ClusterSpec, service: str, held: Sequence[int] = ()) -> Cluster:
-    """Find the cluster or start it; until `Cluster.leave` it ends with this process.
-
-    One that is started takes over the slots ``held`` (`engines.host.slots`).
+    """Find the cluster, or start it on the slots ``held`` (`engines.host.slots`); until `Cluster.leave` it ends with this process.
 
     Raises `core.errors.UserError` for an address that does not answer, `core.errors.EngineDiedError` with the cause where a
     local cluster does not start.
@@ -90,9 +88,8 @@ def attach(spec: ClusterSpec, service: str, held: Sequence[int] = ()) -> Cluster
     try:
         return cast(Cluster, retrying(_join, local, service, held))
     except RetryError:
-        raise EngineDiedError(
-            f"local Ray cluster {local.key}: it ends as soon as it starts; see {_log_path(local.key)}"
-        ) from None
+        why = f"it ends as soon as it starts; see {_log_path(local.key)}"
+        raise EngineDiedError(f"local Ray cluster {local.key}: {why}") from None
 
 
 def check_address(address: str) -> None:

@@ -120,13 +120,11 @@ class KubeApi:
         try:
             yield
         except httpx2.HTTPError as error:
-            raise EngineDiedError(
-                f"{verb} {what}: no answer from Kubernetes at {server} ({type(error).__name__})"
-            ) from None
+            why = f"no answer from Kubernetes at {server} ({type(error).__name__})"
+            raise EngineDiedError(f"{verb} {what}: {why}") from None
         except (ConfigError, OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"cannot log in to Kubernetes at {server}: try `kubectl get rayclusters` as this user"
-            ) from None
+            mend = "try `kubectl get rayclusters` as this user"
+            raise UserError(f"cannot log in to Kubernetes at {server}: {mend}") from None
 
 
 def connect(namespace: str) -> KubeApi:

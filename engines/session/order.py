@@ -44,7 +44,8 @@ class RequestQueue:
 
     def take(self) -> Request:
         """Remove the next request. Raises IndexError where there is none."""
-        self.peek()
+        if self.peek() is None:
+            raise IndexError("all requests of the run are taken")
         return self._head.pop()[1]
 
 

@@ -48,10 +48,8 @@ def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, An
             "kv_cache_memory_bytes": cpu_kv_cache_bytes(config.gpu_memory_gb),
         }
     arguments |= config.extra
-    if arguments.get("logprobs_mode", "raw_logprobs") != "raw_logprobs":
-        raise UserError(
-            f"vllm.logprobs_mode = {arguments['logprobs_mode']!r}: scores need 'raw_logprobs', leave it out"
-        )
+    if (mode := arguments.get("logprobs_mode", "raw_logprobs")) != "raw_logprobs":
+        raise UserError(f"vllm.logprobs_mode = {mode!r}: scores need 'raw_logprobs', leave it out")
     return arguments
 
 

@@ -188,11 +188,10 @@ def _fit_prompt(request: Generate, prompt: list[int], encoder: Encoder, window: 
 
     One with images stays whole: how long it is shows when they take their places in it.
     """
-    room = window - request.sampling.max_tokens
+    wanted = request.sampling.max_tokens
+    room = window - wanted
     if room < 1:
-        raise TokenError(
-            f"max_tokens = {request.sampling.max_tokens} leaves no room for a prompt in a window of {window} tokens"
-        )
+        raise TokenError(f"max_tokens = {wanted} leaves no room for a prompt in a window of {window} tokens")
     if not prompt:
         if encoder.prefix_id is None:
             raise TokenError("the prompt is empty and the tokenizer has neither a BOS nor an EOS token to start from")
