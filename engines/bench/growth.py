@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.cell_work import CellWork
@@ -94,29 +94,26 @@ async def _watch(replicas: Replicas, ending: asyncio.Event) -> None:
         log.warning(f"{replicas.label}: replicas come and go no more: {type(error).__name__}: {error}")
 
 
+@dataclass(eq=False)
 class Replicas:
-    """The engines of one model and the devices they are on. `step` is to be called now and then, by one thread at a time."""
+    """The engines of one model and the devices they are on; see `replicated`. `step` is to be called regularly, by one thread."""
 
-    def __init__(
-        self,
-        spec: CampaignSpec,
-        planned: PlannedModel,
-        fleet: FleetSpec,
-        held: Held,
-        build: Callable[[Held], Engine | Build],
-        decide: Callable[[Fault], Step] = lose,
-    ) -> None:
-        usual = CPU_IN_FLIGHT if fleet.device == "cpu" else IN_FLIGHT
-        in_flight = int(planned.model.vllm.get("max_num_seqs", usual))
-        stall_seconds = 60 * spec.policy.stall_minutes
-        self.engine = Supervisor([build(held)], decide, in_flight=in_flight, stall_seconds=stall_seconds)
-        self.label = planned.model.name
-        self._model, self._policy = planned.model, spec.policy
-        self._most = planned.placement.replicas
+    spec: CampaignSpec
+    planned: PlannedModel
+    fleet: FleetSpec
+    held: Held
+    build: Callable[[Held], Engine | Build]
+    decide: Callable[[Fault], Step] = lose
+
+    def __post_init__(self) -> None:
+        model, placement = self.planned.model, self.planned.placement
+        in_flight = int(model.vllm.get("max_num_seqs", CPU_IN_FLIGHT if self.fleet.device == "cpu" else IN_FLIGHT))
+        stall = 60 * self.spec.policy.stall_minutes
+        self.engine = Supervisor([self.build(self.held)], self.decide, in_flight=in_flight, stall_seconds=stall)
+        self.label = model.name
+        self._most, self._gpus = placement.replicas, placement.replica_gpus
         # The campaign's other models may not have asked for their devices yet.
-        self._gpus = planned.placement.replica_gpus
-        self._most_at_first = max(1, len(held.pool.names) // len(spec.models) // self._gpus)
-        self._held, self._build = held, build
+        self._most_at_first = max(1, len(self.held.pool.names) // len(self.spec.models) // self._gpus)
         self._extra: dict[int, tuple[Engine | Build, Held]] = {}  # by the source's id
         self._retired: set[int] = set()
         self._lost = 0
@@ -124,7 +121,7 @@ class Replicas:
     @property
     def devices(self) -> tuple[int, ...]:
         """All devices held now; see `engines.host.slots.Held`."""
-        return (*self._held.devices, *(device for _, held in list(self._extra.values()) for device in held.devices))
+        return (*self.held.devices, *(device for _, held in list(self._extra.values()) for device in held.devices))
 
     def step(self) -> None:
         """Release the devices of engines that have gone, and have replicas come or go."""
@@ -137,16 +134,17 @@ class Replicas:
         change = replica_change(
             have=self.engine.size,
             most=self._most if loaded else min(self._most, self._most_at_first),
-            paid=replicas_paid(self._model, self._policy, self.engine.waiting) if loaded else self._most,
-            lacking=devices_lacking(self._held.pool),
+            paid=replicas_paid(self.planned.model, self.spec.policy, self.engine.waiting) if loaded else self._most,
+            lacking=devices_lacking(self.held.pool),
             gpus=self._gpus,
         )
         for _ in range(-change):
             if (leaving := self.engine.retire()) is not None:
                 self._retired.add(id(leaving))
-                log.info(f"{self.label}: a replica leaves, others wait for {devices_said(self._devices_of(leaving))}")
+                _, held = self._extra.get(id(leaving), (leaving, self.held))
+                log.info(f"{self.label}: a replica leaves, others wait for {devices_said(held.devices)}")
         for _ in range(change if self._lost < MOST_LOST else 0):
-            if (idle := take_idle(self._held.pool, self._gpus, f"{self.label} (replica)")) is None:
+            if (idle := take_idle(self.held.pool, self._gpus, f"{self.label} (replica)")) is None:
                 return
             self._join(idle)
 
@@ -156,11 +154,8 @@ class Replicas:
             held.release()
         self._extra.clear()
 
-    def _devices_of(self, source: Engine | Build) -> tuple[int, ...]:
-        return self._extra[id(source)][1].devices if id(source) in self._extra else self._held.devices
-
     def _join(self, held: Held) -> None:
-        source = self._build(held)
+        source = self.build(held)
         try:
             self.engine.add(source)
         except EngineDiedError:  # it was closed meanwhile

@@ -13,7 +13,7 @@ from core.campaign import CampaignSpec, FleetSpec
 from core.errors import UserError
 from core.log import log
 from core.monitor.prometheus import Exporter, serve_prometheus
-from core.monitor.readings import HostReader, Monitor, Reader, Reading, Sink, engine_reader, read_gpus
+from core.monitor.readings import HostReader, Monitor, Reading, Sink, engine_reader, read_gpus
 from core.monitor.summary import summarise
 from core.storage.open import open_storage
 from core.store.monitor import MonitorWriter
@@ -38,8 +38,6 @@ async def monitored(
     def processes() -> Iterable[Reading]:
         return [reading for each in engines_of(engine) for reading in engine_reader(each.stats)()]
 
-    readers: list[Reader] = [HostReader(), gpus, processes]
-
     def start() -> tuple[ExitStack, Monitor]:
         with ExitStack() as stack:
             writer = stack.enter_context(MonitorWriter(open_storage(spec.results), spec.name, run, model))
@@ -47,7 +45,7 @@ async def monitored(
             if exporter is not None:
                 sinks.append(exporter.sink(model))
                 stack.callback(exporter.forget, model)
-            monitor = stack.enter_context(Monitor(readers, sinks, spec.monitor_seconds))
+            monitor = stack.enter_context(Monitor([HostReader(), gpus, processes], sinks, spec.monitor_seconds))
             return stack.pop_all(), monitor
 
     stack, monitor = await asyncio.to_thread(start)

@@ -37,7 +37,8 @@ class QueuePlace:
     def ticket(self, planned: PlannedModel) -> Ticket:
         """Return a ticket that is ready, in the old place if the placement needs the same devices still."""
         drawn, self._drawn = self._drawn, None
-        if drawn is not None and drawn.asks(self._pool(planned), planned.placement.replica_gpus):
+        wanted = (self._pool(planned), planned.placement.replica_gpus)
+        if drawn is not None and (drawn.pool, drawn.demand.gpus) == wanted:
             drawn.be_ready()
             return drawn
         if drawn is not None:

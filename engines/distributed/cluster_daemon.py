@@ -69,7 +69,9 @@ class ClusterDaemon:
             self._facts.set_result({"error": f"local Ray cluster {self._spec.key} did not start: {error}"})
             return
         self._facts.set_result({"address": f"127.0.0.1:{port}", "devices": self._spec.names})
-        await asyncio.wait([asyncio.create_task(node.wait()) for node in ray], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [asyncio.create_task(node.process.wait()) for node in ray], return_when=asyncio.FIRST_COMPLETED
+        )
 
     async def _start_nodes(self) -> tuple[Any, ...]:
         first, *others = self._spec.nodes
@@ -84,11 +86,10 @@ class ClusterDaemon:
         return port, *nodes
 
     async def _start_node(self, name: str, arguments: list[str], devices: Sequence[str]) -> RayNode:
-        here = ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={free_port()}"]
-        common = [*here, f"--num-gpus={len(devices)}"]
+        here = ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={free_port()}", f"--num-gpus={len(devices)}"]
         environment = {"VLLM_RPC_BASE_PATH": str(self._temporary)}  # of its sockets, which it never removes
         environment |= {ASKED_BY: "1"} if self._spec.device == "cpu" else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
-        return await start_node([*common, *arguments], self._temporary / f"{name}.log", environment)
+        return await start_node([*here, *arguments], self._temporary / f"{name}.log", environment)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         greeting = asyncio.create_task(self._greet(writer))

@@ -60,7 +60,6 @@ def provision(
     campaign: str,
     model: str,
     run: str,
-    api: KubeApi | None = None,
 ) -> Iterator[str]:
     """Yield host:port of the head of a cluster made for ``placement`` on nodes of ``gpus_per_node``; it is deleted on every exit.
 
@@ -71,7 +70,7 @@ def provision(
     name = cluster_name(campaign, model, run)
     labels = {"steelyard/campaign": campaign, "steelyard/model": model, "steelyard/run": run}
     owner = owner_of(os.environ, spec.namespace)
-    api = api or connect(spec.namespace)
+    api = connect(spec.namespace)
     reap(api, datetime.now(UTC))
     manifest = render(spec, name, gpus, nodes, owner, labels, _expiry(spec), ray_version=version("ray"))
     holder = secrets.token_hex(8)

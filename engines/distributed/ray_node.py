@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,18 +25,18 @@ START_SECONDS = 120.0
 STARTED = "Ray runtime started"
 
 
+@dataclass(frozen=True)
 class RayNode:
     """A started node."""
 
-    def __init__(self, process: asyncio.subprocess.Process, draining: asyncio.Task[None]) -> None:
-        self._process, self._draining = process, draining
-        self.wait = process.wait
+    process: asyncio.subprocess.Process
+    draining: asyncio.Task[None]
 
     async def end(self) -> None:
         """End the node; all of it is gone on return."""
-        cast(asyncio.StreamWriter, self._process.stdin).close()
-        await self._process.wait()
-        await self._draining
+        cast(asyncio.StreamWriter, self.process.stdin).close()
+        await self.process.wait()
+        await self.draining
 
 
 async def start_node(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> RayNode:

@@ -41,10 +41,6 @@ class Ticket:
         self._write(ready)
         draft.rename(self._path)
 
-    def asks(self, pool: DevicePool, gpus: int) -> bool:
-        """Whether the ticket is for ``gpus`` devices of ``pool``."""
-        return self.pool == pool and self.demand.gpus == gpus
-
     def be_ready(self) -> None:
         """Have the ticket served as soon as it is its turn."""
         with ledger():

@@ -162,8 +162,7 @@ class Feed:
 
     async def close(self, reason: str) -> None:
         """End all runs with `core.errors.EngineDiedError`; nothing of them is in flight when this returns."""
-        tasks: set[asyncio.Task[Any]] = set()
-        tasks.update(*(run.tasks for client in self._clients.values() for run in client.runs))
+        tasks = set[asyncio.Task[Any]]().union(*(run.tasks for each in self._clients.values() for run in each.runs))
         self.end_all(reason)
         if self._planning is not None:
             self._planning.cancel()
