@@ -193,12 +193,8 @@ class Feed:
                 break
             self._start(client, client.ready.popleft())
         if self._planning is None:
-            short = [
-                client
-                for client in self._clients.values()
-                if len(client.ready) < PLANNED_AT_ONCE and any(run.is_waiting for run in client.runs)
-            ]
-            if short:
+            short = [client for client in self._clients.values() if len(client.ready) < PLANNED_AT_ONCE]
+            if short := [client for client in short if any(run.is_waiting for run in client.runs)]:
                 self._planning = asyncio.create_task(self._plan_for(min(short, key=lambda each: len(each.ready))))
 
     def _start(self, client: Client, work: Work) -> None:
