@@ -61,7 +61,7 @@ class DealtRun:
         return key_of(self._requests[0])[0]
 
     def take(self, size: int) -> list[Request]:
-        """Take the next requests, of weight ``size``, and with the last one what shares its whole prompt, up to `TOGETHER`."""
+        """Remove the next requests, of weight ``size``, and with the last one those of its whole prompt, up to `TOGETHER`."""
         if size >= self.waiting:
             portion, self.waiting = list(self._requests), 0
             self._requests.clear()

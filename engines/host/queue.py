@@ -42,12 +42,12 @@ class Ticket:
         draft.rename(self._path)
 
     def be_ready(self) -> None:
-        """Have the ticket served as soon as it is its turn."""
+        """Let the ticket be served as soon as it is its turn."""
         with ledger():
             self._write(ready=True)
 
     def take(self) -> Held | None:
-        """Take the devices if it is the ticket's turn and they are free; the ticket is used up then."""
+        """Acquire the devices if it is the ticket's turn and they are free; the ticket is used up then."""
         with ledger():
             free = slots.lock_free(self.pool)
             chosen = turns.turn(_queue(self.pool, free), self._key)
@@ -73,7 +73,7 @@ class Ticket:
 
 
 def take_idle(pool: DevicePool, gpus: int, label: str) -> Held | None:
-    """Take ``gpus`` devices that are free and not waited for; None where there are fewer. They give way to tickets."""
+    """Acquire ``gpus`` devices that are free and not waited for; None where there are fewer. They give way to tickets."""
     with ledger():
         free = slots.lock_free(pool)
         enough = len(free) >= gpus and not turns.waits(_queue(pool, free))

@@ -72,13 +72,13 @@ class Child:
             self.connection.send(message)
 
     def send_slots(self, slots: Sequence[int]) -> None:
-        """Have the child hold ``slots`` (`engines.host.slots`) too, until it ends. Raises OSError as `send` does."""
+        """Hand ``slots`` (`engines.host.slots`) to the child, which holds them too until it ends. Raises OSError as `send` does."""
         with self._sending:
             self.connection.send(("slots", len(slots)))
             socket.send_fds(self._socket, [b"."], slots)
 
     def end_input(self) -> None:
-        """Tell the child to end: it sees the end of its input. Never blocks, even if the child hangs."""
+        """Ask the child to end by the end of its input. Never blocks, even if the child hangs."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 

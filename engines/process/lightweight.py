@@ -96,14 +96,14 @@ class Claim:
         self._state = "new"
 
     def begin(self) -> None:
-        """Have a process ready soon, once."""
+        """Get a process ready, once."""
         with self._lock:
             if self._pool is not None and self._state == "new":
                 self._state = "begun"
                 self._pool.begin()
 
     def end(self) -> None:
-        """Give the claim up, for good."""
+        """End the claim, for good."""
         with self._lock:
             begun, self._state = self._state == "begun", "ended"
             if self._pool is not None and begun:

@@ -1,4 +1,4 @@
-"""What vLLM's workers load and do for us besides. Imported in vLLM's worker processes only."""
+"""Our additions to vLLM's workers: calls, and a loader that fetches weights. Imported in vLLM's worker processes only."""
 
 from __future__ import annotations
 
