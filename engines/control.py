@@ -1,4 +1,4 @@
-"""What people ask of a model while it is evaluated: to pause, to go on, to stop."""
+"""The control that people have over a model while it is evaluated: to pause, to go on, to stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CancelledByUserError(SteelyardError):
 
 
 class Control:
-    """One model's switch. Any thread may turn it; threads that feed the engine go by it."""
+    """One model's switch, for any thread to turn; threads that feed the engine go by it."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
@@ -29,7 +29,7 @@ class Control:
         return self._state == "cancelled"
 
     def pause(self) -> None:
-        """Have the engine fed no more; what is in flight is given up and asked again later."""
+        """Feed the engine no more; what is in flight is given up and asked again later."""
         self._turn("paused")
 
     def resume(self) -> None:
@@ -42,7 +42,7 @@ class Control:
 
     @contextmanager
     def stops(self, stop: Stop) -> Iterator[None]:
-        """Have ``stop`` set when the switch is turned off within the block, or is off already."""
+        """Set ``stop`` when the switch is turned off within the block, or is off already."""
         with self._change:
             self._stops.add(stop)
             off = self._state != "running"
@@ -62,7 +62,7 @@ class Control:
                 raise CancelledByUserError(CANCELLED)
 
     def rest(self, seconds: float) -> bool:
-        """Wait ``seconds``, or until cancelled; says whether it is."""
+        """Wait ``seconds``, or until cancelled. Returns whether it is."""
         with self._change:
             return self._change.wait_for(lambda: self._state == "cancelled", seconds)
 
@@ -78,7 +78,7 @@ class Control:
 
 
 class Stop:
-    """A flag that is set once and calls whoever listens, in the thread that sets it."""
+    """A flag that is set once and calls its listeners, in the thread that sets it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class Stop:
 
     @contextmanager
     def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Have ``listener`` called when the flag is set within the block; at once where it is set already."""
+        """Call ``listener`` when the flag is set within the block; at once where it is set already."""
         with self._lock:
             late = self._set
             self._listeners.append(listener)

@@ -10,14 +10,14 @@ from core.model.checkpoint import Checkpoint
 from core.request import Request, Response
 from engines.control import Stop
 
-FETCHING = "steelyard_fetching"  # the load format of `engines.session.node_loader`
+FETCHING = "steelyard_fetching"  # the load format of `engines.session.worker`
 
 
 @dataclass(frozen=True)
 class EngineConfig:
     """Everything an engine needs to load one checkpoint. Plain JSON values, so it crosses processes as is.
 
-    ``model`` is a local directory or a hub id. ``checkpoint`` says what it holds where that has to be known: with ``stream`` the
+    ``model`` is a local directory or a hub id. ``checkpoint`` describes it where that has to be known: with ``stream`` the
     weights come from its source on S3, and nodes of a Ray cluster that lack the directory fetch it. ``device`` is ``"cuda"`` or
     ``"cpu"``; ``devices`` are the GPU indices given to a lightweight engine (on a CPU, logical ones), ``cores`` the CPU cores that
     it keeps to, any where empty. ``gpu_memory_gb`` is the memory of one device in GB (on a CPU, the part of RAM one logical device
@@ -43,7 +43,7 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What came up: facts for the results, not for control flow. ``load_seconds`` is 0 where a live service was found."""
+    """The engine that was opened: facts for the results, not for control flow. ``load_seconds`` is 0 for a service found alive."""
 
     engine: str  # "lightweight" | "distributed" | a test's own
     vllm_version: str
@@ -66,11 +66,9 @@ class Engine(Protocol):
 
     def open(self) -> EngineInfo:
         """Load the model; blocks until it answers. Raises `core.errors.EngineDiedError` with the cause."""
-        ...
 
     def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
         """Yield one response per request as each finishes."""
-        ...
 
     def stats(self) -> dict[str, float]:
         """Latest known figures; never blocks, for any thread. Empty before ``open``, and any key may be missing.
@@ -81,11 +79,9 @@ class Engine(Protocol):
         ``prompt_tokens`` (cached ones too) and ``generation_tokens``. A distributed engine adds ``ray_nodes``, ``ray_cpus``,
         ``ray_cpus_used``, ``ray_gpus`` and ``ray_gpus_used`` of its cluster.
         """
-        ...
 
     def close(self, *, keep: bool = True) -> None:
         """Free the engine and its memory. Safe to call twice, from another thread, and while ``run`` is under way.
 
         ``keep=False`` ends a service too that would else stay loaded for the next campaign.
         """
-        ...

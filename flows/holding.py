@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,8 @@ from core.storage.retry import patiently_in_thread
 from core.storage.s3 import S3Storage
 from core.store.lease import Lessee
 from core.store.spool import Spool, SpoolPlan, how_to_upload, left_behind, spool_root, upload
-from engines.bench.job import Job, Part
-from engines.bench.recovery import Recovery
-from engines.bench.waiting import queued
+from engines.bench.job import Job, Part, Recovery
+from engines.bench.waiting import QueuePlace
 from engines.control import Control
 from engines.process.lightweight import warming
 from tasks.artifacts import show_faults
@@ -155,7 +154,8 @@ async def open_job(
     fleet = resolve_fleet(spec.fleet)
     recovery = Recovery(spec, placed, fleet)
     async with recorded(spec, run, placed, part, expected) as timeline, warming(placed, fleet) as claim:
-        with queued(spec, placed, fleet, None if expected is None else expected.seconds) as queue_place:
+        seconds = None if expected is None else expected.seconds
+        with closing(QueuePlace(spec, placed, fleet, seconds)) as queue_place:
             try:
                 yield Job(spec, fleet, run, part, expected, control, timeline, claim, recovery, queue_place)
             finally:

@@ -27,7 +27,7 @@ import psutil
 import yaml
 
 from core.results import open_store
-from engines.distributed import runtime
+from engines.host.folder import runtime_folder
 from engines.host.slots import DevicePool, holders
 from engines.process.engine import child_environment
 from perf.chaos_world import BUCKET, Store, ours, surroundings, title_of, write_model
@@ -251,10 +251,10 @@ class Chaos:
                 self.tally.faults.append(f"held after {after}: {held}")
                 break
             time.sleep(LOOK_SECONDS)
-        if keys := runtime.living_keys():
-            self.tally.faults.append(f"sockets of clusters left after {after}: {keys}")
-            for key in keys:
-                runtime.socket_path(key).unlink(missing_ok=True)
+        if sockets := list(runtime_folder().glob("*.sock")):
+            self.tally.faults.append(f"sockets of clusters left after {after}: {sockets}")
+            for socket in sockets:
+                socket.unlink(missing_ok=True)
 
     def _compare(self, results: str) -> None:
         rows, scores = self._rows(results), self._scored(results)

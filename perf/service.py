@@ -1,10 +1,10 @@
 """The persistent service: four benchmarks at once on one loaded model, against a load for each of them.
 
-``python -m perf.service`` has the distributed engine load SmolLM2 (padded, so that two ranks share it) on a local Ray cluster with
-logical GPUs, as `tests.engines.test_distributed` does. One service: opened once, four benchmarks run at once, closed and kept, then
-found again as a second campaign would. Four loads: open, one benchmark, close, four times. The engine counts as at work while it
-has a request running; it tells that once a second. What is held is held from the first open to the last close; how much of that
-is loading depends on how much work there is, so the share since the model was loaded is stated too.
+``python -m perf.service`` has the distributed engine load SmolLM2 (padded, so that two ranks share it) on a local Ray cluster
+with logical GPUs, as `tests.engines.distributed.test_engine` does. One service: opened once, four benchmarks run at once, closed
+and kept, then found again as a second campaign would. Four loads: open, one benchmark, close, four times. The engine counts as at
+work while it has a request running; it tells that once a second. What is held is held from the first open to the last close; how
+much of that is loading depends on how much work there is, so the share since the model was loaded is stated too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 
 from core.monitor.progress import Progress
-from engines.bench.recovery import Recovery
+from engines.bench.job import Recovery
 from tasks.steps import step
 
 ARTIFACT_SECONDS = 5.0

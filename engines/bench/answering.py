@@ -32,9 +32,9 @@ TELL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class CellRun:
-    """Responses of a cell by request id, and what getting them took in this run (``resumed`` came from shards).
+    """Responses of a cell by request id, and their cost in this run (``resumed`` of them came from shards).
 
-    ``adaptive`` is what the record says of docs that did not have to be asked; the responses are then of those that were.
+    ``adaptive`` is the record of docs that did not have to be asked; the responses are then of those that were.
     """
 
     responses: dict[str, Response]
@@ -49,9 +49,9 @@ class CellRun:
 
 @dataclass(frozen=True)
 class Answering:
-    """What answering takes: an open engine, the results store's URI, the model's switch, and who takes notes.
+    """The context of answering: an open engine, the results store's URI, the model's switch, and where notes go.
 
-    ``spool`` takes answers while the store does not, and ``patience`` is how many seconds a silent store is waited for.
+    ``spool`` takes answers while the store does not; a silent store is waited for ``patience`` seconds.
     """
 
     engine: Engine
@@ -64,7 +64,7 @@ class Answering:
 
 
 def run_cell(on: Answering, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
-    """Answer what the store does not hold yet; every response is in a shard before this returns or raises.
+    """Answer the requests that the store does not hold yet; every response is in a shard before this returns or raises.
 
     Raises `core.errors.EngineDiedError` where the engine is gone, `core.errors.SteelyardError` where no request could be served
     or the benchmark's time is over, `engines.control.CancelledByUserError` where it was told to end.
@@ -88,7 +88,7 @@ def run_cell(on: Answering, work: CellWork, tell: Callable[[Progress], None]) ->
                 if rounds is not None:
                     rounds.look(meter.responses)
     finally:
-        meter.end()
+        meter.tell(ended=True)
     failed = [response for response in meter.fresh if response.error]
     if failed and len(failed) == len(requests):
         raise SteelyardError(f"{label}: no request could be served; the first said: {failed[0].error}")
@@ -124,7 +124,7 @@ def _answers(on: Answering, todo: dict[str, Request], meter: _Meter, work: CellW
 
 @contextmanager
 def _stop_after(timeout: float | None, spent: float, label: str) -> Iterator[Stop]:
-    """Give a stop that is set once ``timeout`` seconds are over, of which ``spent`` already are."""
+    """Yield a stop that is set once ``timeout`` seconds are over, of which ``spent`` already are."""
     stop = Stop()
     timer = threading.Timer(max(0.0, (timeout or 0.0) - spent), stop.set)
     timer.name, timer.daemon = f"time-out of {label}", True
@@ -137,14 +137,14 @@ def _stop_after(timeout: float | None, spent: float, label: str) -> Iterator[Sto
 
 
 class _Meter:
-    """Counts one cell's responses as they come, and tells how far it is."""
+    """Counts one cell's responses as they come, and reports how far it is."""
 
     def __init__(
         self,
         cell: Cell,
         requests: Mapping[str, Request],
         kept: Mapping[str, Response],
-        tell: Callable[[Progress], None],
+        report: Callable[[Progress], None],
     ) -> None:
         self.fresh: list[Response] = []
         self._spent = 0.0
@@ -154,7 +154,7 @@ class _Meter:
         for key in kept:
             self._docs.answer(key)
         self._kept = kept
-        self._cell, self._resumed, self._tell = cell, self._docs.done, tell
+        self._cell, self._resumed, self._report = cell, self._docs.done, report
         self._told = 0.0
 
     @property
@@ -178,15 +178,11 @@ class _Meter:
         self._tokens += response.prompt_tokens + (response.completion_tokens if isinstance(response, Generated) else 0)
         if (now := time.monotonic()) - self._told >= TELL_SECONDS:
             self._told = now
-            self._tell(self._progress(ended=False))
-
-    def end(self) -> None:
-        """Tell that nothing more comes."""
-        self._tell(self._progress(ended=True))
+            self.tell()
 
     @property
     def responses(self) -> dict[str, Response]:
-        """Those of earlier runs and of this one, by request id."""
+        """Responses of earlier runs and of this one, by request id."""
         return {**self._kept, **{response.id: response for response in self.fresh}}
 
     def run(self, summary: dict[str, float], rounds: Rounds | None) -> CellRun:
@@ -202,14 +198,18 @@ class _Meter:
             adaptive=None if rounds is None else rounds.record(),
         )
 
-    def _progress(self, *, ended: bool) -> Progress:
-        return Progress(
-            model=self._cell.model,
-            benchmark=self._cell.benchmark,
-            docs=self._docs.docs,
-            done=self._docs.done,
-            resumed=self._resumed,
-            tokens=self._tokens,
-            seconds=self.seconds,
-            ended=ended,
+    def tell(self, *, ended: bool = False) -> None:
+        """Report the progress."""
+        cell, docs = self._cell, self._docs
+        self._report(
+            Progress(
+                model=cell.model,
+                benchmark=cell.benchmark,
+                docs=docs.docs,
+                done=docs.done,
+                resumed=self._resumed,
+                tokens=self._tokens,
+                seconds=self.seconds,
+                ended=ended,
+            )
         )

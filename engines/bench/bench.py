@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,9 @@ from engines.bench.answering import Answering
 from engines.bench.growth import replicated
 from engines.bench.job import Job
 from engines.bench.monitoring import monitored
-from engines.bench.recovery import recovering, standing
-from engines.bench.slot import Build
-from engines.bench.waiting import hold_devices
-from engines.distributed.cluster import ClusterSpec
-from engines.distributed.engine import DistributedEngine, ServiceReplica
+from engines.bench.replica import Build
+from engines.distributed.cluster import Cluster, ClusterSpec, attach
+from engines.distributed.engine import DistributedEngine, ServiceReplica, service_name
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.host.slots import Held, cores_of
 from engines.process.lightweight import LightweightEngine
@@ -31,11 +30,10 @@ T = TypeVar("T")
 
 
 class Bench:
-    """One model on its devices: held, with a Ray cluster where the placement needs one, and an engine or replicas of it, all
-    watched.
+    """One model on its devices, with a Ray cluster where the placement needs one, and an engine or replicas of it, all monitored.
 
     An async context manager; within it `hold`, a cluster where one is needed, `build` and `open`, in that order. ``keep`` leaves a
-    service loaded for the next; what a failure leaves behind never is. ``spool`` takes answers while the store does not.
+    service loaded for the next, but never after a failure. ``spool`` takes answers while the store does not.
     """
 
     engine: Engine
@@ -49,6 +47,7 @@ class Bench:
         self.monitor: Monitor | None = None
         self._spool, self._keep = spool, keep
         self._stack = AsyncExitStack()
+        self._restarted: list[Cluster] = []
         self._built = False
         self._held_at = 0.0
 
@@ -56,7 +55,7 @@ class Bench:
         return self
 
     async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Close the engine and give back what it stood on; whatever was not reached is not there to be given back."""
+        """Close the engine and release what it stood on, as far as that was reached."""
         with ExitStack() as until_free:
             try:
                 if self._built:
@@ -69,22 +68,22 @@ class Bench:
                 await self._stack.__aexit__(kind, error, trace)
 
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
-        """Enter what is to be left when the engine is closed, last entered first."""
+        """Enter a context that is left when the engine is closed, last entered first."""
         return await self._stack.enter_async_context(context)
 
     async def hold(self) -> None:
         """Wait for the placement's devices, in turn with every other campaign of this machine."""
         job = self.job
         with job.timeline.span("wait"):
-            self.held = await self.enter(hold_devices(job.spec, self.placed, job.fleet, self.config, job.queue_place))
+            self.held = await self.enter(job.queue_place.hold(self.placed, self.config))
         self._held_at = time.monotonic()
 
     async def build(self) -> None:
         """Build the engine on what is held, not yet open, and begin to watch it."""
         job = self.job
-        self._stand = await self.enter(standing(self.cluster, self.held))
+        self._stack.push_async_callback(self._leave_restarted)
         self.engine, holder = await self.enter(
-            replicated(job.spec, self.placed, job.fleet, self.held, self._engine_on, job.recovery)
+            replicated(job.spec, self.placed, job.fleet, self.held, self._engine_on, job.recovery.decide)
         )
         self._built = True
         self.monitor = await self.enter(monitored(job.spec, job.fleet, job.model, holder, self.engine, job.run))
@@ -98,20 +97,29 @@ class Bench:
 
     @property
     def answering(self) -> Answering:
-        """What answering a cell takes."""
+        """The context in which a cell is answered."""
         job = self.job
         patience = job.spec.policy.store_patience_seconds
         return Answering(self.engine, job.spec.results, job.control, self.monitor, job.timeline, self._spool, patience)
 
     def _engine_on(self, held: Held) -> Build:
-        def build(config: EngineConfig, again: bool) -> Engine:
-            if (
-                again and self.cluster is not None and held.devices == self.cluster.devices
-            ):  # a replica has its own cluster
-                self._stand(config)
+        """Return a function that builds the engine on ``held``, as often as need be."""
+        built = 0
+
+        def build(options: Mapping[str, Any]) -> Engine:
+            nonlocal built
+            built += 1
+            config = replace(self.config, extra={**self.config.extra, **options})
+            # A local cluster may have died with the engine; a replica's is its own.
+            if built > 1 and self.cluster is not None and held.devices == self.cluster.devices:
+                self._restarted.append(attach(self.cluster, service_name(config), held.descriptors))
             return build_engine(self.job.spec, self.placed, config, held, self.cluster)
 
-        return recovering(self.config, build)
+        return build
+
+    async def _leave_restarted(self) -> None:
+        for cluster in self._restarted:
+            await asyncio.shield(asyncio.to_thread(cluster.leave, 0.0))
 
 
 def build_engine(
@@ -126,7 +134,6 @@ def build_engine(
 
 
 def _cores(config: EngineConfig, held: Held) -> tuple[int, ...]:
-    """The cores of logical devices; any where vLLM was told by hand."""
     if config.device != "cpu" or "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
         return ()
     return cores_of(held.devices, len(held.pool.names), os.sched_getaffinity(0))
@@ -135,6 +142,7 @@ def _cores(config: EngineConfig, held: Held) -> tuple[int, ...]:
 def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, weights: Path) -> EngineConfig:
     """Return what an engine of this placement loads, whatever its devices."""
     model, placement = planned.model, planned.placement
+    memory = {} if fleet.device == "cpu" else {"gpu_memory_utilization": spec.policy.gpu_memory_utilization}
     return EngineConfig(
         model=str(weights),
         dtype=model.dtype,
@@ -147,11 +155,5 @@ def engine_config(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, w
         seed=spec.seed,
         checkpoint=None if loads_from_here(planned, fleet) else planned.checkpoint,
         stream=model.stream_weights,
-        extra=_extra(spec, fleet, model.vllm),
+        extra=memory | model.vllm,
     )
-
-
-def _extra(spec: CampaignSpec, fleet: FleetSpec, vllm: dict[str, object]) -> dict[str, object]:
-    if fleet.device == "cpu":
-        return dict(vllm)
-    return {"gpu_memory_utilization": spec.policy.gpu_memory_utilization, **vllm}

@@ -1,11 +1,11 @@
-"""Data parallel: replicas of a model on devices that nobody waits for. They come and go while it is evaluated."""
+"""Data parallel: replicas of a model on idle devices, which come and go while it is evaluated."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.cell_work import CellWork
@@ -13,8 +13,8 @@ from core.errors import EngineDiedError
 from core.log import log
 from core.model.placement import PlannedModel
 from core.model.sizing import docs_of, replica_change, replicas_paid, with_replicas
-from engines.bench.recovery import Recovery
-from engines.bench.slot import Build, lose
+from core.planning.ladder import EngineFault, Step
+from engines.bench.replica import Build, lose
 from engines.bench.supervisor import IN_FLIGHT, Supervisor
 from engines.engine import Engine
 from engines.host.queue import devices_lacking, take_idle
@@ -59,19 +59,19 @@ async def replicated(
     fleet: FleetSpec,
     held: Held,
     build: Callable[[Held], Engine | Build],
-    recovery: Recovery | None = None,
+    decide: Callable[[EngineFault], Step] = lose,
 ) -> AsyncIterator[tuple[Engine, Held | Replicas]]:
-    """Give the engine of a placement, not yet open, and who holds its devices. To be left once the engine is closed.
+    """Yield the engine of a placement, not yet open, and the holder of its devices. To be left once the engine is closed.
 
-    ``build`` says how an engine is made on devices that are held; what it has to make again is, as ``recovery`` says. The first
-    stands on ``held``; where the placement has replicas, further ones join on devices that are idle, now and later, and leave when
-    others wait for them.
+    ``build`` makes an engine, or what makes it as often as ``decide`` says, on devices that are held. The first stands on ``held``;
+    where the placement has replicas, further ones join on devices that are idle, now and later, and leave when others wait for
+    these.
     """
     if planned.placement.replicas == 1:
-        source = build(held)
-        yield source if isinstance(source, Engine) else supervised(spec, recovery, source), held
+        source, stall_seconds = build(held), 60 * spec.policy.stall_minutes
+        yield source if isinstance(source, Engine) else Supervisor([source], decide, stall_seconds=stall_seconds), held
         return
-    replicas = Replicas(spec, planned, fleet, held, build, recovery)
+    replicas = Replicas(spec, planned, fleet, held, build, decide)
     ending = asyncio.Event()
     watching = asyncio.create_task(_watch(replicas, ending))
     try:
@@ -94,47 +94,37 @@ async def _watch(replicas: Replicas, ending: asyncio.Event) -> None:
         log.warning(f"{replicas.label}: replicas come and go no more: {type(error).__name__}: {error}")
 
 
-def supervised(
-    spec: CampaignSpec, recovery: Recovery | None, source: Engine | Build, in_flight: int | None = None
-) -> Supervisor:
-    """Return what sees to an engine, or to many that share runs with ``in_flight`` generations each."""
-    decide = lose if recovery is None else recovery.decide
-    return Supervisor([source], decide, in_flight=in_flight, stall_seconds=60 * spec.policy.stall_minutes)
-
-
+@dataclass(eq=False)
 class Replicas:
-    """The engines of one model and the devices they are on. `step` is to be called now and then, by one thread at a time."""
+    """The engines of one model and the devices they are on; see `replicated`. `step` is to be called regularly, by one thread."""
 
-    def __init__(
-        self,
-        spec: CampaignSpec,
-        planned: PlannedModel,
-        fleet: FleetSpec,
-        held: Held,
-        build: Callable[[Held], Engine | Build],
-        recovery: Recovery | None = None,
-    ) -> None:
-        usual = CPU_IN_FLIGHT if fleet.device == "cpu" else IN_FLIGHT
-        in_flight = int(planned.model.vllm.get("max_num_seqs", usual))
-        self.engine = supervised(spec, recovery, build(held), in_flight)
-        self.label = planned.model.name
-        self._model, self._policy = planned.model, spec.policy
-        self._most = planned.placement.replicas
+    spec: CampaignSpec
+    planned: PlannedModel
+    fleet: FleetSpec
+    held: Held
+    build: Callable[[Held], Engine | Build]
+    decide: Callable[[EngineFault], Step] = lose
+
+    def __post_init__(self) -> None:
+        model, placement = self.planned.model, self.planned.placement
+        in_flight = int(model.vllm.get("max_num_seqs", CPU_IN_FLIGHT if self.fleet.device == "cpu" else IN_FLIGHT))
+        stall = 60 * self.spec.policy.stall_minutes
+        self.engine = Supervisor([self.build(self.held)], self.decide, in_flight=in_flight, stall_seconds=stall)
+        self.label = model.name
+        self._most, self._gpus = placement.replicas, placement.replica_gpus
         # The campaign's other models may not have asked for their devices yet.
-        self._gpus = planned.placement.replica_gpus
-        self._most_at_first = max(1, len(held.pool.names) // len(spec.models) // self._gpus)
-        self._held, self._build = held, build
+        self._most_at_first = max(1, len(self.held.pool.names) // len(self.spec.models) // self._gpus)
         self._extra: dict[int, tuple[Engine | Build, Held]] = {}  # by the source's id
         self._retired: set[int] = set()
         self._lost = 0
 
     @property
     def devices(self) -> tuple[int, ...]:
-        """All that are held now; see `engines.host.slots.Held`."""
-        return (*self._held.devices, *(device for _, held in list(self._extra.values()) for device in held.devices))
+        """All devices held now; see `engines.host.slots.Held`."""
+        return (*self.held.devices, *(device for _, held in list(self._extra.values()) for device in held.devices))
 
     def step(self) -> None:
-        """Give devices back whose engines have gone, and have replicas come or go as things are now."""
+        """Release the devices of engines that have gone, and have replicas come or go."""
         for key, (source, held) in list(self._extra.items()):
             if self.engine.is_gone(source):
                 held.release()
@@ -144,30 +134,28 @@ class Replicas:
         change = replica_change(
             have=self.engine.size,
             most=self._most if loaded else min(self._most, self._most_at_first),
-            paid=replicas_paid(self._model, self._policy, self.engine.waiting) if loaded else self._most,
-            lacking=devices_lacking(self._held.pool),
+            paid=replicas_paid(self.planned.model, self.spec.policy, self.engine.waiting) if loaded else self._most,
+            lacking=devices_lacking(self.held.pool),
             gpus=self._gpus,
         )
         for _ in range(-change):
             if (leaving := self.engine.retire()) is not None:
                 self._retired.add(id(leaving))
-                log.info(f"{self.label}: a replica leaves, others wait for {devices_said(self._devices_of(leaving))}")
+                _, held = self._extra.get(id(leaving), (leaving, self.held))
+                log.info(f"{self.label}: a replica leaves, others wait for {devices_said(held.devices)}")
         for _ in range(change if self._lost < MOST_LOST else 0):
-            if (idle := take_idle(self._held.pool, self._gpus, f"{self.label} (replica)")) is None:
+            if (idle := take_idle(self.held.pool, self._gpus, f"{self.label} (replica)")) is None:
                 return
             self._join(idle)
 
     def release(self) -> None:
-        """Give the devices of all replicas back, but for the first one's."""
+        """Release the devices of all replicas but the first."""
         for _, held in self._extra.values():
             held.release()
         self._extra.clear()
 
-    def _devices_of(self, source: Engine | Build) -> tuple[int, ...]:
-        return self._extra[id(source)][1].devices if id(source) in self._extra else self._held.devices
-
     def _join(self, held: Held) -> None:
-        source = self._build(held)
+        source = self.build(held)
         try:
             self.engine.add(source)
         except EngineDiedError:  # it was closed meanwhile

@@ -1,4 +1,4 @@
-"""Watching devices, host and engine while a model is evaluated; what is read lands beside the results."""
+"""Readings of devices, host and engine while a model is evaluated, which land beside the results."""
 
 from __future__ import annotations
 
@@ -6,35 +6,26 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import Protocol
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.errors import UserError
 from core.log import log
 from core.monitor.prometheus import Exporter
-from core.monitor.readings import HostReader, Monitor, Reader, Reading, Sink, engine_reader, read_gpus
+from core.monitor.readings import HostReader, Monitor, Reading, Sink, engine_reader, read_gpus
 from core.monitor.summary import summarise
 from core.storage.open import open_storage
 from core.store.monitor import MonitorWriter
-from engines.bench.supervisor import engines_of
+from engines.bench.growth import Replicas
+from engines.bench.replica import engines_of
 from engines.engine import Engine
-from engines.host.slots import visible_names
-
-
-class Holder(Protocol):
-    """Who holds a model's devices: `engines.host.slots.Held`, or who has replicas."""
-
-    @property
-    def devices(self) -> Sequence[int]:
-        """Their indices in the fleet, as of now."""
-        ...
+from engines.host.slots import Held, visible_names
 
 
 @asynccontextmanager
 async def monitored(
-    spec: CampaignSpec, fleet: FleetSpec, model: str, holder: Holder, engine: Engine, run: str
+    spec: CampaignSpec, fleet: FleetSpec, model: str, holder: Held | Replicas, engine: Engine, run: str
 ) -> AsyncIterator[Monitor]:
     """Read every ``spec.monitor_seconds`` within the block. To be left once the engine is closed, so that its end is on record."""
     local = fleet.device == "cuda" and fleet.ray_address is None and fleet.kuberay is None
@@ -47,8 +38,6 @@ async def monitored(
     def processes() -> Iterable[Reading]:
         return [reading for each in engines_of(engine) for reading in engine_reader(each.stats)()]
 
-    readers: list[Reader] = [HostReader(), gpus, processes]
-
     def start() -> tuple[ExitStack, Monitor]:
         with ExitStack() as stack:
             writer = stack.enter_context(MonitorWriter(open_storage(spec.results), spec.name, run, model))
@@ -56,7 +45,7 @@ async def monitored(
             if exporter is not None:
                 sinks.append(exporter.sink(model))
                 stack.callback(exporter.forget, model)
-            monitor = stack.enter_context(Monitor(readers, sinks, spec.monitor_seconds))
+            monitor = stack.enter_context(Monitor([HostReader(), gpus, processes], sinks, spec.monitor_seconds))
             return stack.pop_all(), monitor
 
     stack, monitor = await asyncio.to_thread(start)
@@ -68,7 +57,7 @@ async def monitored(
 
 @functools.cache
 def _exporter(port: int) -> Exporter | None:
-    """One endpoint a process, up until its end; a port that is taken is no reason to evaluate nothing."""
+    """Serve one endpoint until the process ends; a port that is taken is no reason to evaluate nothing."""
     try:
         return Exporter(port)
     except UserError as error:
@@ -78,7 +67,7 @@ def _exporter(port: int) -> Exporter | None:
 
 @contextmanager
 def summed_up(monitor: Monitor | None) -> Iterator[dict[str, float]]:
-    """Give a dict that holds, after the block, the summary of what was read within it."""
+    """Yield a dict that holds, after the block, the summary of the readings within it."""
     summary: dict[str, float] = {}
     if monitor is None:
         yield summary

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from core.campaign import CampaignSpec, FleetSpec
@@ -24,32 +24,46 @@ PATIENCE_SECONDS = 5.0
 
 
 class QueuePlace:
-    """A model's place in the queue for devices. Asked for early, it is not overtaken by models that are ready sooner."""
+    """A model's place in the queue for devices. Taken early, it is not overtaken by models that are ready sooner.
 
-    def __init__(self, spec: CampaignSpec, fleet: FleetSpec, seconds: float | None) -> None:
+    The model is expected to be on its devices for some ``seconds``. On Kubernetes there is no queue here: its cluster has its own.
+    """
+
+    def __init__(self, spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds: float | None) -> None:
         self._spec, self._fleet = spec, fleet
         self._seconds = UNKNOWN_SECONDS if seconds is None else seconds
-        self._drawn: Ticket | None = None
-
-    def ask(self, planned: PlannedModel) -> None:
-        """Queue up, not ready yet. On Kubernetes there is no queue here: its cluster has its own."""
-        if not _is_on_kubernetes(planned, self._fleet):
-            self._drawn = self._ticket(planned, ready=False)
+        self._drawn = None if self._is_on_kubernetes(planned) else self._ticket(planned, ready=False)
 
     def ticket(self, planned: PlannedModel) -> Ticket:
-        """Be ready, in the old place if the placement needs the same devices still. The ticket is the caller's."""
+        """Return a ticket that is ready, in the old place if the placement needs the same devices still."""
         drawn, self._drawn = self._drawn, None
-        if drawn is not None and drawn.asks(self._pool(planned), planned.placement.replica_gpus):
+        wanted = (self._pool(planned), planned.placement.replica_gpus)
+        if drawn is not None and (drawn.pool, drawn.demand.gpus) == wanted:
             drawn.be_ready()
             return drawn
         if drawn is not None:
             drawn.drop()
         return self._ticket(planned, ready=True)
 
-    def leave(self) -> None:
+    def hold(self, planned: PlannedModel, config: EngineConfig) -> AbstractAsyncContextManager[Held]:
+        """Wait for the devices of a placement; see `hold`. On Kubernetes there is nothing to wait for here."""
+        if self._is_on_kubernetes(planned):
+            return nullcontext(Held(DevicePool("kuberay", ()), (), ()))
+        local = planned.placement.engine == "distributed" and self._fleet.ray_address is None
+        return hold(
+            self.ticket(planned),
+            service=service_name(config) if local else None,
+            idle_seconds=self._spec.policy.service_idle_seconds,
+            weights=Path(config.model),
+        )
+
+    def close(self) -> None:
         """Leave the queue, if the ticket was not handed out."""
         if self._drawn is not None:
             self._drawn.drop()
+
+    def _is_on_kubernetes(self, planned: PlannedModel) -> bool:
+        return planned.placement.engine == "distributed" and self._fleet.kuberay is not None
 
     def _ticket(self, planned: PlannedModel, *, ready: bool) -> Ticket:
         name = planned.model.name
@@ -67,44 +81,14 @@ class QueuePlace:
         return device_pool(self._fleet, planned.placement.engine, os.environ)
 
 
-@contextmanager
-def queued(spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, seconds: float | None) -> Iterator[QueuePlace]:
-    """Queue for the devices of a placement, on which the model is expected to be for some ``seconds``, before they are of use."""
-    place = QueuePlace(spec, fleet, seconds)
-    place.ask(planned)
-    try:
-        yield place
-    finally:
-        place.leave()
-
-
-def hold_devices(
-    spec: CampaignSpec, planned: PlannedModel, fleet: FleetSpec, config: EngineConfig, place: QueuePlace
-) -> AbstractAsyncContextManager[Held]:
-    """Wait for the devices of a placement; see `hold`. On Kubernetes there is nothing to wait for here."""
-    if _is_on_kubernetes(planned, fleet):
-        return nullcontext(Held(DevicePool("kuberay", ()), (), ()))
-    local = planned.placement.engine == "distributed" and fleet.ray_address is None
-    return hold(
-        place.ticket(planned),
-        service=service_name(config) if local else None,
-        idle_seconds=spec.policy.service_idle_seconds,
-        weights=Path(config.model),
-    )
-
-
-def _is_on_kubernetes(planned: PlannedModel, fleet: FleetSpec) -> bool:
-    return planned.placement.engine == "distributed" and fleet.kuberay is not None
-
-
 @asynccontextmanager
 async def hold(
     ticket: Ticket, *, service: str | None = None, idle_seconds: float = 0.0, weights: Path | None = None
 ) -> AsyncIterator[Held]:
-    """Wait for the devices of ``ticket``, which is used up, and give them back at the end.
+    """Wait for the devices of ``ticket``, which is used up, and release them at the end.
 
-    Where a local cluster has ``service`` loaded, that is waited for instead: its own devices, which it keeps. Clusters that
-    are kept loaded for nobody make room when their devices are what is missing. Whoever is next has its ``weights`` read ahead.
+    Where a local cluster has ``service`` loaded, that is waited for instead, with its own devices, which it keeps. Clusters that
+    are kept loaded for nobody make room when their devices are missing. The first in the queue has its ``weights`` read ahead.
     """
     pool, label = ticket.pool, ticket.demand.label
     try:
@@ -123,7 +107,9 @@ async def hold(
                     await asyncio.to_thread(read_ahead, weights)
                     weights = None
             if waited <= PATIENCE_SECONDS < waited + POLL_SECONDS:
-                log.info(f"{label}: waits for {ticket.demand.gpus} of {len(pool.names)} devices; {_held_by(pool)}")
+                others = ", ".join(f"{holder.device} is held by {holder.label}" for holder in holders(pool))
+                why = others or "others wait for them too"
+                log.info(f"{label}: waits for {ticket.demand.gpus} of {len(pool.names)} devices; {why}")
             await asyncio.sleep(POLL_SECONDS)
             waited += POLL_SECONDS
     finally:
@@ -132,10 +118,3 @@ async def hold(
         yield held
     finally:
         held.release()
-
-
-def _held_by(pool: DevicePool) -> str:
-    return (
-        ", ".join(f"{holder.device} is held by {holder.label}" for holder in holders(pool))
-        or "others wait for them too"
-    )

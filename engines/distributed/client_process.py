@@ -1,6 +1,6 @@
 """The distributed engine's own process: ``python -m engines.distributed.client_process FD``; see `engines.process.server`.
 
-Finds or starts the cluster, finds or creates the model's service, and passes requests and responses on.
+It finds or starts the cluster, finds or creates the model's service, and passes requests and responses on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from core.request import Request, Response
 from engines.distributed.cluster import Cluster, attach, driver_environment
 from engines.distributed.engine import CLOSE_SECONDS, Opening, service_name
 from engines.distributed.ray_node import RayNode, start_node
-from engines.distributed.service import CONTROLS_AT_ONCE, NAMESPACE, RENEW_SECONDS, RUNS_AT_ONCE, ModelService
+from engines.distributed.service import CALLS_AT_ONCE, NAMESPACE, RENEW_SECONDS, ModelService
 from engines.process.server import STATS_SECONDS, run_server
 
 FIND_SECONDS = 120.0  # a service that is just ending is waited for
@@ -40,15 +40,9 @@ class RemoteSession:
         self._client = secrets.token_hex(8)
         self._service: Any = None
         self._node: RayNode | None = None
-        self._renewing: asyncio.Task[None] | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._stats: dict[str, float] = {}
         self._numbers = itertools.count()
-
-    @property
-    def _wish(self) -> float:
-        """While a campaign runs, a client that vanishes leaves nothing behind; only an orderly end keeps the service."""
-        return 0.0
 
     async def join(self) -> None:
         """Make this machine part of the cluster, with nothing to run on. Raises `core.errors.EngineDiedError`."""
@@ -62,7 +56,7 @@ class RemoteSession:
         log.unlink(missing_ok=True)
 
     async def open(self) -> None:
-        """Take a lease on the service, which is created where there is none, and wait until it is loaded."""
+        """Lease the service, which is created where there is none, and wait until it is loaded."""
         name = service_name(self._opening.config)
         async with asyncio.timeout(FIND_SECONDS):
             # One that is just ending frees its name in a moment.
@@ -70,16 +64,16 @@ class RemoteSession:
                 with attempt:
                     await self._make_room(name)
                     service = self._get_or_create(name)
-                    found = await service.attach.remote(self._client, self._wish)
+                    creator = await service.attach.remote(self._client)
             self._service = service
-        self._renewing = asyncio.create_task(self._renew())
+        self._tasks.append(asyncio.create_task(self._renew()))
         try:
             facts = await self._service.ready.remote()
         except RayError as error:
             raise cause_of(error) from None
         detail = {**facts["detail"], "ray_address": self._cluster.address, "service": name}
-        self.facts = {**facts, "reused": found["creator"] != self._client, "detail": detail}
-        self._following = asyncio.create_task(self._follow())
+        self.facts = {**facts, "reused": creator != self._client, "detail": detail}
+        self._tasks.append(asyncio.create_task(self._follow()))
 
     async def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:
         """Yield one response per request as each finishes."""
@@ -98,17 +92,16 @@ class RemoteSession:
                     await self._service.abort.remote(self._client, number)
 
     def stats(self) -> dict[str, float]:
-        """Figures of the service, whoever uses it, and of the cluster; at most some seconds old."""
+        """Return figures of the service, with all its clients, and of the cluster; at most some seconds old."""
         return self._stats
 
     async def close(self, *, keep: bool) -> None:
-        """Give the lease and the cluster up; at idle time 0 both have ended on return, where nobody else uses them."""
+        """Give up the lease and the cluster; at idle time 0 both have ended on return, where nobody else uses them."""
         idle_seconds = self._opening.idle_seconds if keep else 0.0
-        if self._renewing is not None:
-            self._renewing.cancel()
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         if self._service is not None:
             with contextlib.suppress(RayError):  # the end of the actor is the answer where it ends
                 await self._service.detach.remote(self._client, idle_seconds)
@@ -120,12 +113,12 @@ class RemoteSession:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            with contextlib.suppress(RayError):  # whoever runs requests hears of it
-                await self._service.attach.remote(self._client, self._wish)
+            with contextlib.suppress(RayError):  # a run of requests fails with it
+                await self._service.attach.remote(self._client)
 
     async def _follow(self) -> None:
         while True:
-            with contextlib.suppress(RayError):  # whoever runs requests hears of it
+            with contextlib.suppress(RayError):  # a run of requests fails with it
                 figures = await self._service.stats.remote()
                 asking = asyncio.ensure_future(asyncio.to_thread(cluster_figures))
                 try:
@@ -135,10 +128,11 @@ class RemoteSession:
             await asyncio.sleep(STATS_SECONDS)
 
     async def _make_room(self, name: str) -> None:
-        """End services that nobody uses where this model needs their GPUs."""
+        """End unused services where this model needs their GPUs."""
         config = self._opening.config
         needed = config.tensor_parallel * config.pipeline_parallel
-        names = [str(each["name"]) for each in await asyncio.to_thread(named_services)]
+        listed = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
+        names = [each["name"] for each in listed if each["namespace"] == NAMESPACE]
         if name in names or ray.available_resources().get("GPU", 0) >= needed:
             return
         for other in names:
@@ -147,7 +141,7 @@ class RemoteSession:
 
     def _get_or_create(self, name: str) -> Any:
         resource = self._opening.cluster.service_resource
-        actor = ray.remote(concurrency_groups={"control": CONTROLS_AT_ONCE})(ModelService)
+        actor = ray.remote(concurrency_groups={"control": CALLS_AT_ONCE})(ModelService)
         environment = {**driver_environment(self._opening.cluster), "RAY_ADDRESS": self._cluster.address}
         return actor.options(
             name=name,
@@ -155,20 +149,14 @@ class RemoteSession:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
-            max_concurrency=RUNS_AT_ONCE,
+            max_concurrency=CALLS_AT_ONCE,
             resources=None if resource is None else {resource: 0.001},
             runtime_env={"env_vars": environment},
         ).remote(self._opening.config, self._client)
 
 
-def named_services() -> list[dict[str, Any]]:
-    """All services of the cluster, whoever made them."""
-    listed: list[dict[str, Any]] = ray.util.list_named_actors(all_namespaces=True)
-    return [each for each in listed if each["namespace"] == NAMESPACE]
-
-
 def cluster_figures() -> dict[str, float]:
-    """The cluster as a whole: living nodes, CPUs and GPUs there are, and those that are taken."""
+    """Return figures of the cluster as a whole: living nodes, CPUs and GPUs, and those of them that are taken."""
     there, free = ray.cluster_resources(), ray.available_resources()
     figures = {"ray_nodes": float(sum(node["Alive"] for node in ray.nodes()))}
     for kind in ("CPU", "GPU"):
@@ -179,7 +167,7 @@ def cluster_figures() -> dict[str, float]:
 
 
 def cause_of(error: RayError) -> SteelyardError:
-    """What a failed call means: our own error from the other side, or the end of the service."""
+    """Return what a failed call means: our own error from the other side, or the end of the service."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, SteelyardError):
         return error.cause
     if isinstance(error, RayActorError):
@@ -188,12 +176,12 @@ def cause_of(error: RayError) -> SteelyardError:
 
 
 async def open_session(opening: Opening) -> RemoteSession:
-    """Attach to the cluster and the service. Whatever was taken is given back where this fails or is cancelled."""
+    """Attach to the cluster and the service; both are given back where this fails or is cancelled."""
     attaching = asyncio.ensure_future(asyncio.to_thread(attach, opening.cluster, service_name(opening.config)))
     try:
         cluster = await asyncio.shield(attaching)
     except asyncio.CancelledError:
-        os._exit(0)  # the keeper sees this process go and ends what it has begun
+        os._exit(0)  # the daemon sees this process go and ends what it has begun
     session = RemoteSession(opening, cluster)
     try:
         if opening.cluster.service_resource is not None:

@@ -1,7 +1,4 @@
-"""The Ray cluster under a service: a local one, kept by a process of its own, or an existing one by its address.
-
-Imports no Ray: a campaign and the command line use this.
-"""
+"""The Ray cluster under a service: a local one, kept by its daemon, or an existing one by its address. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -21,19 +18,19 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 
 from core.errors import EngineDiedError, UserError
 from engines.distributed import runtime
-from engines.distributed.runtime import Line, LocalSpec
+from engines.distributed.runtime import DaemonConnection, LocalSpec
 from engines.host.folder import runtime_folder
 from engines.host.slots import INHERITED, visible_names
 from engines.process.engine import child_environment
 from engines.session.cpu_platform import ASKED_BY
 
 REACH_SECONDS = 5.0
-TRIES = 3  # a keeper that is just ending hangs up; the next one is ours
+TRIES = 3  # a daemon that is just ending hangs up; the next one is ours
 
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """What a placement runs on: ``devices`` of a fleet of ``gpus`` a node on ``device`` "cuda" or "cpu".
+    """The devices of a placement: ``devices`` of a fleet of ``gpus`` a node on ``device`` "cuda" or "cpu".
 
     With ``address`` (host:port) the cluster is there already: it decides on devices, and is never stopped by us. One on
     Kubernetes is joined by a Ray node of our own without CPUs and GPUs, since a driver needs one beside it; its services run
@@ -49,7 +46,7 @@ class ClusterSpec:
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """A living local cluster, as its keeper describes it."""
+    """A living local cluster, as its daemon describes it."""
 
     key: str
     address: str
@@ -63,24 +60,22 @@ class LocalCluster:
         return f"{self.key}  {self.address}  devices {', '.join(self.devices)}  {users}  {loaded}"
 
 
+@dataclass(frozen=True)
 class Cluster:
-    """A cluster that answers at ``address``."""
+    """A cluster that answers at ``address``; ``daemon`` keeps a local one."""
 
-    def __init__(self, address: str, line: Line | None) -> None:
-        self.address = address
-        self._line = line
+    address: str
+    daemon: DaemonConnection | None
 
     def leave(self, idle_seconds: float) -> None:
-        """Let go of it. A local one that nobody else uses ends after ``idle_seconds``; at 0 it has ended on return."""
-        if self._line is not None:
-            self._line.send(idle_seconds=idle_seconds)
-            self._line.leave()
+        """Leave the cluster. A local one without other users ends after ``idle_seconds``; at 0 it has ended on return."""
+        if self.daemon is not None:
+            self.daemon.send(idle_seconds=idle_seconds)
+            self.daemon.leave()
 
 
 def attach(spec: ClusterSpec, service: str, held: Sequence[int] = ()) -> Cluster:
-    """Find the cluster or start it; until `Cluster.leave` it ends with this process.
-
-    One that is started takes over the slots ``held`` (`engines.host.slots`).
+    """Find the cluster, or start it on the slots ``held`` (`engines.host.slots`); until `Cluster.leave` it ends with this process.
 
     Raises `core.errors.UserError` for an address that does not answer, `core.errors.EngineDiedError` with the cause where a
     local cluster does not start.
@@ -93,9 +88,8 @@ def attach(spec: ClusterSpec, service: str, held: Sequence[int] = ()) -> Cluster
     try:
         return cast(Cluster, retrying(_join, local, service, held))
     except RetryError:
-        raise EngineDiedError(
-            f"local Ray cluster {local.key}: it ends as soon as it starts; see {_log_path(local.key)}"
-        ) from None
+        why = f"it ends as soon as it starts; see {_log_path(local.key)}"
+        raise EngineDiedError(f"local Ray cluster {local.key}: {why}") from None
 
 
 def check_address(address: str) -> None:
@@ -125,58 +119,55 @@ def local_spec(spec: ClusterSpec, environment: Mapping[str, str]) -> LocalSpec:
 
 
 def driver_environment(spec: ClusterSpec) -> dict[str, str]:
-    """What a process that drives the cluster has in its environment before it imports Ray, and so do its actors."""
+    """Return the variables that a process needs before it imports Ray to drive the cluster; its actors get them too."""
     asked = {ASKED_BY: "1"} if spec.device == "cpu" else {}
     return asked if spec.address is not None else {**asked, **token_environment()}
 
 
 def token_environment() -> dict[str, str]:
-    """What Ray's token authentication on local clusters goes by. Ray reads it when it is imported."""
+    """Return the variables of Ray's token authentication on local clusters. Ray reads them when it is imported."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(runtime.token_file())}
 
 
 def local_clusters() -> list[LocalCluster]:
-    """All living local clusters of this user."""
+    """Return all living local clusters of this user."""
     found = []
-    for key in runtime.living_keys():
-        if line := Line.connect(key):
-            with suppress(EngineDiedError):  # it failed to start, and is about to end
-                if facts := line.greeting():
-                    found.append(
-                        LocalCluster(
-                            key, facts["address"], tuple(facts["devices"]), facts["clients"], tuple(facts["models"])
-                        )
-                    )
-            line.close()
+    for key, daemon in _living_daemons():
+        with closing(daemon), suppress(EngineDiedError):  # it failed to start, and is about to end
+            if facts := daemon.greeting():
+                devices, models = tuple(facts["devices"]), tuple(facts["models"])
+                found.append(LocalCluster(key, facts["address"], devices, facts["clients"], models))
     return found
 
 
 def stop_all() -> int:
     """End all local clusters and return how many there were. Returns when they have ended."""
-    lines = [line for key in runtime.living_keys() if (line := Line.connect(key))]
-    for line in lines:
-        line.send(stop="now")
-    for line in lines:
-        line.wait()
-        line.close()
-    return len(lines)
+    daemons = [daemon for _, daemon in _living_daemons()]
+    for daemon in daemons:
+        daemon.send(stop="now")
+    for daemon in daemons:
+        daemon.wait()
+        daemon.close()
+    return len(daemons)
+
+
+def _living_daemons() -> Iterator[tuple[str, DaemonConnection]]:
+    for path in sorted(runtime_folder().glob("*.sock")):
+        if daemon := DaemonConnection.connect(path.stem):
+            yield path.stem, daemon
 
 
 @contextmanager
 def claimed(key: str, idle_seconds: float) -> Iterator[None]:
-    """Keep a living local cluster alive for the length of the block, and for ``idle_seconds`` after its last client."""
-    line = Line.connect(key)
-    if line is not None:
-        line.send(idle_seconds=idle_seconds)
-    try:
+    """Keep a living local cluster alive within the block, and for ``idle_seconds`` after its last client."""
+    with ExitStack() as stack:
+        if daemon := DaemonConnection.connect(key):
+            stack.enter_context(closing(daemon)).send(idle_seconds=idle_seconds)
         yield
-    finally:
-        if line is not None:
-            line.close()
 
 
 def serving(service: str) -> LocalCluster | None:
-    """The local cluster that has a model loaded, by the name of its service."""
+    """Return the local cluster that has a model loaded, by the name of its service."""
     return next((cluster for cluster in local_clusters() if service in cluster.models), None)
 
 
@@ -184,39 +175,33 @@ def end_unused(device: str, names: Collection[str]) -> None:
     """End local clusters that keep models loaded for nobody on any of the devices ``names``. Returns when they have ended."""
     for cluster in local_clusters():
         shares = cluster.key.startswith(f"{device}-") and not set(cluster.devices).isdisjoint(names)
-        if shares and not cluster.clients and (line := Line.connect(cluster.key)):
-            line.send(stop="unused")
-            line.leave()
+        if shares and not cluster.clients and (daemon := DaemonConnection.connect(cluster.key)):
+            daemon.send(stop="unused")
+            daemon.leave()
 
 
 def _join(local: LocalSpec, service: str, held: Sequence[int]) -> Cluster | None:
-    """A place at the local cluster; None where its keeper is just ending."""
-    line = _line_to_keeper(local, held)
-    line.send(idle_seconds=0, model=service)
-    if (facts := line.greeting()) is not None:
-        return Cluster(facts["address"], line)
-    line.close()
+    """Join the local cluster as a client; None where its daemon is just ending."""
+    daemon = _found_or_started(local, held)
+    daemon.send(idle_seconds=0, model=service)
+    if (facts := daemon.greeting()) is not None:
+        return Cluster(facts["address"], daemon)
+    daemon.close()
     return None
 
 
-def _line_to_keeper(local: LocalSpec, held: Sequence[int]) -> Line:
-    """A connection to the keeper, which is started where there is none."""
+def _found_or_started(local: LocalSpec, held: Sequence[int]) -> DaemonConnection:
     with runtime.starting(local.key):
-        if line := Line.connect(local.key):
-            return line
+        if daemon := DaemonConnection.connect(local.key):
+            return daemon
         path = runtime.socket_path(local.key)
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as listener, _log_path(local.key).open("wb") as log:
             listener.bind(str(path))
             listener.listen()
+            arguments = [str(listener.fileno()), json.dumps(asdict(local))]
             subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "engines.distributed.cluster_daemon",
-                    str(listener.fileno()),
-                    json.dumps(asdict(local)),
-                ],
+                [sys.executable, "-m", "engines.distributed.cluster_daemon", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -225,11 +210,11 @@ def _line_to_keeper(local: LocalSpec, held: Sequence[int]) -> Line:
                 cwd=tempfile.gettempdir(),
                 env={**child_environment(os.environ), **token_environment(), INHERITED: ",".join(map(str, held))},
             )
-            # Before this listener is closed, so that a keeper that fails at once is seen as one that hangs up.
-            line = Line.connect(local.key)
-    if line is None:
+            # Before this listener is closed, so that a daemon that fails at once is seen as one that hangs up.
+            daemon = DaemonConnection.connect(local.key)
+    if daemon is None:
         raise EngineDiedError(f"local Ray cluster {local.key}: its keeper cannot be reached")
-    return line
+    return daemon
 
 
 def _log_path(key: str) -> Path:

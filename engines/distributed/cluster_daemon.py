@@ -1,7 +1,7 @@
-"""Keeps one local Ray cluster: ``python -m engines.distributed.cluster_daemon FD SPEC``, started by `engines.distributed.cluster`.
+"""The daemon of a local Ray cluster: ``python -m engines.distributed.cluster_daemon FD SPEC``, see `engines.distributed.cluster`.
 
-Everything the cluster is made of descends from this process and ends with it. It ends itself when its last client has
-been gone for as long as that client wished, when told to, by SIGTERM, and when Ray ends.
+Every process of the cluster descends from this one and ends with it. The daemon ends when its last client has been gone for as
+long as that client wished, when told to, by SIGTERM, and when Ray ends.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ from engines.host import slots
 from engines.process.guard import adopt_orphans, end_descendants
 from engines.session.cpu_platform import ASKED_BY
 
-UNCLAIMED_SECONDS = 30.0  # whoever started this process has gone before it came to say so
+UNCLAIMED_SECONDS = 30.0  # for the client that started this process to say so
 OBJECT_STORE_BYTES = 1 << 30  # requests and responses, and vLLM's channels between pipeline stages
 
 
-class Keeper:
+class ClusterDaemon:
     """One cluster and its clients."""
 
     def __init__(self, spec: LocalSpec, temporary: Path) -> None:
         self._spec = spec
         self._temporary = temporary
         self._over = asyncio.Event()
-        self._facts: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._clients: dict[asyncio.StreamWriter, float] = {}
         self._models: set[str] = set()
         self._told_by_the_end: list[asyncio.StreamWriter] = []
         self._ending: asyncio.TimerHandle | None = None
 
     async def serve(self, listener: socket.socket) -> None:
-        """Keep the cluster until nobody wants it any more. All is gone on return, but for the connections of those who wait."""
+        """Keep the cluster as long as it is wanted. All of it is gone on return, but for the connections of those who wait."""
+        loop = asyncio.get_running_loop()
+        self._facts: asyncio.Future[dict[str, Any]] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._over.set)
+            loop.add_signal_handler(number, self._over.set)
         await asyncio.start_unix_server(self._client, sock=listener)
         self._end_in(UNCLAIMED_SECONDS)
         work = asyncio.create_task(self._keep())
@@ -61,7 +62,6 @@ class Keeper:
             work.result()
 
     async def _keep(self) -> None:
-        """Start Ray and wait for its end."""
         try:
             slots.keep(self._spec.device, self._spec.names, f"Ray cluster {self._spec.key}", os.environ)
             port, *ray = await self._start_nodes()
@@ -69,7 +69,9 @@ class Keeper:
             self._facts.set_result({"error": f"local Ray cluster {self._spec.key} did not start: {error}"})
             return
         self._facts.set_result({"address": f"127.0.0.1:{port}", "devices": self._spec.names})
-        await asyncio.wait([asyncio.create_task(node.wait()) for node in ray], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [asyncio.create_task(node.process.wait()) for node in ray], return_when=asyncio.FIRST_COMPLETED
+        )
 
     async def _start_nodes(self) -> tuple[Any, ...]:
         first, *others = self._spec.nodes
@@ -84,16 +86,10 @@ class Keeper:
         return port, *nodes
 
     async def _start_node(self, name: str, arguments: list[str], devices: Sequence[str]) -> RayNode:
-        common = [
-            "--node-ip-address=127.0.0.1",
-            f"--num-gpus={len(devices)}",
-            f"--ray-client-server-port={free_port()}",
-        ]
-        return await start_node([*common, *arguments], self._temporary / f"{name}.log", self._node_environment(devices))
-
-    def _node_environment(self, devices: Sequence[str]) -> dict[str, str]:
-        devices_of = {ASKED_BY: "1"} if self._spec.device == "cpu" else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
-        return {**devices_of, "VLLM_RPC_BASE_PATH": str(self._temporary)}  # of its sockets, which it never removes
+        here = ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={free_port()}", f"--num-gpus={len(devices)}"]
+        environment = {"VLLM_RPC_BASE_PATH": str(self._temporary)}  # of its sockets, which it never removes
+        environment |= {ASKED_BY: "1"} if self._spec.device == "cpu" else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+        return await start_node([*here, *arguments], self._temporary / f"{name}.log", environment)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         greeting = asyncio.create_task(self._greet(writer))
@@ -153,15 +149,10 @@ def main() -> None:
     temporary = Path(tempfile.mkdtemp(prefix="sy-ray-", dir="/tmp"))
     path = runtime.socket_path(spec.key)
     try:
-        asyncio.run(keep(spec, temporary, listener))
+        asyncio.run(ClusterDaemon(spec, temporary).serve(listener))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         path.unlink(missing_ok=True)
-
-
-async def keep(spec: LocalSpec, temporary: Path, listener: socket.socket) -> None:
-    """Make a keeper and let it serve."""
-    await Keeper(spec, temporary).serve(listener)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,11 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from core.errors import EngineDiedError
-from core.request import Request, Response
-from engines.control import Stop
 from engines.distributed.cluster import Cluster, ClusterSpec, attach, driver_environment
 from engines.engine import EngineConfig, EngineInfo
 from engines.process.engine import ProcessEngine, child_environment
@@ -22,7 +20,7 @@ CLOSE_SECONDS = 60.0  # the model's end, then the cluster's
 
 @dataclass(frozen=True)
 class Opening:
-    """What the client process opens: a model on a cluster, kept loaded for ``idle_seconds`` after its last client."""
+    """The input of the client process: a model on a cluster, kept loaded for ``idle_seconds`` after its last client."""
 
     config: EngineConfig
     cluster: ClusterSpec
@@ -54,39 +52,31 @@ def service_name(config: EngineConfig) -> str:
     return f"{Path(config.model).name}-{digest[:16]}"
 
 
-class ServiceReplica:
-    """An `engines.engine.Engine` that starts ``cluster``, which takes over the slots ``held``, and ends it. Never kept."""
+class ServiceReplica(DistributedEngine):
+    """A service that is never kept: it starts ``cluster``, which takes over the slots ``held``, and ends it."""
 
     def __init__(self, config: EngineConfig, cluster: ClusterSpec, held: Sequence[int]) -> None:
-        self._engine = DistributedEngine(config, cluster, 0.0)
-        self._service, self._wanted, self._slots = service_name(config), cluster, held
-        self._lock = threading.Lock()  # guards what follows
+        super().__init__(config, cluster, 0.0)
+        self._service, self._wanted, self._held = service_name(config), cluster, held
+        self._joining = threading.Lock()  # guards what follows
         self._cluster: Cluster | None = None
         self._closed = False
 
     def open(self) -> EngineInfo:
-        """See `engines.engine.Engine`."""
-        cluster = attach(self._wanted, self._service, self._slots)
-        with self._lock:
+        """Start the cluster, and load the model on it."""
+        cluster = attach(self._wanted, self._service, self._held)
+        with self._joining:
             wanted = not self._closed
             self._cluster = cluster if wanted else None
         if not wanted:
             cluster.leave(0.0)
             raise EngineDiedError("the engine was closed")
-        return self._engine.open()
-
-    def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
-        """See `engines.engine.Engine`."""
-        return self._engine.run(requests, stop)
-
-    def stats(self) -> dict[str, float]:
-        """See `engines.engine.Engine`."""
-        return self._engine.stats()
+        return super().open()
 
     def close(self, *, keep: bool = True) -> None:
-        """See `engines.engine.Engine`. On return the cluster has ended."""
-        with self._lock:
+        """End the model and its cluster, which has ended on return."""
+        with self._joining:
             cluster, self._cluster, self._closed = self._cluster, None, True
-        self._engine.close(keep=False)
+        super().close(keep=False)
         if cluster is not None:
             cluster.leave(0.0)

@@ -51,36 +51,26 @@ class KubeApi:
 
     def get(self, name: str) -> dict[str, Any]:
         """Read a RayCluster."""
-        found: dict[str, Any] = self._call("get", "GET", f"{self._path}/{name}")
-        return found
+        return self._call("get", "GET", f"{self._path}/{name}")
 
     def ours(self) -> list[dict[str, Any]]:
         """All RayClusters that Steelyard made."""
         selector = ",".join(f"{key}={value}" for key, value in MANAGED.items())
-        found: list[dict[str, Any]] = self._call("list", "GET", self._path, labelSelector=selector)["items"]
-        return found
+        return self._call("list", "GET", self._path, labelSelector=selector)["items"]
 
     def watch(self, name: str, since: str, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (event type, RayCluster) for each change after resource version ``since``, for about ``seconds``."""
         wait = max(1, round(seconds))
-        query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": since}
-        with self._meaning("watch", CLUSTERS):
-            response = self._client.send(
-                self._client.build_request(
-                    "GET", self._path, params={**query, "timeoutSeconds": str(wait)}, timeout=wait + REQUEST_SECONDS
-                ),
-                stream=True,
-            )
-            try:
-                if response.is_error:
-                    response.read()
-                    raise refusal(response, "watch", CLUSTERS, self.namespace)
-                for line in response.iter_lines():
-                    if line.strip():
-                        event = _decoded(line)
-                        yield event.get("type", ""), event.get("object", {})
-            finally:
-                response.close()
+        query = {"fieldSelector": f"metadata.name={name}", "resourceVersion": since}
+        query |= {"watch": "true", "timeoutSeconds": str(wait)}
+        asked = self._client.stream("GET", self._path, params=query, timeout=wait + REQUEST_SECONDS)
+        with self._meaning("watch", CLUSTERS), asked as response:
+            if response.is_error:
+                response.read()
+                raise refusal(response, "watch", CLUSTERS, self.namespace)
+            for line in filter(str.strip, response.iter_lines()):
+                event = _decoded(line)
+                yield event.get("type", ""), event.get("object", {})
 
     def renew(self, name: str, expires: datetime) -> None:
         """Move the expiry of a RayCluster."""
@@ -99,10 +89,7 @@ class KubeApi:
     def pods(self, name: str) -> list[dict[str, Any]]:
         """The pods of a RayCluster."""
         path = f"/api/v1/namespaces/{self.namespace}/pods"
-        found: list[dict[str, Any]] = self._call(
-            "list", "GET", path, what="pods", labelSelector=f"ray.io/cluster={name}"
-        )["items"]
-        return found
+        return self._call("list", "GET", path, what="pods", labelSelector=f"ray.io/cluster={name}")["items"]
 
     def _call(
         self,
@@ -133,13 +120,11 @@ class KubeApi:
         try:
             yield
         except httpx2.HTTPError as error:
-            raise EngineDiedError(
-                f"{verb} {what}: no answer from Kubernetes at {server} ({type(error).__name__})"
-            ) from None
+            why = f"no answer from Kubernetes at {server} ({type(error).__name__})"
+            raise EngineDiedError(f"{verb} {what}: {why}") from None
         except (ConfigError, OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"cannot log in to Kubernetes at {server}: try `kubectl get rayclusters` as this user"
-            ) from None
+            mend = "try `kubectl get rayclusters` as this user"
+            raise UserError(f"cannot log in to Kubernetes at {server}: {mend}") from None
 
 
 def connect(namespace: str) -> KubeApi:
@@ -165,20 +150,14 @@ def connect(namespace: str) -> KubeApi:
         client = Client(chosen, ConnectionParams(timeout=Timeout(REQUEST_SECONDS)))
     except ConfigError as error:
         raise UserError(f"no usable Kubernetes configuration ({error}): {mend}") from None
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-        YAMLError,
-    ) as error:  # its words may be credentials
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, YAMLError) as error:
+        # Its words may be credentials.
         raise UserError(f"no usable Kubernetes configuration ({type(error).__name__}): {mend}") from None
     return KubeApi(client, namespace)
 
 
 def refusal(response: httpx2.Response, verb: str, what: str, namespace: str) -> SteelyardError:
-    """What an error status of Kubernetes means."""
+    """Return the error that an error status of Kubernetes means."""
     try:
         status = response.json()
     except ValueError:
@@ -214,9 +193,8 @@ def _decoded(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise EngineDiedError(
-            "Kubernetes' answer is not JSON: is the server in the kubeconfig an API server?"
-        ) from None
+        why = "Kubernetes' answer is not JSON: is the server in the kubeconfig an API server?"
+        raise EngineDiedError(why) from None
 
 
 def _accept_newer(plugin: UserExec) -> None:

@@ -22,14 +22,7 @@ from core.model.placement import Placement
 from core.redact import redact
 from core.spec.fleet import KubeRaySpec
 from engines.distributed.kube_api import ConflictError, KubeApi, NotFoundError, connect
-from engines.distributed.kuberay_manifest import (
-    cluster_name,
-    head_address,
-    is_expired,
-    owner_of,
-    render,
-    shape,
-)
+from engines.distributed.kuberay_manifest import cluster_name, head_address, is_expired, owner_of, render, shape
 
 HOLDER = "steelyard/holder"  # annotation that tells our cluster from another of the same name
 WATCH_SECONDS = 60.0  # a watch is renewed so often; one whose connection died unnoticed costs little more
@@ -67,7 +60,6 @@ def provision(
     campaign: str,
     model: str,
     run: str,
-    api: KubeApi | None = None,
 ) -> Iterator[str]:
     """Yield host:port of the head of a cluster made for ``placement`` on nodes of ``gpus_per_node``; it is deleted on every exit.
 
@@ -78,7 +70,7 @@ def provision(
     name = cluster_name(campaign, model, run)
     labels = {"steelyard/campaign": campaign, "steelyard/model": model, "steelyard/run": run}
     owner = owner_of(os.environ, spec.namespace)
-    api = api or connect(spec.namespace)
+    api = connect(spec.namespace)
     reap(api, datetime.now(UTC))
     manifest = render(spec, name, gpus, nodes, owner, labels, _expiry(spec), ray_version=version("ray"))
     holder = secrets.token_hex(8)
@@ -128,7 +120,7 @@ def await_ready(api: KubeApi, name: str, nodes: int, seconds: float) -> None:
 
 
 def cluster_problems(cluster: Mapping[str, Any]) -> list[str]:
-    """What the operator says against a RayCluster: pods it could not create."""
+    """Return the operator's complaints about a RayCluster: pods it could not create."""
     status = cluster.get("status") or {}
     said = [status.get("reason") or ""]
     said += [
@@ -140,7 +132,7 @@ def cluster_problems(cluster: Mapping[str, Any]) -> list[str]:
 
 
 def pod_problems(pods: list[dict[str, Any]]) -> list[str]:
-    """Why pods are not running, one line each: pod, reason, message."""
+    """Return why pods are not running, one line each: pod, reason, message."""
     lines = []
     for pod in pods:
         status = pod.get("status") or {}
@@ -211,7 +203,7 @@ def _renew(api: KubeApi, spec: KubeRaySpec, name: str, ended: threading.Event) -
         try:
             api.renew(name, _expiry(spec))
         except NotFoundError:
-            return  # whoever uses it hears of it
+            return  # its user fails with it
         except SteelyardError as error:
             log.warning("RayCluster %s: not renewed: %s", name, error)
 

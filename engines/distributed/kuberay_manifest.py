@@ -163,10 +163,7 @@ def _pod(spec: KubeRaySpec, labels: Mapping[str, str], *, head: bool, gpus: int)
         ],
     }
     volumes: list[dict[str, Any]] = [
-        {
-            "name": f"claim-{number}",
-            "persistentVolumeClaim": {"claimName": claim.name, "readOnly": claim.read_only},
-        }
+        {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim.name, "readOnly": claim.read_only}}
         for number, claim in enumerate(spec.claims)
     ]
     if head:

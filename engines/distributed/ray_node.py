@@ -1,4 +1,4 @@
-"""One Ray node as a child process: ``ray start`` behind `engines.process.guard`, so that it ends with whoever started it."""
+"""One Ray node as a child process: ``ray start`` behind `engines.process.guard`, so that it ends with its starter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,21 +25,18 @@ START_SECONDS = 120.0
 STARTED = "Ray runtime started"
 
 
+@dataclass(frozen=True)
 class RayNode:
     """A started node."""
 
-    def __init__(self, process: asyncio.subprocess.Process, draining: asyncio.Task[None]) -> None:
-        self._process, self._draining = process, draining
-
-    async def wait(self) -> None:
-        """Wait for its end."""
-        await self._process.wait()
+    process: asyncio.subprocess.Process
+    draining: asyncio.Task[None]
 
     async def end(self) -> None:
-        """End it; all of it is gone on return."""
-        cast(asyncio.StreamWriter, self._process.stdin).close()
-        await self._process.wait()
-        await self._draining
+        """End the node; all of it is gone on return."""
+        cast(asyncio.StreamWriter, self.process.stdin).close()
+        await self.process.wait()
+        await self.draining
 
 
 async def start_node(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> RayNode:
@@ -67,15 +64,14 @@ async def start_node(arguments: Sequence[str], log: Path, environment: Mapping[s
     if not started:
         await process.wait()
         raise RuntimeError(f"ray start exited with status {process.returncode}{quote_log(log)}")
-    return RayNode(process, asyncio.create_task(_drain(output)))
+    return RayNode(process, asyncio.create_task(_drain(output)))  # read on: the pipe must not fill up
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """Return a port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return probe.getsockname()[1]
 
 
 async def _copy_until(word: str, stream: asyncio.StreamReader, log: Path) -> bool:
@@ -90,7 +86,6 @@ async def _copy_until(word: str, stream: asyncio.StreamReader, log: Path) -> boo
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:
-    """Read on, so that the writer never blocks on a full pipe."""
     while await stream.read(1 << 16):
         pass
 
@@ -99,7 +94,7 @@ def on_every_node(config: EngineConfig) -> EngineConfig:
     """Return ``config`` as all nodes with GPUs can load it, whatever of it they have.
 
     vLLM fetches from the hub by itself. From S3 each node gets all but the weights, and where these are not streamed vLLM's workers
-    get them (`engines.session.node_loader`): only they know which nodes the model is on.
+    get them (`engines.session.worker`): only they know which nodes the model is on.
 
     Raises `core.errors.UserError` for a directory that is not on all nodes, and where nodes would keep what they fetch in
     different places.
@@ -130,7 +125,7 @@ def on_every_node(config: EngineConfig) -> EngineConfig:
 
 
 def fetch_rest(checkpoint: Checkpoint) -> str:
-    """Have all of a checkpoint but its weights on this node. Returns the directory."""
+    """Fetch all of a checkpoint but its weights to this node. Returns the directory."""
     return str(fetch_checkpoint(checkpoint, weights=False))
 
 

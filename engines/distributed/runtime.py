@@ -1,21 +1,19 @@
-"""Where local clusters of this user on this machine are found, and what their keepers are told."""
+"""Local clusters of this user on this machine: where they are found, and the connection to their daemons."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import EngineDiedError
-from engines.host.folder import runtime_folder
+from engines.host.folder import locked, runtime_folder
 
 
 @dataclass(frozen=True)
@@ -32,49 +30,35 @@ class LocalSpec:
 
     @property
     def key(self) -> str:
-        """What the cluster is found by: clusters on other devices are other clusters."""
+        """The cluster's name: clusters on other devices are other clusters."""
         text = f"{self.device}-" + "+".join("-".join(node) for node in self.nodes)
         return text if len(text) <= 24 else f"{self.device}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def socket_path(key: str) -> Path:
-    """The socket of the keeper of a cluster."""
+    """Return the path of the socket of a cluster's daemon."""
     return runtime_folder() / f"{key}.sock"
 
 
-def living_keys() -> list[str]:
-    """Keys of clusters whose socket is there; its keeper may be gone nevertheless."""
-    return sorted(path.stem for path in runtime_folder().glob("*.sock"))
-
-
 def token_file() -> Path:
-    """The secret of this user's local clusters: Ray runs whatever code is sent to it, and loopback is everybody's."""
+    """Return the file with the secret of this user's local clusters: Ray runs all code it is sent, and loopback is everybody's."""
     path = runtime_folder() / "ray_token"
-    with _locked(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock")):
         if not path.exists():
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
                 file.write(secrets.token_hex(32))
     return path
 
 
-@contextmanager
-def starting(key: str) -> Iterator[None]:
-    """Hold the right to start the keeper of a cluster."""
-    with _locked(runtime_folder() / f"{key}.lock"):
-        yield
+def starting(key: str) -> AbstractContextManager[None]:
+    """Hold the right to start the daemon of a cluster."""
+    return locked(runtime_folder() / f"{key}.lock")
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+class DaemonConnection:
+    """A connection to a cluster's daemon. JSON lines: the daemon greets with facts of its cluster, or why there is none.
 
-
-class Line:
-    """A connection to a keeper. JSON lines: it greets with facts of its cluster, or why there is none.
-
-    Who sends a wish, ``{"idle_seconds": …}``, is a client: the cluster lives while it has one, and for the last client's
+    A sender of ``{"idle_seconds": …}`` is a client: the cluster lives while it has one, and for the last client's
     ``idle_seconds`` after that. ``{"stop": "now"}`` ends the cluster, ``{"stop": "unused"}`` ends it unless it has clients.
     """
 
@@ -83,8 +67,8 @@ class Line:
         self._lines = connection.makefile("r", encoding="utf-8")
 
     @classmethod
-    def connect(cls, key: str) -> Line | None:
-        """A connection, or None where nobody listens."""
+    def connect(cls, key: str) -> DaemonConnection | None:
+        """Connect to the daemon of a cluster; None where nobody listens."""
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.connect(str(socket_path(key)))
@@ -94,18 +78,15 @@ class Line:
         return cls(connection)
 
     def send(self, **message: Any) -> None:
-        """Send one message; a keeper that is gone hears nothing."""
-        try:
+        """Send one message; a daemon that is gone hears nothing."""
+        with suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            return
 
     def greeting(self) -> dict[str, Any] | None:
         """Wait for the facts; None where the cluster ended first. Raises `core.errors.EngineDiedError` where it failed."""
-        try:
+        text = ""
+        with suppress(OSError):
             text = self._lines.readline()
-        except OSError:
-            return None
         if not text:
             return None
         facts: dict[str, Any] = json.loads(text)
@@ -114,19 +95,17 @@ class Line:
         return facts
 
     def leave(self) -> None:
-        """Hang up and wait until the keeper has done what follows from it."""
+        """Hang up and wait until the daemon has done what follows from it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         self.wait()
         self.close()
 
     def wait(self) -> None:
-        """Wait until the keeper hangs up."""
-        try:
+        """Wait until the daemon hangs up."""
+        with suppress(OSError):
             while self._lines.readline():
                 pass
-        except OSError:
-            return
 
     def close(self) -> None:
         """Free the socket."""

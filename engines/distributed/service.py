@@ -30,15 +30,14 @@ NAMESPACE = "steelyard"
 FLUSH_SECONDS = 0.02  # responses that finish within this time travel as one object
 WATCH_SECONDS = 1.0
 CLOSE_SECONDS = 20.0  # vLLM takes about 5 for an orderly end
-CONTROLS_AT_ONCE = 1000
-RUNS_AT_ONCE = 1000
+CALLS_AT_ONCE = 1000  # of runs, and of control methods
 
 
 class ModelService:
     """One loaded model. Ray runs ``ready`` and ``run`` on one event loop and the "control" methods on another.
 
-    Loading blocks its loop for a minute; the control methods answer meanwhile. A watching thread ends the actor once
-    it is unused, so a service whose clients were all killed ends too.
+    Loading blocks its loop for a minute; the control methods answer meanwhile. A watching thread ends the actor once it is unused,
+    so a service whose clients were all killed ends too.
     """
 
     def __init__(self, config: EngineConfig, creator: str) -> None:
@@ -46,7 +45,7 @@ class ModelService:
         self._creator = creator
         self._log = Path("/proc/self/fd/2").readlink()  # where Ray sends this process's stderr, and its children's
         self._lock = threading.Lock()  # guards _leases and _ending
-        self._leases = Leases(idle_seconds=0.0, unused_since=time.monotonic() + LEASE_SECONDS)
+        self._leases = ServiceLeases(unused_since=time.monotonic() + LEASE_SECONDS)
         self._ending = False
         self._changed = threading.Event()
         self._death: str | None = None
@@ -57,20 +56,20 @@ class ModelService:
         threading.Thread(target=self._watch, name="steelyard-watch", daemon=True).start()
 
     @ray.method(concurrency_group="control")
-    async def attach(self, client: str, idle_seconds: float) -> dict[str, Any]:
-        """Take or renew a lease. Facts that are known without loading; no answer but the end where the service ends."""
+    async def attach(self, client: str) -> str:
+        """Acquire or renew a lease. Returns the service's creator, and never returns where the service ends."""
         with self._lock:
             ending = self._ending
             if not ending:
-                self._leases.renew(client, idle_seconds, time.monotonic())
+                self._leases.renew(client, time.monotonic())
         if ending:
             await _the_end()
-        return {"creator": self._creator, "loaded": self._session is not None, "death": self._death}
+        return self._creator
 
     @ray.method(concurrency_group="control")
     async def detach(self, client: str, idle_seconds: float) -> None:
-        """Give a lease up and abort the client's runs. Where nobody else holds one and ``idle_seconds`` is 0 this never
-        answers: the caller sees the actor's death once the engine is closed.
+        """Give up a lease and abort the client's runs. Never returns where it was the last one and ``idle_seconds`` is 0: the
+        caller sees the actor's death once the engine is closed.
         """
         self._abort([run for run in list(self._runs) if run[0] == client])
         with self._lock:
@@ -81,15 +80,14 @@ class ModelService:
             await _the_end()
 
     @ray.method(concurrency_group="control")
-    async def end_if_unused(self) -> bool:
-        """End at once unless somebody holds a lease: another model wants the devices. False where somebody does."""
+    async def end_if_unused(self) -> None:
+        """End at once unless somebody holds a lease: another model wants the devices."""
         with self._lock:
             used = bool(self._leases.heard)
             self._ending |= not used
         self._changed.set()
         if not used:
             await _the_end()
-        return False
 
     @ray.method(concurrency_group="control")
     async def abort(self, client: str, run: str) -> None:
@@ -98,11 +96,11 @@ class ModelService:
 
     @ray.method(concurrency_group="control")
     async def stats(self) -> dict[str, float]:
-        """Latest figures of the loaded model; see `engines.engine.Engine.stats`. Empty before it is loaded."""
+        """Return the latest figures of the loaded model; see `engines.engine.Engine.stats`. Empty before it is loaded."""
         return {} if self._session is None else self._session.stats()
 
     async def ready(self) -> dict[str, Any]:
-        """Load the model if nobody has, and say what it is. Raises `core.errors.EngineDiedError` with the cause."""
+        """Load the model if nobody has. Returns its facts; raises `core.errors.EngineDiedError` with the cause."""
         if self._loading is None:
             self._loop = asyncio.get_running_loop()
             self._loading = asyncio.create_task(self._load())
@@ -139,10 +137,10 @@ class ModelService:
             config = await asyncio.to_thread(on_every_node, self._config)
             self._session = await Session.open(config, executor="ray")
         except UserError as error:
-            self._die(str(error))
+            self._death = str(error)
             raise
         except EngineDiedError as error:
-            self._die(f"{error}{quote_log(self._log)}")
+            self._death = f"{error}{quote_log(self._log)}"
             raise EngineDiedError(self._death) from None
         return self._session.facts
 
@@ -159,7 +157,7 @@ class ModelService:
                     arrived.put_nowait(response)
         except EngineDiedError as error:
             if not self._ending and self._death is None:
-                self._die(f"{self._config.model}: {error}{quote_log(self._log)}")
+                self._death = f"{self._config.model}: {error}{quote_log(self._log)}"
             raise EngineDiedError(self._death or str(error)) from None
         finally:
             arrived.put_nowait(None)
@@ -169,12 +167,8 @@ class ModelService:
             if self._loop is not None and (feeding := self._runs.get(run)):
                 self._loop.call_soon_threadsafe(feeding.cancel)
 
-    def _die(self, reason: str) -> None:
-        """Stay to tell those who ask why, but no longer than somebody holds a lease."""
-        self._death = reason
-
     def _is_over(self) -> bool:
-        if self._death is not None:
+        if self._death is not None:  # it stays to tell why, but no longer than somebody holds a lease
             self._leases.idle_seconds = 0.0
         self._ending |= self._leases.is_over(time.monotonic())
         return self._ending
@@ -195,7 +189,7 @@ class ModelService:
 
 
 async def _the_end() -> None:
-    """Never returns: the caller learns of the end of this process when it has come."""
+    """Never return: the caller learns of the end of this process when it has come."""
     await asyncio.Event().wait()
 
 
@@ -204,20 +198,21 @@ RENEW_SECONDS = 10.0
 
 
 @dataclass
-class Leases:
+class ServiceLeases:
     """Clients by id with the time they were last heard of, in seconds. Not thread-safe.
 
-    ``idle_seconds`` is how long the service outlives its last client: the wish of whoever was heard of last.
+    ``idle_seconds`` is how long the service outlives its last client, by that client's wish. Only an orderly end keeps the service:
+    a client that vanishes leaves nothing behind.
     """
 
-    idle_seconds: float
     unused_since: float
+    idle_seconds: float = 0.0
     heard: dict[str, float] = field(default_factory=dict)
 
-    def renew(self, client: str, idle_seconds: float, now: float) -> None:
+    def renew(self, client: str, now: float) -> None:
         """Note that ``client`` is there."""
         self.heard[client] = now
-        self.idle_seconds = idle_seconds
+        self.idle_seconds = 0.0
 
     def drop(self, client: str, idle_seconds: float, now: float) -> None:
         """Note that ``client`` has left."""
@@ -226,7 +221,7 @@ class Leases:
             self.unused_since = now
 
     def is_over(self, now: float) -> bool:
-        """Forget clients that went silent; whether the service has outlived its last client by its idle time."""
+        """Forget silent clients, and return whether the service has outlived its last one by its idle time."""
         for client, heard in list(self.heard.items()):
             if now - heard > LEASE_SECONDS:
                 del self.heard[client]

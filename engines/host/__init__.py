@@ -1,1 +1,1 @@
-"""Host."""
+"""This machine: the slots of its devices, the queue for them, this user's folder."""

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.errors import UserError
 
 PATH_BYTES = 100  # a Unix socket's path may have 107
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
+SCRATCH = "STEELYARD_SCRATCH"  # a process's own folder for temporary files
 
 
 def runtime_folder() -> Path:
     """This user's own directory for sockets and the token; ``STEELYARD_RUNTIME`` where that is set.
 
-    Raises `core.errors.UserError` where it is somebody else's: who writes there could have us run their code.
+    Raises `core.errors.UserError` where it belongs to somebody else: its owner could have us run any code.
     """
     named = os.environ.get("STEELYARD_RUNTIME")
     usual = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
@@ -34,8 +37,12 @@ def runtime_folder() -> Path:
     return path
 
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
-SCRATCH = "STEELYARD_SCRATCH"  # a process's own folder for temporary files
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of the file ``path``, across processes."""
+    with path.open("w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def scratch_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -50,7 +57,7 @@ def scratch_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def shared_memory_of(group: int, since: float) -> set[Path]:
-    """Files in shared memory, made since then (unix seconds), that processes of the group have mapped or given their id to."""
+    """Files in shared memory, made ``since`` (unix seconds), that processes of the group have mapped or named by their id."""
     found: set[Path] = set()
     names = [path.name for path in SHARED_MEMORY.iterdir()] if SHARED_MEMORY.is_dir() else []
     for entry in Path("/proc").iterdir():
@@ -77,7 +84,7 @@ def _made_since(path: Path, since: float) -> bool:
 
 
 def clear_up(since: float) -> None:
-    """Remove what this process's group would leave: for a process that is about to end by force."""
+    """Remove what this process's group would leave behind. For a process that is about to end by force."""
     for path in shared_memory_of(os.getpgrp(), since):
         with suppress(OSError):
             path.unlink()

@@ -1,9 +1,7 @@
-"""Waiting for devices: tickets, served across processes in the order of
-`core.planning.schedule.scheduler`, by what all of them wrote down.
+"""The queue for devices: tickets, served across processes in the order of `core.planning.schedule.turns`.
 
-A ticket is a file that who waits keeps locked, as holders keep their slots; see `engines.host.slots`. Everybody who looks sees
-the same
-queue, so everybody comes to the same decision, and nobody has to be asked.
+A ticket is a file that its process keeps locked, as holders keep their slots (`engines.host.slots`). Every process sees the same
+queue and comes to the same decision, so none has to be asked.
 """
 
 from __future__ import annotations
@@ -15,46 +13,18 @@ import secrets
 import time
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
-from core.planning.schedule.turns import (
-    UNKNOWN_SECONDS,
-    Demand,
-    HeldDevices,
-    Queue,
-    Wish,
-    lacking,
-    turn,
-    turn_if_free,
-    waits,
-)
-from engines.host.slots import (
-    DevicePool,
-    Held,
-    Holder,
-    folder,
-    free_names,
-    ledger,
-    lock_free,
-    read_holders,
-    rewrite,
-    write_holder,
-)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a ticket says."""
-
-    kind: str
-    names: tuple[str, ...]
-    wish: Wish
+from core.planning.schedule import turns
+from core.planning.schedule.turns import Demand, HeldDevices, Queue, Wish
+from engines.host import slots
+from engines.host.slots import DevicePool, Held, Holder, ledger
 
 
 class Ticket:
     """A place in the queue for devices of ``pool``. Not for use from two threads at once.
 
-    One that is not ``ready`` keeps its devices free for a while where it is its turn. Raises `ValueError` where the pool has fewer.
+    One that is not ``ready`` keeps its devices free for a while when it is its turn. Raises `ValueError` where the pool has fewer.
     """
 
     def __init__(self, pool: DevicePool, demand: Demand, *, ready: bool = True) -> None:
@@ -62,39 +32,34 @@ class Ticket:
             raise ValueError(f"{demand.gpus} devices asked of {len(pool.names)}")
         self.pool, self.demand = pool, demand
         self._since = time.time()
-        # Written and locked under another name: whoever sees a ticket sees a whole and a living one.
+        # Written and locked under another name, so that a ticket that is seen is whole and alive.
         self._key = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-        self._path = folder() / f"{self._key}.ticket"
+        self._path = slots.folder() / f"{self._key}.ticket"
         draft = self._path.with_suffix(".draft")
         self._descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         self._write(ready)
         draft.rename(self._path)
 
-    def asks(self, pool: DevicePool, gpus: int) -> bool:
-        """Whether it is for so many devices of that pool."""
-        return self.pool == pool and self.demand.gpus == gpus
-
     def be_ready(self) -> None:
-        """Say that it is to start as soon as it is its turn."""
+        """Let the ticket be served as soon as it is its turn."""
         with ledger():
             self._write(ready=True)
 
     def take(self) -> Held | None:
-        """Take the devices if it is our turn and they are free; the ticket is used up then."""
+        """Acquire the devices if it is the ticket's turn and they are free; the ticket is used up then."""
         with ledger():
-            free = lock_free(self.pool)
-            chosen = turn(_queue(self.pool, free), self._key)
-            held = _kept(self.pool, free, [self.pool.names[index] for index in chosen])
+            free = slots.lock_free(self.pool)
+            chosen = turns.turn(_queue(self.pool, free), self._key)
+            held = _hold(self.pool, free, [self.pool.names[index] for index in chosen], self.demand, self._key)
             if held is not None:
-                write_holder(_slots(held), self.demand, self._key)
                 self.drop()
             return held
 
     def is_first(self) -> bool:
-        """Whether it would be served if nothing held any device."""
+        """Whether the ticket would be served if nothing held any device."""
         with ledger():
-            return turn_if_free(_seen(self.pool), self._key)
+            return turns.turn_if_free(_seen(self.pool), self._key)
 
     def drop(self) -> None:
         """Leave the queue. Safe to call twice."""
@@ -104,63 +69,63 @@ class Ticket:
             self._descriptor = -1
 
     def _write(self, ready: bool) -> None:
-        asked = _Asked(self.pool.kind, self.pool.names, Wish(self.demand, self._since, ready))
-        rewrite(self._descriptor, asdict(asked))
+        slots.rewrite(self._descriptor, asdict(self.pool) | {"wish": asdict(Wish(self.demand, self._since, ready))})
 
 
 def take_idle(pool: DevicePool, gpus: int, label: str) -> Held | None:
-    """Take ``gpus`` devices that are free and that nobody waits for; None where there are fewer. They give way to who waits."""
+    """Acquire ``gpus`` devices that are free and not waited for; None where there are fewer. They give way to tickets."""
     with ledger():
-        free = lock_free(pool)
-        enough = len(free) >= gpus and not waits(_queue(pool, free))
-        held = _kept(pool, free, list(free)[:gpus] if enough else [])
-        if held is not None:
-            write_holder(_slots(held), Demand(label, gpus), secrets.token_hex(8), gives_way=True)
-        return held
+        free = slots.lock_free(pool)
+        enough = len(free) >= gpus and not turns.waits(_queue(pool, free))
+        names = list(free)[:gpus] if enough else []
+        return _hold(pool, free, names, Demand(label, gpus), secrets.token_hex(8), gives_way=True)
 
 
 def devices_lacking(pool: DevicePool) -> int:
-    """How many devices of those that give way have to come free for those whose turn it would be then."""
+    """Return how many devices that give way have to come free for the tickets whose turn it would be then."""
     with ledger():
-        return lacking(_seen(pool))
+        return turns.lacking(_seen(pool))
 
 
-def _kept(pool: DevicePool, free: Mapping[str, int], names: Sequence[str]) -> Held | None:
-    """Keep the chosen ones of the slots that were locked, if all of them are among these, and let the others go."""
-    chosen = list(names) if set(names) <= set(free) else []
-    for name in free.keys() - set(chosen):
+def _hold(
+    pool: DevicePool,
+    free: Mapping[str, int],
+    names: Sequence[str],
+    demand: Demand,
+    key: str,
+    *,
+    gives_way: bool = False,
+) -> Held | None:
+    """Hold the slots ``names`` if all of them are among the locked ones, and release the others."""
+    chosen = {name: free[name] for name in names} if set(names) <= set(free) else {}
+    for name in free.keys() - chosen.keys():
         os.close(free[name])
-    return Held(pool, chosen, [free[name] for name in chosen]) if chosen else None
-
-
-def _slots(held: Held) -> dict[str, int]:
-    return {held.pool.names[index]: slot for index, slot in zip(held.devices, held.descriptors, strict=True)}
+    if not chosen:
+        return None
+    slots.write_holder(chosen, demand, key, gives_way=gives_way)
+    return Held(pool, list(chosen), list(chosen.values()))
 
 
 def _seen(pool: DevicePool) -> Queue:
-    return _queue(pool, free_names(pool))
+    return _queue(pool, slots.free_names(pool))
 
 
 def _queue(pool: DevicePool, free: Container[str]) -> Queue:
-    """Gather what everybody wrote down. Within the ledger."""
     now = time.time()
     holdings: dict[str, HeldDevices] = {}
-    told = {holder.device: holder for holder in read_holders(pool, free)}
+    told = {holder.device: holder for holder in slots.read_holders(pool, free)}
     for index, name in enumerate(pool.names):
         if name not in free:
-            holder = told.get(name) or Holder(name, Demand("?", 1, UNKNOWN_SECONDS), 0, name, now)
+            holder = told.get(name) or Holder(name, Demand("?", 1, turns.UNKNOWN_SECONDS), 0, name, now)
             before = holdings[holder.key].devices if holder.key in holdings else ()
             holdings[holder.key] = HeldDevices(holder.demand, (*before, index), holder.started, holder.gives_way)
     return Queue(len(pool.names), _wishes(pool), holdings, now)
 
 
 def _wishes(pool: DevicePool) -> dict[str, Wish]:
-    """Wishes for any of the pool's devices by their tickets' names, in the order they were drawn. Within the ledger.
-
-    Tickets of processes that are gone are cleared away.
-    """
+    """Return wishes by their tickets' names, oldest first, and clear away the tickets of processes that are gone."""
     living = {}
-    for path in sorted(folder().glob("*.ticket")):
+    for path in sorted(slots.folder().glob("*.ticket")):
         with suppress(FileNotFoundError):
             descriptor = os.open(path, os.O_RDONLY)
             try:

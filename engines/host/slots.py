@@ -1,8 +1,8 @@
-"""Devices of this machine and who holds them, across processes: no device is given out twice, whoever asks.
+"""Slots of this machine's devices, held across processes: no device is given out twice.
 
-A slot is a file that its holder keeps locked. The kernel gives the lock back once every process that has it open is
-gone, killed or not, so the engine's process holds it too: a device is free when what ran on it has ended. Who waits for
-slots, and whose turn it is: `engines.host.queue`.
+A slot is a file that its holder keeps locked. The kernel releases the lock once every process that has the file open is gone,
+killed or not; the engine's process holds it too, so a device is free when what ran on it has ended. The queue for slots is in
+`engines.host.queue`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Container, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from core.campaign import FleetSpec
 from core.errors import EngineDiedError
 from core.planning.schedule.turns import Demand
 from engines.engine import EngineConfig
-from engines.host.folder import runtime_folder
+from engines.host.folder import locked, runtime_folder
+
+INHERITED = "STEELYARD_SLOTS"  # descriptors of the slots that a process was started with
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class DevicePool:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a device, as it wrote down itself: for whom, under which ticket, and since when (unix seconds)."""
+    """The holder of a device, as it wrote itself down: its demand, its process, its ticket, and since when (unix seconds)."""
 
     device: str
     demand: Demand
@@ -46,12 +48,12 @@ class Holder:
 
     @property
     def label(self) -> str:
-        """Name of what holds it, for people."""
+        """The holder's name, for people."""
         return self.demand.label
 
 
 class Held:
-    """Slots that are ours: ``devices`` are their indices in the pool. To be released once."""
+    """Slots that this process holds, to be released once. ``devices`` are their indices in the pool."""
 
     def __init__(self, pool: DevicePool, names: Sequence[str], descriptors: Sequence[int]) -> None:
         self.pool = pool
@@ -59,14 +61,14 @@ class Held:
         self.descriptors = tuple(descriptors)
 
     def release(self) -> None:
-        """Let go. Processes that inherited the slots hold them until they end."""
+        """Release the slots. Processes that inherited them hold them until they end."""
         descriptors, self.descriptors = self.descriptors, ()
         for descriptor in descriptors:
             os.close(descriptor)
 
 
 def device_pool(fleet: FleetSpec, engine: str, environment: Mapping[str, str]) -> DevicePool:
-    """The devices an engine of a placement may get: those of the fleet's Ray cluster, else this machine's.
+    """Return the devices that an engine of a placement may get: those of the fleet's Ray cluster, else this machine's.
 
     On a machine without GPUs all nodes of a fleet are here, as logical devices.
     """
@@ -79,13 +81,13 @@ def device_pool(fleet: FleetSpec, engine: str, environment: Mapping[str, str]) -
 
 
 def holders(pool: DevicePool) -> list[Holder]:
-    """Who holds devices of ``pool`` now."""
+    """Return the present holders of devices of ``pool``."""
     with ledger():
         return read_holders(pool, free_names(pool))
 
 
 def read_holders(pool: DevicePool, free: Container[str]) -> list[Holder]:
-    """Who holds the devices of ``pool`` that are not ``free``, but for those that have not written yet. Within the ledger."""
+    """Return the holders of the devices of ``pool`` that are not ``free``, but for those not written yet. Within the ledger."""
     found = []
     for name in pool.names:
         if name not in free:
@@ -95,18 +97,13 @@ def read_holders(pool: DevicePool, free: Container[str]) -> list[Holder]:
     return found
 
 
-def inherited(environment: Mapping[str, str]) -> tuple[int, ...]:
-    """Descriptors of the slots that this process was started with."""
-    return tuple(int(number) for number in environment.get(INHERITED, "").split(",") if number)
-
-
 def keep(kind: str, names: Sequence[str], label: str, environment: Mapping[str, str]) -> tuple[int, ...]:
     """Hold devices until this process ends: the slots it inherited, or, where it was started with none, new ones.
 
     Raises `core.errors.EngineDiedError` where another process holds one.
     """
-    if given := inherited(environment):
-        return given
+    if given := environment.get(INHERITED):
+        return tuple(map(int, given.split(",")))
     with ledger():
         free = lock_free(DevicePool(kind, tuple(names)))
         if missing := [name for name in names if name not in free]:
@@ -129,35 +126,32 @@ def free_names(pool: DevicePool) -> set[str]:
 
 
 def write_holder(slots: Mapping[str, int], demand: Demand, key: str, *, gives_way: bool = False) -> None:
-    """Write into slots that are locked who holds them from now."""
+    """Write this process into locked slots as their holder from now on."""
     for name, descriptor in slots.items():
         holder = Holder(name, demand, os.getpid(), key, time.time(), gives_way)
         rewrite(descriptor, asdict(holder))
 
 
 def rewrite(descriptor: int, told: Mapping[str, Any]) -> None:
-    """Put ``told``, JSON values, in place of all that a file says."""
+    """Replace a file's content by ``told``, JSON values."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(told).encode(), 0)
 
 
 def folder() -> Path:
-    """Where slots and tickets are."""
+    """Return the folder of slots and tickets."""
     path = runtime_folder() / "slots"
     path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
-@contextmanager
-def ledger() -> Iterator[None]:
-    """Whoever looks at slots and tickets is alone."""
-    with (folder() / "ledger.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def ledger() -> AbstractContextManager[None]:
+    """Hold the lock of all slots and tickets."""
+    return locked(folder() / "ledger.lock")
 
 
 def lock(path: Path) -> int | None:
-    """Open ``path`` and lock it; None where another holds it. Descriptors are not inherited unless passed on."""
+    """Open ``path`` and lock it; None where another process holds it. The descriptor is not inherited unless passed on."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,24 +165,21 @@ def _slot_path(kind: str, name: str) -> Path:
     return folder() / f"{kind}-{name}.slot"
 
 
-INHERITED = "STEELYARD_SLOTS"  # descriptors of slots that a process was started with; see `engines.host.slots`
-
-
 def device_environment(config: EngineConfig, environment: Mapping[str, str]) -> dict[str, str]:
-    """What shows a process the devices of ``config`` and no others; ``environment`` is what it has, before CUDA is initialised."""
+    """Return the variables that show a process with ``environment`` the devices of ``config`` alone, before CUDA is initialised."""
     if config.device != "cuda" or not config.devices:
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(visible_names(config.devices, environment))}
 
 
 def visible_names(devices: Sequence[int], environment: Mapping[str, str]) -> list[str]:
-    """CUDA's names of ``devices``. Indices count within ``CUDA_VISIBLE_DEVICES`` where that is set, as CUDA's own do."""
+    """Return CUDA's names of ``devices``. Indices count within ``CUDA_VISIBLE_DEVICES`` where that is set, as CUDA's own do."""
     visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return [visible[device] if device < len(visible) else str(device) for device in devices]
 
 
 def cores_of(devices: Sequence[int], of: int, cores: Collection[int]) -> tuple[int, ...]:
-    """The cores of logical ``devices`` on a machine without GPUs, ``of`` of which share ``cores`` evenly; ids, in order.
+    """Return the cores of logical ``devices`` on a machine without GPUs, ``of`` of which share ``cores`` evenly; ids, in order.
 
     Where devices outnumber cores, some have the same one.
     """
@@ -199,7 +190,7 @@ def cores_of(devices: Sequence[int], of: int, cores: Collection[int]) -> tuple[i
 
 
 def keep_to(cores: Collection[int]) -> None:
-    """Have this process, and what it starts from now on, run on ``cores`` alone; anywhere it may now where that is empty."""
+    """Keep this process, and what it starts from now on, to ``cores``; without any it may run where it may now."""
     if cores and hasattr(os, "sched_setaffinity"):
         for thread in Path("/proc/self/task").iterdir():
             with suppress(ProcessLookupError):  # ended meanwhile

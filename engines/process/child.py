@@ -1,4 +1,4 @@
-"""The process of an engine, as its parent sees it: started, talked to, ended with its group, and nothing left behind."""
+"""The process of an engine, as its parent sees it: started, sent to, ended with its group, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ class Child:
                 start_new_session=True,
                 env={**environment, **self._scratch, INHERITED: ""},
             )
+        self.pid = self._process.pid  # of its group too
         self._started = time.time()
         self.connection = Connection(os.dup(self._socket.fileno()))
         self.exited = threading.Event()
@@ -59,11 +60,6 @@ class Child:
         self._signalling = threading.Lock()
         self._shared: set[Path] = set()
         threading.Thread(target=self._reap, name="steelyard-reap", daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        """Of the process and of its group."""
-        return self._process.pid
 
     @property
     def returncode(self) -> int | None:
@@ -76,13 +72,13 @@ class Child:
             self.connection.send(message)
 
     def send_slots(self, slots: Sequence[int]) -> None:
-        """Have the child hold ``slots`` (`engines.host.slots`) too, until it ends. Raises OSError as `send` does."""
+        """Hand ``slots`` (`engines.host.slots`) to the child, which holds them too until it ends. Raises OSError as `send` does."""
         with self._sending:
             self.connection.send(("slots", len(slots)))
             socket.send_fds(self._socket, [b"."], slots)
 
     def end_input(self) -> None:
-        """Tell the child to end: it sees the end of its input. Never blocks, even if the child hangs."""
+        """Ask the child to end by the end of its input. Never blocks, even if the child hangs."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
@@ -99,7 +95,7 @@ class Child:
                 self._kill_group()
 
     def discard(self) -> None:
-        """End a child that nobody has talked to, with its log."""
+        """End an unused child, and remove its log."""
         self.kill()
         self.exited.wait()
         self.log.unlink(missing_ok=True)
@@ -173,7 +169,7 @@ OUT_OF_MEMORY = " (the kernel was out of memory meanwhile, and killed processes)
 
 
 def oom_kills(counts: Path = KERNEL_COUNTS) -> int:
-    """How many processes the kernel has killed for want of memory since it started; 0 where it does not tell."""
+    """Return how many processes the kernel has killed for want of memory since it started; 0 where it does not tell."""
     try:
         lines = counts.read_text(encoding="ascii").splitlines()
     except OSError:
@@ -182,7 +178,7 @@ def oom_kills(counts: Path = KERNEL_COUNTS) -> int:
 
 
 def describe_exit(returncode: int | None) -> str:
-    """How a process ended, as a phrase: ``was killed by SIGKILL`` or ``exited with status 1``."""
+    """Return a process's end as a phrase: ``was killed by SIGKILL`` or ``exited with status 1``."""
     if returncode is None:
         return "is gone"
     if returncode >= 0:
@@ -194,7 +190,7 @@ def describe_exit(returncode: int | None) -> str:
 
 
 def quote_log(path: Path) -> str:
-    """The last error named in ``path`` and its last lines, with where they are from; values of secrets are masked."""
+    """Return the last error named in ``path``, its last lines, and where they are from; values of secrets are masked."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - READ_BYTES))

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ _Item = list[Response] | Exception | Stop | None  # what a run hears: responses,
 EXIT_SECONDS = 5.0  # what a process that has closed its socket may take to exit
 
 
+@dataclass(eq=False, repr=False)
 class ProcessEngine:
     """An `engines.engine.Engine` in a child process that leads its own process group; see `engines.process.server`.
 
@@ -34,26 +36,17 @@ class ProcessEngine:
     take ``close_seconds``, with 0 the child is killed; so it is while it still loads unless ``orderly_while_loading``.
     """
 
-    def __init__(
-        self,
-        name: str,
-        module: str,
-        opening: object,
-        *,
-        model: str,
-        environment: Mapping[str, str],
-        close_seconds: float,
-        orderly_while_loading: bool,
-        slots: Sequence[int] = (),
-    ) -> None:
-        self._name = name
-        self._module = module
-        self._opening_message = opening
-        self._model = model
-        self._environment = environment
-        self._slots = tuple(slots)
-        self._close_seconds = close_seconds
-        self._orderly_while_loading = orderly_while_loading
+    name: str
+    module: str
+    opening: object
+    _: KW_ONLY
+    model: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    close_seconds: float = 0.0
+    orderly_while_loading: bool = False
+    slots: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()  # guards _child, _closing, _death and _runs
         self._child: Child | None = None
         self._started = 0.0
@@ -63,7 +56,7 @@ class ProcessEngine:
         self._runs: dict[int, SimpleQueue[_Item]] = {}
         self._numbers = itertools.count()
         self._stats: dict[str, float] = {}
-        self._opening: SimpleQueue[dict[str, Any] | Exception] = SimpleQueue()
+        self._opened: SimpleQueue[dict[str, Any] | Exception] = SimpleQueue()
         self._ready = threading.Event()
         self._buried = threading.Event()
 
@@ -75,10 +68,10 @@ class ProcessEngine:
         started = time.monotonic()
         try:
             child = self._start()
-            if self._slots:
-                self._deliver(child, partial(child.send_slots, self._slots))
-            self._send(child, "open", self._opening_message)
-            facts = self._opening.get()
+            if self.slots:
+                self._deliver(child, partial(child.send_slots, self.slots))
+            self._send(child, "open", self.opening)
+            facts = self._opened.get()
         except BaseException:  # also Ctrl-C: nothing that was started may stay
             self.close()
             raise
@@ -87,7 +80,7 @@ class ProcessEngine:
             raise facts
         detail = {"pid": child.pid, "log": str(child.log), **facts.pop("detail", {})}
         seconds = 0.0 if facts.get("reused") else time.monotonic() - started
-        return EngineInfo(engine=self._name, load_seconds=seconds, detail=detail, **facts)
+        return EngineInfo(engine=self.name, load_seconds=seconds, detail=detail, **facts)
 
     def run(self, requests: Sequence[Request], stop: Stop | None = None) -> Iterator[Response]:
         """Yield one response per request as each finishes; see `engines.engine.Engine`."""
@@ -101,15 +94,15 @@ class ProcessEngine:
         finished = False
         stopping = stop.heard_by(lambda: responses.put(stop)) if stop else contextlib.nullcontext()
         try:
-            for portion in batches(requests):
-                self._send(child, "requests", number, portion)
+            for batch in batches(requests):
+                self._send(child, "requests", number, batch)
             self._send(child, "start", number)
             with stopping:
-                while isinstance(batch := responses.get(), list):
-                    yield from batch
-            finished = not isinstance(batch, Stop)
-            if isinstance(batch, Exception):
-                raise batch
+                while isinstance(heard := responses.get(), list):
+                    yield from heard
+            finished = not isinstance(heard, Stop)
+            if isinstance(heard, Exception):
+                raise heard
         finally:
             with self._lock:
                 self._runs.pop(number, None)
@@ -118,7 +111,7 @@ class ProcessEngine:
                     self._send(child, "abort", number)
 
     def stats(self) -> dict[str, float]:
-        """See `engines.engine.Engine.stats`. Takes no lock: ``open`` holds it while the process starts."""
+        """See `engines.engine.Engine.stats`. Acquires no lock: ``open`` holds it while the process starts."""
         child = self._child
         if child is None:
             return {}
@@ -136,8 +129,8 @@ class ProcessEngine:
             with contextlib.suppress(OSError):
                 child.send(("keep",))
         child.end_input()
-        orderly = self._orderly_while_loading or self._ready.is_set()
-        if not orderly or not child.exited.wait(self._close_seconds):
+        orderly = self.orderly_while_loading or self._ready.is_set()
+        if not orderly or not child.exited.wait(self.close_seconds):
             child.kill()
         self._buried.wait()
 
@@ -153,7 +146,7 @@ class ProcessEngine:
 
     def process(self) -> Child:
         """Return a process that nobody uses yet."""
-        return Child(self._name, self._module, self._environment)
+        return Child(self.name, self.module, self.environment)
 
     def _send(self, child: Child, *message: Any) -> None:
         self._deliver(child, partial(child.send, message))
@@ -166,7 +159,7 @@ class ProcessEngine:
             raise EngineDiedError(self._death) from None
 
     def _receive(self, child: Child) -> None:
-        """Hand what the child sends to whom it concerns, until the child is gone."""
+        """Hand on what the child sends until it is gone, then bury it."""
         reason: str | None = None
         refusal: str | None = None
         with contextlib.suppress(EOFError, OSError):
@@ -175,7 +168,7 @@ class ProcessEngine:
                     case ("ready", facts):
                         child.note_shared_memory()
                         self._ready.set()
-                        self._opening.put(facts)
+                        self._opened.put(facts)
                     case ("stats", stats):
                         self._stats = stats
                     case ("responses", run, responses):
@@ -188,7 +181,7 @@ class ProcessEngine:
                         reason = why
                     case ("refused", why):
                         reason = refusal = why
-        patience = self._close_seconds if reason else max(self._close_seconds, EXIT_SECONDS)
+        patience = self.close_seconds if reason else max(self.close_seconds, EXIT_SECONDS)
         if not child.exited.wait(patience):
             child.kill()
             child.exited.wait()
@@ -201,7 +194,7 @@ class ProcessEngine:
             responses.put(item)
 
     def _bury(self, child: Child, reason: str | None, refusal: str | None) -> None:
-        """Tell everyone who waits, free the socket, and drop the log of an orderly end."""
+        """Tell all callers that wait, free the socket, and drop the log of an orderly end."""
         with self._lock:
             if self._closing and reason is None:
                 self._death = "the engine was closed"
@@ -212,9 +205,9 @@ class ProcessEngine:
             else:
                 how = reason or f"the engine process {describe_exit(child.returncode)}"
                 memory = OUT_OF_MEMORY if oom_kills() > self._oom_kills else ""
-                self._death = f"{self._model}: {how}{memory}{quote_log(child.log)}"
+                self._death = f"{self.model}: {how}{memory}{quote_log(child.log)}"
             waiting = list(self._runs.values())
-        self._opening.put(UserError(refusal) if refusal is not None else EngineDiedError(self._death))
+        self._opened.put(UserError(refusal) if refusal is not None else EngineDiedError(self._death))
         for responses in waiting:
             responses.put(EngineDiedError(self._death))
         child.free()
@@ -222,7 +215,7 @@ class ProcessEngine:
 
 
 def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that imports our modules, from wherever it is started."""
+    """Return the environment of a process that imports our modules, from wherever it is started."""
     environment = {**inherited, "VLLM_NO_USAGE_STATS": "1", "NO_COLOR": "1", "PYTHONFAULTHANDLER": "1"}
     here = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (here, inherited.get("PYTHONPATH"))))

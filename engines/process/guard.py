@@ -1,7 +1,7 @@
-"""Runs a command whose whole family ends with the starter: ``python -m engines.process.guard COMMAND…``, stdin a pipe from the
-starter.
+"""A guard over a command, whose whole family ends with the starter: ``python -m engines.process.guard COMMAND…``.
 
-For programs such as Ray, whose helpers outlive their parents for a while. The exit status is the command's.
+Its stdin is a pipe from the starter, its exit status the command's. For programs such as Ray, whose helpers outlive their parents
+for a while.
 """
 
 from __future__ import annotations
@@ -51,10 +51,6 @@ def main() -> int:
     return 1 if status is None else status
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 # Replaces itself by the command, which the kernel ends when the starting thread ends, however it ends. A ``preexec_fn``
 # could deadlock in a process with threads. Where the parent is gone before prctl is called, there is nothing to do.
 _LAUNCHER = """
@@ -67,5 +63,9 @@ if os.getppid() == int(sys.argv[1]):
 
 
 def ends_with_us(command: list[str], *, by: str = "SIGKILL") -> list[str]:
-    """``command`` (its program an absolute path), ended by the signal ``by`` when the thread that starts it ends (Linux)."""
+    """Return ``command``, an absolute path first, made to end by the signal ``by`` when the thread that starts it ends (Linux)."""
     return [sys.executable, "-I", "-c", _LAUNCHER, str(os.getpid()), by, *command]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The child side of `engines.process.engine.ProcessEngine`: serves one parent over an inherited socket.
+"""The child side of `engines.process.engine.ProcessEngine`, which serves one parent over an inherited socket.
 
 The parent sends (kind, …) tuples: ``("slots", count)`` and with the next byte so many descriptors, which this process keeps until
 it ends (`engines.host.slots`), ``("open", what to open)``, ``("requests", run, [Request])`` any number of times,
@@ -25,6 +25,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn, Protocol
 
@@ -41,40 +42,30 @@ class EngineSession(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Fields of `engines.engine.EngineInfo` that this side knows."""
-        ...
+        """The fields of `engines.engine.EngineInfo` that this side knows."""
 
     def run(self, requests: Sequence[Request]) -> AsyncGenerator[Response, None]:
         """Yield one response per request; raises `core.errors.EngineDiedError` when the engine is gone."""
-        ...
 
     def stats(self) -> dict[str, float]:
-        """Latest known figures of the engine; see `engines.engine.Engine.stats`."""
-        ...
+        """Return the latest known figures of the engine; see `engines.engine.Engine.stats`."""
 
     async def close(self, *, keep: bool) -> None:
         """Free everything, but for what may be kept for the next campaign."""
-        ...
 
 
+@dataclass(eq=False)
 class Server:
-    """Runs requests on one session for one parent."""
+    """Runs requests on one session for one parent; see `run_server`. To be made within an event loop."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        open_session: Callable[[Any], Awaitable[EngineSession]],
-        *,
-        end_seconds: float,
-        blocks_while_opening: bool,
-        prepare: Callable[[], None] | None = None,
-    ) -> None:
-        self._connection = connection
-        self._prepare = prepare
+    connection: Connection
+    open_session: Callable[[Any], Awaitable[EngineSession]]
+    end_seconds: float
+    blocks_while_opening: bool
+    prepare: Callable[[], None] | None
+
+    def __post_init__(self) -> None:
         self._began = time.time()
-        self._open_session = open_session
-        self._end_seconds = end_seconds
-        self._blocks_while_opening = blocks_while_opening
         self._keep = False
         self._inbox: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         self._requests: defaultdict[int, list[Request]] = defaultdict(list)
@@ -85,11 +76,11 @@ class Server:
         self._loaded = threading.Event()
 
     async def serve(self) -> int:
-        """Serve until told to close or until the engine dies; the exit status."""
-        # A thread of its own: loading a model may block this loop for a minute, and the parent may go away meanwhile.
+        """Serve until told to close or until the engine dies. Returns the exit status."""
+        # On a thread: loading a model may block this loop for a minute, and the parent may go away meanwhile.
         threading.Thread(target=self._receive, args=(asyncio.get_running_loop(),), daemon=True).start()
-        if self._prepare is not None:
-            self._prepare()
+        if self.prepare is not None:
+            self.prepare()
         _, what = await self._inbox.get()
         session = await self._open(what)
         if session is None:
@@ -104,7 +95,7 @@ class Server:
             await session.close(keep=self._keep)
 
     async def _open(self, what: Any) -> EngineSession | None:
-        opening = asyncio.ensure_future(self._open_session(what))
+        opening = asyncio.ensure_future(self.open_session(what))
         closing = asyncio.ensure_future(self._inbox.get())  # nothing but the end comes before the engine is ready
         await asyncio.wait({opening, closing}, return_when=asyncio.FIRST_COMPLETED)
         if closing.done():
@@ -191,32 +182,29 @@ class Server:
 
     def _send(self, *message: Any) -> None:
         try:
-            self._connection.send(message)
+            self.connection.send(message)
         except OSError:
             self._inbox.put_nowait(("close",))  # the parent is gone
 
     def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while True:
-                message = self._connection.recv()
+                message = self.connection.recv()
                 if message[0] == "slots":
-                    self._hold(message[1])
+                    with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
+                        socket.recv_fds(ours, 1, message[1])  # open until this process ends
                 else:
                     loop.call_soon_threadsafe(self._inbox.put_nowait, message)
         except (EOFError, OSError):
-            if not self._end_seconds or (self._blocks_while_opening and not self._loaded.is_set()):
+            if not self.end_seconds or (self.blocks_while_opening and not self._loaded.is_set()):
                 clear_up(self._began)
                 end_group()
-            threading.Timer(self._end_seconds, end_group).start()
+            threading.Timer(self.end_seconds, end_group).start()
             loop.call_soon_threadsafe(self._inbox.put_nowait, ("close",))
-
-    def _hold(self, count: int) -> None:
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
-            socket.recv_fds(ours, 1, count)  # open until this process ends
 
 
 def end_group() -> None:
-    """End this process and all that was started from it, at once."""
+    """End this process and all that it started, at once."""
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
@@ -238,13 +226,7 @@ def run_server(
     if os.getpgrp() != os.getpid():
         raise SystemExit("an engine's process must lead a process group of its own")
     with Connection(descriptor) as connection:
-        server = Server(
-            connection,
-            open_session,
-            end_seconds=end_seconds,
-            blocks_while_opening=blocks_while_opening,
-            prepare=prepare,
-        )
+        server = Server(connection, open_session, end_seconds, blocks_while_opening, prepare)
         status = asyncio.run(server.serve())
     sys.stdout.flush()
     sys.stderr.flush()

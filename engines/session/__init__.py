@@ -1,1 +1,1 @@
-"""Session."""
+"""vLLM's side, inside an engine's process: requests in, responses out."""

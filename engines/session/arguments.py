@@ -12,7 +12,6 @@ from core.campaign import ModelSpec
 from core.errors import UserError, nearest
 from core.python_source import parse
 
-SOURCE = "engine/arg_utils.py"
 STREAMER = ("runai_model_streamer", "runai_model_streamer_s3")
 CLASSES = ("EngineArgs", "AsyncEngineArgs")
 
@@ -43,7 +42,7 @@ def check_arguments(models: Iterable[ModelSpec]) -> None:
 def known_arguments() -> frozenset[str]:
     """Return the fields of ``AsyncEngineArgs``; empty where vLLM is not installed, as where pools do the work."""
     package = find_spec("vllm")
-    source = Path(package.origin or "").parent / SOURCE if package else None
+    source = Path(package.origin or "").parent / "engine/arg_utils.py" if package else None
     if source is None or not source.is_file():
         return frozenset()
     module = parse(source.read_text(encoding="utf-8"))

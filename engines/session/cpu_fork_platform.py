@@ -15,16 +15,12 @@ import torch
 from vllm import envs
 from vllm.platforms.cpu import CpuPlatform
 
-CORES = (
-    "GOMP_CPU_AFFINITY",
-    "OMP_PLACES",
-    "KMP_AFFINITY",
-)  # where vLLM writes a worker's, by the runtime that is preloaded
+# A worker's cores, where vLLM writes them for the OpenMP runtime that is preloaded.
+CORES = ("GOMP_CPU_AFFINITY", "OMP_PLACES", "KMP_AFFINITY")
 
 
 class CpuForkPlatform(CpuPlatform):
-    """For a process that was started with `engines.session.cpu_platform.fork_environment`: no OpenMP thread may run before a
-    fork."""
+    """For a process with `engines.session.cpu_platform.fork_environment`: no OpenMP thread may run before a fork."""
 
     @classmethod
     def check_and_update_config(cls, vllm_config: Any) -> None:
@@ -54,7 +50,7 @@ def _bind() -> None:
 
 
 def cores_in(told: str) -> list[int]:
-    """The core numbers in ``0 1``, ``{0,1}`` or ``granularity=fine,explicit,proclist=[0,1]``."""
+    """Return the core numbers in ``0 1``, ``{0,1}`` or ``granularity=fine,explicit,proclist=[0,1]``."""
     return [int(number) for number in re.findall(r"\d+", told)]
 
 

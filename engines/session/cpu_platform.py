@@ -16,7 +16,7 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's and AMD's
 
 
 def register() -> str | None:
-    """Dotted path of the platform class, or None where nobody asked for one or a GPU is present."""
+    """Return the dotted path of the platform class, or None where none is asked for or a GPU is present."""
     if any(Path(driver).exists() for driver in GPU_DRIVERS):
         return None
     if os.environ.get(ASKED_BY) == "1":
@@ -27,7 +27,7 @@ def register() -> str | None:
 
 
 def fork_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables of a process whose vLLM forks its own (`engines.session.cpu_fork_platform`).
+    """Return the variables of a process whose vLLM forks its own (`engines.session.cpu_fork_platform`).
 
     One OpenMP runtime for torch and vLLM, preloaded as vLLM itself does for spawned workers, with one thread until a worker is
     told how many: a process that has used more cannot be forked. And nothing is compiled, which is decided when vLLM is imported:

@@ -1,4 +1,4 @@
-"""The feed of one engine: requests of all runs of all clients go to it in order, as far as there is room. Knows no vLLM."""
+"""The feed of one engine: requests of all runs of all clients, in order, as far as there is room. Knows no vLLM."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from core.errors import EngineDiedError
 from core.request import Generated, Request, Response
 from engines.session.in_flight import Room, Tally, pixels
-from engines.session.order import Line, portion
-from engines.session.tokens import Generation, Plan, Prefill, tokens_key
+from engines.session.order import RequestQueue, take_next
+from engines.session.tokens import EncodedPlan, Generation, Prefill, tokens_key
 
 FIRST_PLANNED = 64  # requests; few, because the engine waits for the first of a client
 PLANNED_AT_ONCE = 512  # requests encoded and sorted together, while the engine works on those before
@@ -23,12 +23,12 @@ PLANNED_AT_ONCE = 512  # requests encoded and sorted together, while the engine 
 
 @dataclass(eq=False)
 class Client:
-    """Whoever gets an equal share of the engine, with all its runs.
+    """A holder of an equal share of the engine, with all its runs.
 
     ``given`` counts tokens handed to the engine, generated ones as far as ``generated`` of ``allowed`` lets expect.
     """
 
-    runs: list[Run] = field(default_factory=list)
+    runs: list[ClientRun] = field(default_factory=list)
     ready: deque[Work] = field(default_factory=deque)
     planned: int = 0
     given: float = 0.0
@@ -41,12 +41,12 @@ class Client:
         return bool(self.ready) or any(run.is_waiting for run in self.runs)
 
     @property
-    def portion(self) -> int:
-        """How many requests to plan next: ever more, so that the engine starts soon and then is never short."""
+    def planned_next(self) -> int:
+        """Number of requests to plan next: ever more, so that the engine starts soon and then is never short."""
         return min(PLANNED_AT_ONCE, max(FIRST_PLANNED, self.planned))
 
     def expects(self, work: Work) -> float:
-        """Tokens that ``work`` is going to take."""
+        """Return the number of tokens that ``work`` is going to take."""
         share = self.generated / self.allowed if self.allowed else 1.0
         return len(work.item.prompt) + share * work.max_tokens
 
@@ -58,12 +58,12 @@ class Client:
                 self.generated += response.completion_tokens
 
 
-class Run:
+class ClientRun:
     """Some requests of one client, and their responses as they come."""
 
     def __init__(self, client: Client, requests: Sequence[Request]) -> None:
         self.client = client
-        self.line = Line(requests)
+        self.queue = RequestQueue(requests)
         self.is_waiting = bool(requests)  # for some of them to be planned
         self.tasks: set[asyncio.Task[list[Response]]] = set()
         self._responses: asyncio.Queue[Response | Exception] = asyncio.Queue()
@@ -76,7 +76,7 @@ class Run:
         return response
 
     def put(self, *responses: Response | Exception) -> None:
-        """Hand responses, or what ends the run, to whoever waits for them."""
+        """Hand responses, or what ends the run, to the caller."""
         for response in responses:
             self._responses.put_nowait(response)
 
@@ -85,7 +85,7 @@ class Run:
 class Work:
     """One request to the engine. ``tallies`` are those of the scores that a prefill adds to, by their index in its plan."""
 
-    run: Run
+    run: ClientRun
     item: Generation | Prefill
     tallies: dict[int, Tally] = field(default_factory=dict)
 
@@ -102,8 +102,8 @@ class Work:
         return len(self.item.prompt) if self.item.reads_prompt else 0, 0
 
 
-def works(plans: Sequence[tuple[Run, Plan]]) -> Iterator[Work]:
-    """What is to be done for plans made of one portion, in order across them. The order of a plan's prefills is kept."""
+def works(plans: Sequence[tuple[ClientRun, EncodedPlan]]) -> Iterator[Work]:
+    """Yield the work of plans made together, in order across them. The order of a plan's prefills is kept."""
     generations = [Work(run, generation) for run, plan in plans for generation in plan.generations]
     yield from sorted(generations, key=lambda work: (-work.max_tokens, tokens_key(work.item.prompt)))
     prefills = []
@@ -116,15 +116,14 @@ def works(plans: Sequence[tuple[Run, Plan]]) -> Iterator[Work]:
 class Feed:
     """Keeps an engine supplied by all runs, without handing it everything at once.
 
-    ``plan`` encodes some requests, on a thread of the feed's; ``serve`` has the engine do one piece of work. What is started
-    shares one ``room``. Each client's requests go in the order of `engines.session.order`; among clients with work, next comes
-    the one that
-    was given the fewest tokens since both had some. Belongs to the event loop that it is used from.
+    ``plan`` encodes some requests, on a thread of the feed's; ``serve`` has the engine do one piece of work. What is started shares
+    one ``room``. Each client's requests go in the order of `engines.session.order`; among clients with work, next comes the one
+    that was given the fewest tokens since both had some. Belongs to the event loop that it is used from.
     """
 
     def __init__(
         self,
-        plan: Callable[[Sequence[Request]], Plan],
+        plan: Callable[[Sequence[Request]], EncodedPlan],
         serve: Callable[[Work], Coroutine[Any, Any, list[Response]]],
         room: Room,
     ) -> None:
@@ -135,20 +134,20 @@ class Feed:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._planning: asyncio.Task[None] | None = None
 
-    def add(self, requests: Sequence[Request], client: str = "") -> Run:
-        """Begin a run; whoever began it must `drop` it too."""
+    def add(self, requests: Sequence[Request], client: str = "") -> ClientRun:
+        """Begin a run, to be ended by `drop`."""
         owner = self._clients.setdefault(client, Client())
         if not owner.has_work:
             owner.planned = 0
-            # Nobody saves up shares while idle.
+            # A client saves up no shares while idle.
             others = [other.given for other in self._clients.values() if other.has_work]
             owner.given = max(owner.given, min(others, default=0.0))
-        run = Run(owner, requests)
+        run = ClientRun(owner, requests)
         owner.runs.append(run)
         self._advance()
         return run
 
-    async def drop(self, run: Run) -> None:
+    async def drop(self, run: ClientRun) -> None:
         """End a run: what is not started never will be, what is in flight is cancelled before this returns."""
         self._end(run)
         self._advance()
@@ -163,8 +162,7 @@ class Feed:
 
     async def close(self, reason: str) -> None:
         """End all runs with `core.errors.EngineDiedError`; nothing of them is in flight when this returns."""
-        tasks: set[asyncio.Task[Any]] = set()
-        tasks.update(*(run.tasks for client in self._clients.values() for run in client.runs))
+        tasks = set[asyncio.Task[Any]]().union(*(run.tasks for each in self._clients.values() for run in each.runs))
         self.end_all(reason)
         if self._planning is not None:
             self._planning.cancel()
@@ -173,7 +171,7 @@ class Feed:
             await asyncio.wait(tasks)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _end(self, run: Run, error: Exception | None = None) -> None:
+    def _end(self, run: ClientRun, error: Exception | None = None) -> None:
         client = run.client
         if run not in client.runs:
             return
@@ -188,19 +186,15 @@ class Feed:
             task.cancel()
 
     def _advance(self) -> None:
-        """Start what there is room for, and see that the next is planned."""
+        """Start what there is room for, and plan what comes next."""
         while ready := [client for client in self._clients.values() if client.ready]:
             client = min(ready, key=lambda each: each.given)
             if not self._room.fits(*client.ready[0].size):
                 break
             self._start(client, client.ready.popleft())
         if self._planning is None:
-            short = [
-                client
-                for client in self._clients.values()
-                if len(client.ready) < PLANNED_AT_ONCE and any(run.is_waiting for run in client.runs)
-            ]
-            if short:
+            short = [client for client in self._clients.values() if len(client.ready) < PLANNED_AT_ONCE]
+            if short := [client for client in short if any(run.is_waiting for run in client.runs)]:
                 self._planning = asyncio.create_task(self._plan_for(min(short, key=lambda each: len(each.ready))))
 
     def _start(self, client: Client, work: Work) -> None:
@@ -223,20 +217,20 @@ class Feed:
         self._advance()
 
     async def _plan_for(self, client: Client) -> None:
-        """Plan the client's next portion on the thread, and put what came out behind what is ready."""
+        """Plan the client's next requests on the thread, and queue their work."""
         runs = [run for run in client.runs if run.is_waiting]
-        most = client.portion
+        most = client.planned_next
         try:
             loop = asyncio.get_running_loop()
-            parts = await loop.run_in_executor(self._thread, self._plans, [run.line for run in runs], most)
+            parts = await loop.run_in_executor(self._thread, self._plans, [run.queue for run in runs], most)
             plans = []
-            for run, part in zip(runs, parts, strict=True):
-                run.is_waiting &= part.more
-                if isinstance(part.plan, Exception):
-                    self._end(run, part.plan)
-                elif part.plan is not None and run in client.runs:
-                    run.put(*part.plan.answered)
-                    plans.append((run, part.plan))
+            for run, (plan, more) in zip(runs, parts, strict=True):
+                run.is_waiting &= more
+                if isinstance(plan, Exception):
+                    self._end(run, plan)
+                elif plan is not None and run in client.runs:
+                    run.put(*plan.answered)
+                    plans.append((run, plan))
             client.ready.extend(works(plans))
             client.planned += most
         except Exception as error:
@@ -246,21 +240,15 @@ class Feed:
             self._planning = None
         self._advance()
 
-    def _plans(self, lines: Sequence[Line], most: int) -> list[_Part]:
-        """On the thread: the next portion of ``lines``, planned line by line."""
+    def _plans(self, queues: Sequence[RequestQueue], most: int) -> list[tuple[EncodedPlan | Exception | None, bool]]:
+        """Return, for each queue, the plan of its requests that go next, and whether more wait. On the thread."""
         parts = []
-        for line, requests in zip(lines, portion(lines, most), strict=True):
-            plan: Plan | Exception | None = None
+        for queue, requests in zip(queues, take_next(queues, most), strict=True):
+            plan: EncodedPlan | Exception | None = None
             if requests:
                 try:
                     plan = self._plan(requests)
                 except Exception as error:  # concerns this run alone
                     plan = error
-            parts.append(_Part(plan, more=line.peek() is not None))
+            parts.append((plan, queue.peek() is not None))
         return parts
-
-
-@dataclass(frozen=True)
-class _Part:
-    plan: Plan | Exception | None
-    more: bool

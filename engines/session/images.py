@@ -1,7 +1,4 @@
-"""Images on their way into vLLM: decoded once their request is admitted, expanded into its prompt, fitted to the window.
-
-It imports vLLM: for engine processes only.
-"""
+"""Images on their way into vLLM: decoded, expanded into the prompt, fitted to the window. For engine processes only."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from engines.session.tokens import Generation, TokenError
 
 
 async def render(engine: AsyncLLM, generation: Generation, window: int) -> tuple[MultiModalInput, int]:
-    """Return what vLLM takes for a prompt with its images, and how many text tokens were dropped from its left to fit.
+    """Return vLLM's input for a prompt with its images, and the number of text tokens dropped from its left to fit.
 
     Raises `engines.session.tokens.TokenError` for images that cannot be decoded, placed in the prompt or fitted into the window.
     """

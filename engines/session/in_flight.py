@@ -12,7 +12,7 @@ PIXELS_IN_FLIGHT = 1 << 28  # preprocessed, a pixel takes some 12 bytes: 3 GB
 
 
 def pixels(images: Sequence[bytes]) -> int:
-    """Count the pixels of PNG files, read from their headers."""
+    """Return the number of pixels of PNG files, read from their headers."""
     return sum(int.from_bytes(png[16:20], "big") * int.from_bytes(png[20:24], "big") for png in images)
 
 
@@ -33,11 +33,11 @@ class Room:
         return self._requests > 0 and all(not size or size <= left or left == bound for size, left, bound in sizes)
 
     def enter(self, tokens: int, pixels: int = 0) -> None:
-        """Take room for one request, which must fit."""
+        """Occupy room for one request, which must fit."""
         self._change(-1, tokens, pixels)
 
     def leave(self, tokens: int, pixels: int = 0) -> None:
-        """Give back what ``enter`` took."""
+        """Free what ``enter`` occupied."""
         self._change(1, tokens, pixels)
 
     def _change(self, sign: int, *sizes: int) -> None:
@@ -47,28 +47,25 @@ class Room:
 
 @dataclass
 class Tally:
-    """Adds up the spans of one score."""
+    """Adds up the ``missing`` spans of the score that answers ``request``."""
 
     request: Request
     missing: int
-    logprob: float = 0.0
-    is_greedy: bool = True
-    tokens: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    truncated: int = 0
+    total: Scored | None = None
     error: str | None = None
 
-    def add(
-        self, logprob: float, is_greedy: bool, *, tokens: int, prompt_tokens: int, cached_tokens: int, truncated: int
-    ) -> Response | None:
-        """Count one span; the response once it was the last."""
-        self.logprob += logprob
-        self.is_greedy &= is_greedy
-        self.tokens += tokens
-        self.prompt_tokens += prompt_tokens
-        self.cached_tokens += cached_tokens
-        self.truncated += truncated
+    def add(self, span: Scored) -> Response | None:
+        """Count one span; returns the response once it was the last."""
+        total = self.total or Scored(self.request.id, 0.0, isinstance(self.request, Loglikelihood), 0, 0)
+        self.total = Scored(
+            id=total.id,
+            logprob=total.logprob + span.logprob,
+            is_greedy=total.is_greedy and span.is_greedy,
+            tokens=total.tokens + span.tokens,
+            prompt_tokens=total.prompt_tokens + span.prompt_tokens,
+            cached_tokens=total.cached_tokens + span.cached_tokens,
+            truncated=total.truncated + span.truncated,
+        )
         return self._finish()
 
     def fail(self, reason: str) -> Response | None:
@@ -80,14 +77,4 @@ class Tally:
         self.missing -= 1
         if self.missing:
             return None
-        if self.error is not None:
-            return failed(self.request, self.error)
-        return Scored(
-            id=self.request.id,
-            logprob=self.logprob,
-            is_greedy=self.is_greedy and isinstance(self.request, Loglikelihood),
-            tokens=self.tokens,
-            prompt_tokens=self.prompt_tokens,
-            cached_tokens=self.cached_tokens,
-            truncated=self.truncated,
-        )
+        return self.total if self.error is None else failed(self.request, self.error)

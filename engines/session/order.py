@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, strings_of
 
@@ -19,7 +20,7 @@ Key = tuple[int, str]  # the rank, lower ones first, and the text in whose order
 
 
 def key_of(request: Request) -> Key:
-    """Where ``request`` goes in the stream. The continuations of one context have one key."""
+    """Return the place of ``request`` in the stream. The continuations of one context have one key."""
     match request:
         case Generate(prompt=prompt, sampling=sampling):
             return -sampling.max_tokens, prompt
@@ -29,33 +30,27 @@ def key_of(request: Request) -> Key:
             return 0, text
 
 
-class Line:
-    """The requests of one run in their order, which is found as they are taken. Of one thread at a time."""
+class RequestQueue:
+    """The requests of one run in their order, which is found as they are removed. For one thread at a time."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self._rest = _ordered(requests)
-        self._head: tuple[Key, Request] | None = None
-        self._begun = False
+        self._head: list[tuple[Key, Request]] = []  # one at most
 
     def peek(self) -> Key | None:
         """Key of the next request; None where there is none."""
-        if not self._begun:
-            self._begun = True
-            self._head = next(self._rest, None)
-        return None if self._head is None else self._head[0]
+        self._head = self._head or list(islice(self._rest, 1))
+        return self._head[0][0] if self._head else None
 
     def take(self) -> Request:
-        """Take the next request. Raises IndexError where there is none."""
-        self.peek()
-        if self._head is None:
+        """Remove the next request. Raises IndexError where there is none."""
+        if self.peek() is None:
             raise IndexError("all requests of the run are taken")
-        _, request = self._head
-        self._head = next(self._rest, None)
-        return request
+        return self._head.pop()[1]
 
 
 def _ordered(requests: Sequence[Request]) -> Iterator[tuple[Key, Request]]:
-    """All requests by rank; within one by text, `SORTED_AT_ONCE` in their own order at a time."""
+    """Yield all requests by rank; within one by text, `SORTED_AT_ONCE` in their own order at a time."""
     ranks: defaultdict[int, list[Request]] = defaultdict(list)
     for request in requests:
         ranks[key_of(request)[0]].append(request)
@@ -66,14 +61,14 @@ def _ordered(requests: Sequence[Request]) -> Iterator[tuple[Key, Request]]:
                 yield key_of(request), request
 
 
-def portion(lines: Sequence[Line], most: int) -> list[list[Request]]:
-    """Take the requests that go next from ``lines``: for each line its own, in their order.
+def take_next(queues: Sequence[RequestQueue], most: int) -> list[list[Request]]:
+    """Remove the requests that go next from ``queues``, and return those of each queue, in their order.
 
     They are ``most``, or those within `PORTION_CHARACTERS` if fewer, but one at least; up to twice as many where that keeps
     the continuations of one context together.
     """
-    taken: list[list[Request]] = [[] for _ in lines]
-    heads = [(key, index) for index, line in enumerate(lines) if (key := line.peek()) is not None]
+    taken: list[list[Request]] = [[] for _ in queues]
+    heads = [(key, index) for index, queue in enumerate(queues) if (key := queue.peek()) is not None]
     heapq.heapify(heads)
     count = characters = 0
     last: Key | None = None
@@ -82,12 +77,12 @@ def portion(lines: Sequence[Line], most: int) -> list[list[Request]]:
         filled = max(count / most, characters / PORTION_CHARACTERS)
         if filled >= 2 or (filled >= 1 and key != last):
             break
-        request = lines[index].take()
+        request = queues[index].take()
         taken[index].append(request)
         count += 1
         characters += sum(map(len, strings_of(request)))
         last = key
-        if (following := lines[index].peek()) is None:
+        if (following := queues[index].peek()) is None:
             heapq.heappop(heads)
         else:
             heapq.heapreplace(heads, (following, index))

@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.request import Sampling
 from engines.engine import EngineConfig
 from engines.session.score_rows import FIRST_SCORED
-from engines.session.tokens import Prefill, Span
+from engines.session.tokens import Prefill, ScoredSpan
 
 LARGEST_LOGPROB = 1e-3  # rounding may lift a log-probability of 0 a little; memory that was never written exceeds this
 
@@ -23,7 +23,7 @@ Row = tuple[float, bool]  # a log-probability, and whether no other token is mor
 
 
 def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, Any]:
-    """``AsyncEngineArgs`` for ``config``; its ``extra`` wins."""
+    """Return the fields of ``AsyncEngineArgs`` for ``config``; its ``extra`` wins."""
     arguments: dict[str, Any] = {
         "model": config.model,
         "revision": config.revision,
@@ -48,21 +48,19 @@ def engine_arguments(config: EngineConfig, executor: str | None) -> dict[str, An
             "kv_cache_memory_bytes": cpu_kv_cache_bytes(config.gpu_memory_gb),
         }
     arguments |= config.extra
-    if arguments.get("logprobs_mode", "raw_logprobs") != "raw_logprobs":
-        raise UserError(
-            f"vllm.logprobs_mode = {arguments['logprobs_mode']!r}: scores need 'raw_logprobs', leave it out"
-        )
+    if (mode := arguments.get("logprobs_mode", "raw_logprobs")) != "raw_logprobs":
+        raise UserError(f"vllm.logprobs_mode = {mode!r}: scores need 'raw_logprobs', leave it out")
     return arguments
 
 
 def cpu_kv_cache_bytes(memory_gb: float | None) -> int:
-    """KV cache on a CPU: half of ``memory_gb`` GB (4 where unknown) or of free memory if less; 1 GiB at least."""
+    """Return the KV cache's bytes on a CPU: half of ``memory_gb`` GB (4 if unknown) or of free memory if less; 1 GiB at least."""
     allowed = (4.0 if memory_gb is None else memory_gb) * 1e9
     return max(1 << 30, int(min(allowed, psutil.virtual_memory().available) / 2))
 
 
 def generation_params(sampling: Sampling, eos_text: str) -> SamplingParams:
-    """``SamplingParams`` of a generation. The end-of-text token stops as a string too, as in lm-evaluation-harness."""
+    """Return the ``SamplingParams`` of a generation. The end-of-text token stops as a string too, as in lm-evaluation-harness."""
     stop = [text for text in dict.fromkeys((*sampling.until, eos_text)) if text]
     fields: dict[str, Any] = {
         "max_tokens": sampling.max_tokens,
@@ -80,14 +78,14 @@ def generation_params(sampling: Sampling, eos_text: str) -> SamplingParams:
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """``text`` before the first of ``stop``."""
+    """Return ``text`` before the first of ``stop``."""
     for end in stop:
         text = text.split(end, 1)[0]
     return text
 
 
 def one_step(**fields: Any) -> SamplingParams:
-    """One greedy step, with whatever ``fields`` have it report; its text is not needed."""
+    """Return parameters of one greedy step that reports what ``fields`` name; its text is not needed."""
     return SamplingParams(
         max_tokens=1,
         temperature=0.0,
@@ -100,7 +98,7 @@ def one_step(**fields: Any) -> SamplingParams:
 
 
 def scoring_params(prefill: Prefill, *, skip_cache: bool) -> SamplingParams:
-    """One greedy step that reports the last tokens' log-probabilities and, where needed, those of the prompt.
+    """Return parameters of a greedy step that reports the last tokens' log-probabilities and, where needed, the prompt's.
 
     The prompt's most likely token is asked for beside its own, so that a tie for the first place counts as greedy.
     """
@@ -113,19 +111,19 @@ def scoring_params(prefill: Prefill, *, skip_cache: bool) -> SamplingParams:
 
 
 def probe_params() -> SamplingParams:
-    """One greedy step that reports its token's log-probability."""
+    """Return parameters of a greedy step that reports its token's log-probability."""
     return one_step(logprobs=0, skip_reading_prefix_cache=True)
 
 
 def has_nan(output: RequestOutput) -> bool:
-    """Say whether a log-probability that was computed is not a number. Rows of cached positions may be anything."""
+    """Whether a log-probability that was computed is not a number. Rows of cached positions may be anything."""
     step = output.outputs[0].logprobs
     flat = output.prompt_logprobs if (output.num_cached_tokens or 0) == 0 else None
     return any(math.isnan(logprob) for each in (step, flat) if each is not None for logprob in each.logprobs)
 
 
 def swallowed(prefill: Prefill, output: RequestOutput) -> Prefill | None:
-    """Return what has yet to be scored: the prompt's beginning, where cached positions are among those to be read.
+    """Return the prefill that is still to be scored: the prompt's beginning, where positions to be read were cached.
 
     vLLM computes no logits for cached positions. It never takes a prompt's last token from the cache, only whole blocks: of the
     returned prefill one block is computed.
@@ -133,11 +131,11 @@ def swallowed(prefill: Prefill, output: RequestOutput) -> Prefill | None:
     cached = output.num_cached_tokens or 0
     if not prefill.reads_prompt or cached < prefill.first_scored:
         return None
-    return Prefill(prefill.prompt[:cached], (Span(0, prefill.prompt[: cached + 1], prefill.first_scored),))
+    return Prefill(prefill.prompt[:cached], (ScoredSpan(0, prefill.prompt[: cached + 1], prefill.first_scored),))
 
 
 def read_rows(prefill: Prefill, output: RequestOutput) -> list[Row] | None:
-    """Rows of the prompt's positions from ``first_scored`` on, but for those that the cache covers.
+    """Return rows of the prompt's positions from ``first_scored`` on, but for those that the cache covers.
 
     None where one of them was not computed. Depending on vLLM's model runner the rows of cached positions are missing or
     hold whatever was in memory: rows are therefore counted from the end, and one that cannot be right counts as missing.
@@ -162,7 +160,7 @@ def read_rows(prefill: Prefill, output: RequestOutput) -> list[Row] | None:
 
 
 def read_step(output: RequestOutput) -> dict[int, Row]:
-    """Rows by token at the step behind the prompt, but for those that are not numbers."""
+    """Return rows by token at the step behind the prompt, but for those that are not numbers."""
     step = output.outputs[0].logprobs
     best = step.logprobs[0]  # greedy: the sampled token, which comes first, is the most likely one
     tokens = zip(step.token_ids, step.logprobs, strict=True)
@@ -170,7 +168,7 @@ def read_step(output: RequestOutput) -> dict[int, Row]:
 
 
 def add_up(prefill: Prefill, rows: Sequence[Row], output: RequestOutput) -> list[Row] | None:
-    """(log-probability, is greedy) of each span from ``rows`` of all positions that are read, and the step behind them."""
+    """Return (log-probability, is greedy) of each span from ``rows`` of all positions that are read, and the step behind them."""
     scores, step = [], read_step(output)
     for span in prefill.spans:
         final = step.get(span.tokens[-1])

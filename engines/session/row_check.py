@@ -1,4 +1,4 @@
-"""Whether vLLM's workers can be trusted with `engines.session.score_rows`: asked of the engine itself, once it is loaded."""
+"""The check of `engines.session.score_rows` against vLLM's own rows, on the loaded engine itself."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ Row = tuple[int, int, float, float]  # own token, most likely token, and their l
 
 
 async def score_rows_only(engine: AsyncLLM) -> bool:
-    """Switch the workers to rows of scored positions only, where they give what vLLM's own way gives.
+    """Switch the workers to rows of scored positions only, where they equal vLLM's own. Returns whether they are switched.
 
-    vLLM's way stays where its model runner is another than `engines.session.score_rows` knows (the second one, which bounds
-    its logits
-    itself), where it refuses the prompt (a window or vocabulary too small for it), and where the rows differ, which is logged.
-    Raises `core.errors.EngineDiedError` where the engine dies of it.
+    vLLM's way stays where `engines.session.score_rows` does not know its model runner, where it refuses the prompt (a window or
+    vocabulary too small for it), and where the rows differ, which is logged. Raises `core.errors.EngineDiedError` where the engine
+    dies of it.
     """
     try:
         own = await _rows(engine)
@@ -47,7 +46,7 @@ async def score_rows_only(engine: AsyncLLM) -> bool:
 
 
 def alike(own: Sequence[Row], ours: Sequence[Row]) -> bool:
-    """Whether rows agree: in number, in their tokens and, but for rounding, in their log-probabilities."""
+    """Whether rows agree in number, in their tokens and, but for rounding, in their log-probabilities."""
     return len(own) == len(ours) and all(
         mine[0] == theirs[0] and abs(mine[2] - theirs[2]) <= TOLERANCE and abs(mine[3] - theirs[3]) <= TOLERANCE
         for theirs, mine in zip(own, ours, strict=True)

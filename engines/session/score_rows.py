@@ -1,13 +1,11 @@
 """Prompt log-probabilities of the scored positions only, computed in vLLM's workers.
 
-vLLM computes logits of prompt positions that nobody asked for: its first model runner those of whole prompts, request by
-request, its second those of a whole step. Here one product serves all requests of a step, and of each only the positions from
-the request's ``FIRST_SCORED`` on; requests without that are vLLM's. It stands in for a private method of either runner
-(`engines.session.score_rows_v1`, `engines.session.score_rows_v2`), so `engines.session.row_check` compares the two before it
-is relied on, and vLLM's own
-stays where they differ. The second runner's ``prompt_logprob_token_ids`` bounds its rows too, but cannot tell which token is the
-most likely one, so not whether a continuation is greedy.
-Imported in vLLM's worker processes only.
+vLLM computes logits of prompt positions that were not asked for: its first model runner those of whole prompts, request by request,
+its second those of a whole step. Here one product serves all requests of a step, and of each only the positions from the request's
+``FIRST_SCORED`` on; requests without that are vLLM's. It stands in for a private method of either runner
+(`engines.session.score_rows_v1`, `engines.session.score_rows_v2`), so `engines.session.row_check` compares the two before it is
+relied on, and vLLM's own stays where they differ. The second runner's ``prompt_logprob_token_ids`` bounds its rows too, but cannot
+tell which token is the most likely one, so not whether a continuation is greedy. Imported in vLLM's worker processes only.
 """
 
 from __future__ import annotations
@@ -43,18 +41,17 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return self.end - self.first
 
 
 def first_scored(params: SamplingParams) -> int | None:
     """Return the first prompt position whose row is wanted; None for requests that are vLLM's."""
-    asked: int | None = (params.extra_args or {}).get(FIRST_SCORED)
-    return asked if params.prompt_logprobs is not None else None
+    return (params.extra_args or {}).get(FIRST_SCORED) if params.prompt_logprobs is not None else None
 
 
 def part_of(request: str, wanted: int, *, computed: int, tokens: int, length: int, offset: int) -> Part:
-    """Part of a prompt of ``length`` tokens in a step that puts ``tokens`` of them behind the ``computed`` ones.
+    """Return the part of a prompt of ``length`` tokens in a step that puts ``tokens`` of them behind the ``computed`` ones.
 
     Rows are wanted of positions from ``wanted`` on; ``offset`` is where the request's hidden states begin.
     """
@@ -65,7 +62,7 @@ def part_of(request: str, wanted: int, *, computed: int, tokens: int, length: in
 
 
 def score(logits: Logits, hidden_states: torch.Tensor, parts: Sequence[Part], targets: torch.Tensor) -> LogprobsTensors:
-    """(own, most likely) log-probabilities of the tokens ``targets``, which are those of all parts one behind the other.
+    """Return (own, most likely) log-probabilities of the tokens ``targets``, those of all parts one behind the other.
 
     Shapes (positions, 2) for tokens and log-probabilities, (positions) for ranks, of which one is 1, or 2 for any other.
     """
@@ -84,7 +81,7 @@ def score(logits: Logits, hidden_states: torch.Tensor, parts: Sequence[Part], ta
 
 
 def parted(parts: Sequence[Part], rows: LogprobsTensors) -> list[LogprobsTensors]:
-    """Rows of each part."""
+    """Return the rows of each part."""
     sizes = [part.size for part in parts]
     return [LogprobsTensors(*columns) for columns in zip(*(each.split(sizes) for each in rows[:3]), strict=True)]
 

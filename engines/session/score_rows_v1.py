@@ -23,14 +23,14 @@ def switch(runner: Any, on: bool) -> bool:
     if own is None or list(inspect.signature(own).parameters)[1:] != PARAMETERS:
         return not on
     if on:
-        setattr(runner, REPLACED, ScoredRows(runner, own.__get__(runner)))
+        setattr(runner, REPLACED, ScoredRowsV1(runner, own.__get__(runner)))
     else:
         vars(runner).pop(REPLACED, None)
     return True
 
 
-class ScoredRows:
-    """What the runner calls after each step."""
+class ScoredRowsV1:
+    """The callable that the runner calls after each step."""
 
     def __init__(self, runner: Any, replaced: Replaced) -> None:
         self._runner = runner

@@ -13,17 +13,11 @@ from vllm.v1.outputs import LogprobsTensors
 from engines.session.score_rows import Logits, Part, first_scored, part_of, parted, score
 
 WORKER = "prompt_logprobs_worker"
+COMPUTED_FROM = ["logits_fn", "hidden_states", "input_batch", "all_token_ids", "num_computed_tokens", "prompt_lens"]
 PARAMETERS = {
     "add_request": ["req_id", "req_idx", "sampling_params"],
     "remove_request": ["req_id"],
-    "compute_prompt_logprobs": [
-        "logits_fn",
-        "hidden_states",
-        "input_batch",
-        "all_token_ids",
-        "num_computed_tokens",
-        "prompt_lens",
-    ],
+    "compute_prompt_logprobs": COMPUTED_FROM,
 }
 
 
@@ -32,12 +26,12 @@ def switch(runner: Any, on: bool) -> bool:
     if not hasattr(runner, WORKER):
         return False
     worker = getattr(runner, WORKER)
-    own = worker.own if isinstance(worker, ScoredRows) else worker
+    own = worker.own if isinstance(worker, ScoredRowsV2) else worker
     if own is None:  # this rank of a pipeline has no logits
         return True
     if on and not _is_known(own):
         return False
-    setattr(runner, WORKER, ScoredRows(own) if on else own)
+    setattr(runner, WORKER, ScoredRowsV2(own) if on else own)
     return True
 
 
@@ -48,7 +42,7 @@ def _is_known(worker: Any) -> bool:
     ) and hasattr(worker, "uses_prompt_logprobs")
 
 
-class ScoredRows:
+class ScoredRowsV2:
     """Stands before vLLM's ``PromptLogprobsWorker``, which is ``own`` and keeps what is its."""
 
     def __init__(self, own: Any) -> None:
@@ -101,7 +95,7 @@ class ScoredRows:
         return ended
 
     def _parts(self, batch: Any, prompt_lens: np.ndarray) -> tuple[list[int], list[Part]]:
-        """Parts of this step, and their requests' places in the runner's state."""
+        """Return the parts of this step, and their requests' places in the runner's state."""
         places, parts = [], []
         for index, request in enumerate(batch.req_ids):
             if (wanted := self._wanted.get(request)) is None:

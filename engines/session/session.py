@@ -1,7 +1,4 @@
-"""The one place that turns requests into ``SamplingParams`` and vLLM's outputs into responses.
-
-Both engines use it, so their scores agree. It imports vLLM: for engine processes only.
-"""
+"""vLLM as both engines use it, so that their scores agree: requests in, responses out. For engine processes only."""
 
 from __future__ import annotations
 
@@ -23,27 +20,15 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from core.errors import EngineDiedError, UserError
 from core.model.weights import check_unchanged, streaming_environment
-from core.request import Generated, Request, Response
+from core.request import Generated, Request, Response, Scored
 from engines.engine import EngineConfig
+from engines.session import params
 from engines.session.feed import Feed, Work
 from engines.session.images import render
 from engines.session.in_flight import Room, Tally
-from engines.session.params import (
-    Row,
-    add_up,
-    cut,
-    engine_arguments,
-    generation_params,
-    has_nan,
-    probe_params,
-    read_rows,
-    read_step,
-    scoring_params,
-    swallowed,
-)
 from engines.session.row_check import score_rows_only
 from engines.session.stats import EngineStats, stats_of
-from engines.session.tokens import Encoder, Generation, Plan, Prefill, TokenError, failed, plan
+from engines.session.tokens import EncodedPlan, Encoder, Generation, Prefill, TokenError, failed, plan
 
 WATCH_SECONDS = 1.0
 CORE_ENDED = "vLLM's engine core ended"
@@ -82,7 +67,7 @@ class Session:
 
         Raises `core.errors.EngineDiedError` with vLLM's reason, `core.errors.UserError` for arguments that cannot work.
         """
-        arguments = engine_arguments(config, executor)
+        arguments = params.engine_arguments(config, executor)
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         if config.stream:
             os.environ.update(streaming_environment(os.environ))
@@ -106,13 +91,13 @@ class Session:
         return session
 
     async def check_numbers(self, model: str) -> None:
-        """Raise `core.errors.UserError` where the model computes no numbers: of texts it would generate, nothing else tells."""
+        """Raise `core.errors.UserError` where the model computes no numbers, which generated texts would not show."""
         prompt = (await asyncio.to_thread(self._encoder.encode, ["The"]))[0]
         try:
-            output = await self._complete(tokens_input(prompt), probe_params()) if prompt else None
+            output = await self._complete(tokens_input(prompt), params.probe_params()) if prompt else None
         except _RefusedError:  # then requests will be, too, and say why
             return
-        if output is not None and has_nan(output):
+        if output is not None and params.has_nan(output):
             raise UserError(f"{model}: {NO_NUMBERS.format(dtype=self.dtype)}")
 
     async def run(self, requests: Sequence[Request], client: str = "") -> AsyncGenerator[Response, None]:
@@ -142,7 +127,7 @@ class Session:
         }
 
     def stats(self) -> dict[str, float]:
-        """vLLM's latest figures; see `engines.engine.Engine.stats`. For any thread."""
+        """Return vLLM's latest figures; see `engines.engine.Engine.stats`. For any thread."""
         return self._stats.latest()
 
     async def close(self, *, keep: bool = False) -> None:
@@ -160,7 +145,7 @@ class Session:
             await asyncio.sleep(WATCH_SECONDS)
         self._feed.end_all(CORE_ENDED)
 
-    def _plan(self, requests: Sequence[Request]) -> Plan:
+    def _plan(self, requests: Sequence[Request]) -> EncodedPlan:
         return plan(requests, self._encoder, self.max_model_len)
 
     async def _serve(self, work: Work) -> list[Response]:
@@ -173,10 +158,10 @@ class Session:
         prompt: EngineInput = tokens_input(generation.prompt)
         truncated = generation.truncated
         try:
-            params = generation_params(request.sampling, self._encoder.eos_text)
+            wanted = params.generation_params(request.sampling, self._encoder.eos_text)
             if request.images:
                 prompt, truncated = await render(self._engine, generation, self.max_model_len)
-            output = await self._complete(prompt, params)
+            output = await self._complete(prompt, wanted)
         except (_RefusedError, TokenError) as error:
             return [failed(request, str(error))]
         except (TypeError, ValueError, VLLMClientError) as error:
@@ -185,7 +170,7 @@ class Session:
         return [
             Generated(
                 id=request.id,
-                text=cut(answer.text, params.stop),
+                text=params.cut(answer.text, wanted.stop),
                 finish_reason=answer.finish_reason,
                 prompt_tokens=len(output.prompt_token_ids or ()),
                 completion_tokens=len(answer.token_ids),
@@ -200,50 +185,44 @@ class Session:
             # Where less than a block precedes the first scored token, no cached block is of use.
             for skip_cache in (prefill.first_scored <= self._block_size, True):
                 rows, output = await self._rows(prefill, skip_cache=skip_cache)
-                scores = None if rows is None else add_up(prefill, rows, output)
+                scores = None if rows is None else params.add_up(prefill, rows, output)
                 if scores is not None:
                     break
         except _RefusedError as error:
             return [r for owner in owners if (r := owner.fail(str(error)))]
         if scores is None:
-            fault = NO_NUMBERS.format(dtype=self.dtype) if has_nan(output) else NO_SCORES
+            fault = NO_NUMBERS.format(dtype=self.dtype) if params.has_nan(output) else NO_SCORES
             return [r for owner in owners if (r := owner.fail(fault))]
         cached = output.num_cached_tokens or 0
         finished = []
         for owner, span, (logprob, is_greedy) in zip(owners, prefill.spans, scores, strict=True):
-            response = owner.add(
-                logprob,
-                is_greedy,
-                tokens=len(span.tokens) - span.start,
-                prompt_tokens=len(prefill.prompt),
-                cached_tokens=cached,
-                truncated=span.truncated,
-            )
-            cached = len(prefill.prompt)  # the other spans had their whole prompt for nothing
-            if response:
+            tokens, length = len(span.tokens) - span.start, len(prefill.prompt)
+            part = Scored(owner.request.id, logprob, is_greedy, tokens, length, cached, span.truncated)
+            cached = length  # the other spans had their whole prompt for nothing
+            if response := owner.add(part):
                 finished.append(response)
         return finished
 
-    async def _rows(self, prefill: Prefill, *, skip_cache: bool) -> tuple[list[Row] | None, RequestOutput]:
+    async def _rows(self, prefill: Prefill, *, skip_cache: bool) -> tuple[list[params.Row] | None, RequestOutput]:
         """Run a prefill. Returns the rows of all positions that are read (None where one is missing), and vLLM's output."""
         output = await self._complete(
-            tokens_input(list(prefill.prompt)), scoring_params(prefill, skip_cache=skip_cache)
+            tokens_input(list(prefill.prompt)), params.scoring_params(prefill, skip_cache=skip_cache)
         )
-        rows = read_rows(prefill, output)
-        head = swallowed(prefill, output)
+        rows = params.read_rows(prefill, output)
+        head = params.swallowed(prefill, output)
         if rows is None or head is None:
             return rows, output
         if len(head.prompt) >= head.first_scored + self._block_size:  # blocks one by one would take as many requests
             return None, output
         before, there = await self._rows(head, skip_cache=False)
-        last = read_step(there).get(head.spans[0].tokens[-1])
+        last = params.read_step(there).get(head.spans[0].tokens[-1])
         return None if before is None or last is None else [*before, last, *rows], output
 
-    async def _complete(self, prompt: EngineInput, params: SamplingParams) -> RequestOutput:
+    async def _complete(self, prompt: EngineInput, wanted: SamplingParams) -> RequestOutput:
         """Run one request to its end. Raises `_RefusedError` for this request, `EngineDiedError` for the engine."""
         output = None
         try:
-            async for part in self._engine.generate(prompt, params, str(next(self._numbers))):
+            async for part in self._engine.generate(prompt, wanted, str(next(self._numbers))):
                 output = part
         except EngineDeadError as error:
             raise EngineDiedError(CORE_ENDED) from error

@@ -1,9 +1,8 @@
 """Token arithmetic: encoding as lm-evaluation-harness does, fitting the window, prefills that serve several scores.
 
-Pure apart from the tokenizer handed in; knows no vLLM. The rules that decide a score are those of the harness's
-``TemplateLM`` and of its causal Hugging Face and vLLM backends, so the same text gives the same tokens here and there.
-vLLM needs room for one generated token, hence a window of n tokens here scores as the harness's Hugging Face backend
-does with ``max_length = n - 1``.
+Pure apart from the tokenizer handed in; knows no vLLM. The rules that decide a score are those of the harness's ``TemplateLM``
+and of its causal Hugging Face and vLLM backends, so the same text gives the same tokens here and there. vLLM needs room for one
+generated token, hence a window of n tokens here scores as the harness's Hugging Face backend does with ``max_length = n - 1``.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 from core.request import Generate, Generated, Loglikelihood, LoglikelihoodRolling, Request, Response, Scored
 
 MAX_TARGETS = 128  # vLLM's bound on SamplingParams.logprob_token_ids
+BARE = {"add_special_tokens": False}
 
 
 class TokenError(ValueError):
@@ -41,14 +41,10 @@ class Encoder:
         plain = [index for index, text in enumerate(texts) if text and not self._has_prefix(text)]
         prefixed = [index for index, text in enumerate(texts) if text and self._has_prefix(text)]
         encoded: list[list[int]] = [[] for _ in texts]
-        for indices, options in ((plain, {}), (prefixed, {"add_special_tokens": False})):
+        for indices, options in ((plain, {}), (prefixed, BARE)):
             for index, ids in zip(indices, self._call([texts[i] for i in indices], options), strict=True):
                 encoded[index] = ids
         return encoded
-
-    def encode_bare(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode without special tokens."""
-        return self._call(texts, {"add_special_tokens": False})
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Encode (context, continuation) pairs; an empty context becomes the prefix token (BOS, else EOS).
@@ -60,7 +56,7 @@ class Encoder:
         contexts = list(dict.fromkeys(context for (context, _), (given, _) in zip(moved, pairs, strict=True) if given))
         context_ids = dict(zip(contexts, self.encode(contexts), strict=True))
         wholes = iter(self.encode([c + t for (c, t), (given, _) in zip(moved, pairs, strict=True) if given]))
-        bare = iter(self.encode_bare([continuation for given, continuation in pairs if not given]))
+        bare = iter(self._call([continuation for given, continuation in pairs if not given], BARE))
         encoded = []
         for (given, _), (context, _) in zip(pairs, moved, strict=True):
             head, whole = (context_ids[context], next(wholes)) if given else ([], next(bare))
@@ -80,8 +76,7 @@ class Encoder:
     def _call(self, texts: Sequence[str], options: dict[str, Any]) -> list[list[int]]:
         if not texts:
             return []
-        ids: list[list[int]] = self._tokenizer(list(texts), **self._options, **options).input_ids
-        return ids
+        return self._tokenizer(list(texts), **self._options, **options).input_ids
 
 
 def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
@@ -90,7 +85,7 @@ def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ScoredSpan:
     """Tokens of which those from ``start`` on are scored, each given all before it. ``owner`` indexes the request."""
 
     owner: int
@@ -107,7 +102,7 @@ class Prefill:
     """
 
     prompt: tuple[int, ...]
-    spans: tuple[Span, ...]
+    spans: tuple[ScoredSpan, ...]
 
     @property
     def targets(self) -> list[int]:
@@ -135,8 +130,8 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run for some requests. ``spans_of[i]`` is how many spans make up the score of ``requests[i]``."""
+class EncodedPlan:
+    """The work for some requests. ``spans_of[i]`` is the number of spans that make up the score of ``requests[i]``."""
 
     requests: Sequence[Request]
     generations: list[Generation] = field(default_factory=list)
@@ -145,13 +140,13 @@ class Plan:
     answered: list[Response] = field(default_factory=list)
 
 
-def plan(requests: Sequence[Request], encoder: Encoder, window: int) -> Plan:
+def plan(requests: Sequence[Request], encoder: Encoder, window: int) -> EncodedPlan:
     """Encode ``requests`` for a window of ``window`` tokens: generations in their order, scores grouped and sorted."""
-    work = Plan(requests)
+    work = EncodedPlan(requests)
     generates = [(index, r) for index, r in enumerate(requests) if isinstance(r, Generate)]
     pairs = [(index, r) for index, r in enumerate(requests) if isinstance(r, Loglikelihood)]
     rollings = [(index, r) for index, r in enumerate(requests) if isinstance(r, LoglikelihoodRolling)]
-    spans: list[Span] = []
+    spans: list[ScoredSpan] = []
     for (_, generate), prompt in zip(generates, encoder.encode([r.prompt for _, r in generates]), strict=True):
         try:
             fitted = _fit_prompt(generate, prompt, encoder, window)
@@ -193,11 +188,10 @@ def _fit_prompt(request: Generate, prompt: list[int], encoder: Encoder, window: 
 
     One with images stays whole: how long it is shows when they take their places in it.
     """
-    room = window - request.sampling.max_tokens
+    wanted = request.sampling.max_tokens
+    room = window - wanted
     if room < 1:
-        raise TokenError(
-            f"max_tokens = {request.sampling.max_tokens} leaves no room for a prompt in a window of {window} tokens"
-        )
+        raise TokenError(f"max_tokens = {wanted} leaves no room for a prompt in a window of {window} tokens")
     if not prompt:
         if encoder.prefix_id is None:
             raise TokenError("the prompt is empty and the tokenizer has neither a BOS nor an EOS token to start from")
@@ -205,7 +199,7 @@ def _fit_prompt(request: Generate, prompt: list[int], encoder: Encoder, window: 
     return prompt if request.images else prompt[-room:]
 
 
-def score(owner: int, context: Sequence[int], continuation: Sequence[int], window: int) -> Span:
+def score(owner: int, context: Sequence[int], continuation: Sequence[int], window: int) -> ScoredSpan:
     """Fit both into ``window`` tokens by dropping context from the left; at least one token of it must stay."""
     if not continuation:
         raise TokenError("the continuation has no tokens of its own")
@@ -214,7 +208,7 @@ def score(owner: int, context: Sequence[int], continuation: Sequence[int], windo
     dropped = max(0, len(context) + len(continuation) - window)
     if dropped >= len(context):
         raise TokenError(f"the continuation has {len(continuation)} tokens, the window {window}")
-    return Span(owner, (*context[dropped:], *continuation), len(context) - dropped, dropped)
+    return ScoredSpan(owner, (*context[dropped:], *continuation), len(context) - dropped, dropped)
 
 
 def rolling_windows(
@@ -237,13 +231,13 @@ def rolling_windows(
 
 
 def tokens_key(tokens: Sequence[int]) -> bytes:
-    """Key that makes neighbours of token sequences that begin alike; bytes hash and compare far faster than tuples."""
+    """Return a key by which token sequences that begin alike are neighbours; bytes compare far faster than tuples."""
     return array("i", tokens).tobytes()
 
 
-def share(spans: Iterable[Span]) -> list[Prefill]:
+def share(spans: Iterable[ScoredSpan]) -> list[Prefill]:
     """Group spans that differ in their last token only; order the groups so that shared prefixes are neighbours."""
-    groups: defaultdict[bytes, list[Span]] = defaultdict(list)
+    groups: defaultdict[bytes, list[ScoredSpan]] = defaultdict(list)
     for span in spans:
         groups[tokens_key(span.tokens[:-1])].append(span)
     return [
@@ -253,8 +247,8 @@ def share(spans: Iterable[Span]) -> list[Prefill]:
     ]
 
 
-def _at_most(targets: int, spans: list[Span]) -> Iterator[list[Span]]:
-    chunk: list[Span] = []
+def _at_most(targets: int, spans: list[ScoredSpan]) -> Iterator[list[ScoredSpan]]:
+    chunk: list[ScoredSpan] = []
     seen: set[int] = set()
     for span in spans:
         if span.tokens[-1] not in seen and len(seen) == targets:

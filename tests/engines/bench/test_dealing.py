@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.model.sizing import weight
 from core.request import Generate, Loglikelihood, Request, Sampling, Scored
-from engines.bench.dealing import TOGETHER, Portion, Run, Taker, deal, portion_size
+from engines.bench.dealing import TOGETHER, DealtRun, Portion, Taker, deal, portion_size
 
 
 def scores(count: int, choices: int = 4) -> list[Request]:
@@ -23,7 +23,7 @@ def ids(portions: list[Portion[Taker]]) -> list[str]:
 
 
 def test_what_fits_goes_out_at_once_and_evenly() -> None:
-    takers, run = [Taker() for _ in range(4)], Run(generations(100))
+    takers, run = [Taker() for _ in range(4)], DealtRun(generations(100))
     dealt = deal(takers, [run], capacity=1024)
     assert ids(dealt) == [str(n) for n in range(100)]
     assert [taker.load for taker in takers] == [100] * 4
@@ -32,38 +32,38 @@ def test_what_fits_goes_out_at_once_and_evenly() -> None:
 
 
 def test_nobody_holds_more_than_it_can_work_on() -> None:
-    takers, run = [Taker() for _ in range(2)], Run(generations(1000))
+    takers, run = [Taker() for _ in range(2)], DealtRun(generations(1000))
     deal(takers, [run], capacity=256)
     assert [taker.load for taker in takers] == [256, 256]
     assert run.waiting == 4000 - 512
 
 
 def test_a_questions_choices_stay_together() -> None:
-    dealt = deal([Taker(), Taker(), Taker()], [Run(scores(50, choices=7))], capacity=64)
+    dealt = deal([Taker(), Taker(), Taker()], [DealtRun(scores(50, choices=7))], capacity=64)
     for portion in dealt:
         assert len(portion.requests) % 7 == 0
 
 
 def test_a_question_of_endless_choices_does_not() -> None:
-    dealt = deal([Taker(), Taker()], [Run(scores(1, choices=1000))], capacity=64)
+    dealt = deal([Taker(), Taker()], [DealtRun(scores(1, choices=1000))], capacity=64)
     assert max(len(portion.requests) for portion in dealt) <= 16 + TOGETHER
 
 
 def test_long_generations_go_first_whichever_run_came_first() -> None:
     long: list[Request] = [Generate(f"l{n}", "prompt", Sampling(max_tokens=4000)) for n in range(8)]
-    dealt = deal([Taker(), Taker()], [Run(scores(20)), Run(generations(8)), Run(long)], capacity=1024)
+    dealt = deal([Taker(), Taker()], [DealtRun(scores(20)), DealtRun(generations(8)), DealtRun(long)], capacity=1024)
     assert [id[0] == "l" for id in ids(dealt)] == [True] * 8 + [False] * 88
     assert [len(id.split("/")) for id in ids(dealt)[8:]] == [1] * 8 + [2] * 80
 
 
 def test_equal_runs_share_alike_whichever_came_first() -> None:
-    runs = [Run(generations(1000)), Run(generations(1000))]
+    runs = [DealtRun(generations(1000)), DealtRun(generations(1000))]
     deal([Taker(), Taker()], runs, capacity=256)
     assert abs(runs[0].in_flight - runs[1].in_flight) <= 64
 
 
 def test_what_is_given_back_comes_first_and_its_returns_are_counted() -> None:
-    run = Run(generations(10))
+    run = DealtRun(generations(10))
     first = run.take(8)
     assert [request.id for request in first] == ["0", "1"]
     assert run.give_back(first) == 1
@@ -75,10 +75,10 @@ def test_what_is_given_back_comes_first_and_its_returns_are_counted() -> None:
 
 
 def test_a_run_ends_only_when_nothing_more_can_come() -> None:
-    run = Run([])
+    run = DealtRun([])
     run.settle()
     assert run.inbox.get_nowait() is None
-    lost = Run(generations(1))
+    lost = DealtRun(generations(1))
     lost.take(4)
     lost.settle()
     assert lost.inbox.get_nowait() is None
@@ -97,7 +97,7 @@ def test_every_request_is_dealt_once_and_nobody_idles_while_something_waits(
 ) -> None:
     """Portions end in any order, and now and then one is given back."""
     engines = [Taker() for _ in range(takers)]
-    runs = [Run(generations(count) if index % 2 else scores(count, choices)) for index, count in enumerate(counts)]
+    runs = [DealtRun(generations(count) if index % 2 else scores(count, choices)) for index, count in enumerate(counts)]
     answered: list[list[str]] = [[] for _ in runs]
     flying = deal(engines, runs, capacity)
     returns = 5

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from core.errors import EngineDiedError
 from core.planning.ladder import EngineFault, Step
 from core.request import Generate, Generated, Request, Response, Sampling
-from engines.bench.slot import POISON, Build
+from engines.bench.replica import POISON, Build
 from engines.bench.supervisor import Supervisor
 from tests.scripted_engine import ScriptedEngine
 from tests.waiting import until

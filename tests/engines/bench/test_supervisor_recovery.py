@@ -19,7 +19,7 @@ import engines.process.engine
 from core.errors import EngineDiedError
 from core.planning.ladder import EngineFault, Step, kind_of
 from core.request import Generate, Generated, Request, Response, Sampling
-from engines.bench.slot import POISON
+from engines.bench.replica import POISON
 from engines.bench.supervisor import Supervisor
 from engines.control import Stop
 from engines.engine import Engine, EngineInfo

@@ -13,7 +13,8 @@ import pytest
 
 from core.errors import EngineDiedError, UserError
 from core.request import Generate, Generated, Loglikelihood, Request, Response, Sampling, Scored
-from engines.bench.supervisor import IN_FLIGHT, Supervisor, engines_of
+from engines.bench.replica import engines_of
+from engines.bench.supervisor import IN_FLIGHT, Supervisor
 from engines.control import Stop
 from engines.engine import Engine, EngineConfig, EngineInfo
 from engines.process.engine import ProcessEngine, child_environment

@@ -26,8 +26,7 @@ from core.request import Generate, Loglikelihood, Sampling
 from engines.engine import Engine, EngineConfig
 from engines.host.folder import SCRATCH, shared_memory_of
 from engines.host.slots import device_environment
-from engines.process.lightweight import MODULE, LightweightEngine, prewarmed
-from engines.process.prewarm import Claim
+from engines.process.lightweight import MODULE, Claim, LightweightEngine, prewarmed
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, group_of
@@ -193,7 +192,7 @@ tempfile.tempdir = sys.argv[2]
 from engines.engine import EngineConfig
 from engines.host.folder import SCRATCH, shared_memory_of
 from engines.process.lightweight import LightweightEngine, prewarmed
-from engines.process.prewarm import Claim
+from engines.process.lightweight import Claim
 engine = LightweightEngine(EngineConfig(**json.loads(sys.argv[1])))
 print(engine.open().detail["pid"], flush=True)
 sys.stdin.read()

@@ -15,10 +15,10 @@ from PIL import Image
 
 from core.benchmark.images import encode_image
 from core.errors import EngineDiedError
-from core.request import Generate, Generated, Loglikelihood, Request, Response, Sampling
-from engines.session.feed import FIRST_PLANNED, PLANNED_AT_ONCE, Feed, Run, Work
+from core.request import Generate, Generated, Loglikelihood, Request, Response, Sampling, Scored
+from engines.session.feed import FIRST_PLANNED, PLANNED_AT_ONCE, ClientRun, Feed, Work
 from engines.session.in_flight import Room
-from engines.session.tokens import Encoder, Generation, Plan, plan
+from engines.session.tokens import EncodedPlan, Encoder, Generation, plan
 
 SECONDS = 60
 T = TypeVar("T")
@@ -74,15 +74,8 @@ class Engine:
             raise EngineDiedError("the engine is gone")
         if isinstance(work.item, Generation):
             return [Generated(work.item.request.id, "", "length", len(work.item.prompt), self._tokens)]
-        return [
-            response
-            for span in work.item.spans
-            if (
-                response := work.tallies[span.owner].add(
-                    -1.0, True, tokens=1, prompt_tokens=1, cached_tokens=0, truncated=0
-                )
-            )
-        ]
+        part = Scored("", -1.0, True, tokens=1, prompt_tokens=1)
+        return [response for span in work.item.spans if (response := work.tallies[span.owner].add(part))]
 
     def finish(self, count: int) -> None:
         """Finish those that were started first."""
@@ -116,7 +109,7 @@ class Planner:
         self.gate.set()
         self._encoder = Encoder(Words())
 
-    def __call__(self, requests: Sequence[Request]) -> Plan:
+    def __call__(self, requests: Sequence[Request]) -> EncodedPlan:
         self.sizes.append(len(requests))
         assert self.gate.wait(SECONDS)
         if any(request.id.startswith("!") for request in requests):
@@ -143,7 +136,7 @@ async def answers(feed: Feed, requests: Sequence[Request], client: str = "") -> 
         await feed.drop(run)
 
 
-async def answered(run: Run, count: int) -> list[str]:
+async def answered(run: ClientRun, count: int) -> list[str]:
     async with asyncio.timeout(SECONDS):
         return [(await run.response()).id for _ in range(count)]
 

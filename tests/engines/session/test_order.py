@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Sampling
 from engines.session import order
-from engines.session.order import Line, key_of, portion
+from engines.session.order import RequestQueue, key_of, take_next
 from engines.session.tokens import tokens_key
 
 
@@ -24,10 +24,10 @@ def choices(context: str, count: int = 4) -> list[Request]:
 
 def all_of(runs: list[list[Request]], most: int) -> list[list[list[Request]]]:
     """All portions of ``runs``, to the end."""
-    lines = [Line(requests) for requests in runs]
+    lines = [RequestQueue(requests) for requests in runs]
     portions = []
     while any(line.peek() is not None for line in lines):
-        portions.append(portion(lines, most))
+        portions.append(take_next(lines, most))
     return portions
 
 
@@ -88,10 +88,10 @@ def test_a_run_too_large_to_sort_at_once_comes_sorted_in_parts(monkeypatch: pyte
 
 
 def test_a_line_that_is_empty_gives_nothing() -> None:
-    assert Line([]).peek() is None
-    assert portion([Line([])], 5) == [[]]
+    assert RequestQueue([]).peek() is None
+    assert take_next([RequestQueue([])], 5) == [[]]
     with pytest.raises(IndexError, match="taken"):
-        Line([]).take()
+        RequestQueue([]).take()
 
 
 REQUESTS = st.lists(

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
 from engines.session.score_rows import FIRST_SCORED  # noqa: E402
-from engines.session.score_rows_v1 import ScoredRows, switch  # noqa: E402
+from engines.session.score_rows_v1 import ScoredRowsV1, switch  # noqa: E402
 from tests.engines.prompt_rows import HEAD, HIDDEN, PROMPTS, rows, same  # noqa: E402
 
 
@@ -31,16 +31,16 @@ def make_runner(first: dict[str, int], computed: dict[str, int]) -> Any:
     )
 
 
-def scored_rows(runner: Any) -> ScoredRows:
+def scored_rows(runner: Any) -> ScoredRowsV1:
     def own(_hidden: Any, _scheduled: Any) -> dict[str, Any]:
         ended = dict.fromkeys(runner.num_prompt_logprobs, "vLLM's own")
         runner.num_prompt_logprobs.clear()
         return ended
 
-    return ScoredRows(runner, own)
+    return ScoredRowsV1(runner, own)
 
 
-def step(scored: ScoredRows, runner: Any, scheduled: dict[str, int]) -> dict[str, Any]:
+def step(scored: ScoredRowsV1, runner: Any, scheduled: dict[str, int]) -> dict[str, Any]:
     """One step of a runner: the hidden states of what is scheduled, one request behind the other."""
     begins, hidden = [0], []
     for name, tokens in scheduled.items():
@@ -123,9 +123,9 @@ class FirstRunner:
 def test_a_runner_is_switched_and_back() -> None:
     runner = FirstRunner()
     assert switch(runner, True)
-    assert isinstance(runner._get_prompt_logprobs_dict, ScoredRows)
+    assert isinstance(runner._get_prompt_logprobs_dict, ScoredRowsV1)
     assert switch(runner, False)
-    assert not isinstance(runner._get_prompt_logprobs_dict, ScoredRows)
+    assert not isinstance(runner._get_prompt_logprobs_dict, ScoredRowsV1)
 
 
 def test_a_runner_of_another_kind_is_left_alone() -> None:

@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 from vllm import SamplingParams  # noqa: E402
 
 from engines.session.score_rows import FIRST_SCORED  # noqa: E402
-from engines.session.score_rows_v2 import ScoredRows, switch  # noqa: E402
+from engines.session.score_rows_v2 import ScoredRowsV2, switch  # noqa: E402
 from tests.engines.prompt_rows import HEAD, HIDDEN, PROMPTS, same  # noqa: E402
 
 PLACES = {"a": 2, "b": 0, "c": 3}  # of requests in the runner's state
@@ -46,8 +46,8 @@ class OwnWorker:
         return {name: "vLLM's own" for name in input_batch.req_ids if self.uses_prompt_logprobs[PLACES[name]]}
 
 
-def scored_rows(first: Mapping[str, int]) -> ScoredRows:
-    worker = ScoredRows(OwnWorker())
+def scored_rows(first: Mapping[str, int]) -> ScoredRowsV2:
+    worker = ScoredRowsV2(OwnWorker())
     for name, position in first.items():
         worker.add_request(name, PLACES[name], params(position))
     return worker
@@ -57,7 +57,7 @@ def params(position: int | None) -> SamplingParams:
     return SamplingParams(prompt_logprobs=1, extra_args=None if position is None else {FIRST_SCORED: position})
 
 
-def step(worker: ScoredRows, scheduled: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+def step(worker: ScoredRowsV2, scheduled: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     """One step, of so many tokens behind so many computed ones."""
     begins = np.cumsum([0, *(tokens for _, tokens in scheduled.values())])
     hidden = [HIDDEN[name][computed : computed + tokens] for name, (computed, tokens) in scheduled.items()]
@@ -123,7 +123,7 @@ def test_a_runner_is_switched_and_back() -> None:
     runner = SimpleNamespace(prompt_logprobs_worker=own)
     assert switch(runner, True)
     assert switch(runner, True)
-    assert isinstance(runner.prompt_logprobs_worker, ScoredRows)
+    assert isinstance(runner.prompt_logprobs_worker, ScoredRowsV2)
     assert runner.prompt_logprobs_worker.own is own
     assert switch(runner, False)
     assert runner.prompt_logprobs_worker is own

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Sampling, Scored
-from engines.session.tokens import MAX_TARGETS, Encoder, Span, TokenError, plan, rolling_windows, score, share
+from engines.session.tokens import MAX_TARGETS, Encoder, ScoredSpan, TokenError, plan, rolling_windows, score, share
 
 PAIRS = [
     ("The capital of France is", " Paris"),
@@ -119,25 +119,25 @@ def test_truncation_keeps_what_the_harness_keeps(context: int, continuation: int
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=5), max_size=40))
 def test_sharing_keeps_every_span_once(token_lists: list[list[int]]) -> None:
-    spans = [Span(owner, tuple(tokens), 1) for owner, tokens in enumerate(token_lists)]
+    spans = [ScoredSpan(owner, tuple(tokens), 1) for owner, tokens in enumerate(token_lists)]
     prefills = share(spans)
     assert sorted(span.owner for prefill in prefills for span in prefill.spans) == list(range(len(spans)))
     assert all(span.tokens[:-1] == prefill.prompt for prefill in prefills for span in prefill.spans)
 
 
 def test_choices_of_one_token_share_one_prompt() -> None:
-    (prefill,) = share([Span(n, (1, 2, 3, 10 + n), 3) for n in range(4)])
+    (prefill,) = share([ScoredSpan(n, (1, 2, 3, 10 + n), 3) for n in range(4)])
     assert prefill.targets == [10, 11, 12, 13]
     assert not prefill.reads_prompt
 
 
 def test_no_prefill_has_more_targets_than_vllm_takes() -> None:
-    prefills = share([Span(n, (1, 2, 10 + n), 2) for n in range(300)])
+    prefills = share([ScoredSpan(n, (1, 2, 10 + n), 2) for n in range(300)])
     assert [len(prefill.targets) for prefill in prefills] == [MAX_TARGETS, MAX_TARGETS, 300 - 2 * MAX_TARGETS]
 
 
 def test_shared_prefixes_become_neighbours() -> None:
-    spans = [Span(n, (n % 2, 5, n, 9), 2) for n in range(6)]
+    spans = [ScoredSpan(n, (n % 2, 5, n, 9), 2) for n in range(6)]
     assert [prefill.prompt[0] for prefill in share(spans)] == [0, 0, 0, 1, 1, 1]
 
 

@@ -1,4 +1,4 @@
-from engines.bench.isolation import Stall
+from engines.bench.replica import Stall
 
 
 class Clock:

@@ -30,7 +30,7 @@ from engines.distributed.runtime import LocalSpec
 from engines.host.folder import runtime_folder
 from tests.processes import gone, nothing_left, running, started_since
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ONE = ClusterSpec((0,), 2, "cpu")
 OTHER = ClusterSpec((1,), 2, "cpu")
 

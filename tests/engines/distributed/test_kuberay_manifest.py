@@ -37,7 +37,7 @@ from engines.distributed.kuberay_manifest import (
 
 KUBERNETES = "1.33"
 SCHEMA = json.loads((Path(__file__).parent / "raycluster_crd.json").read_text())
-RBAC = Path(__file__).parents[2] / "deployments" / "kubernetes" / "rbac.yaml"
+RBAC = Path(__file__).parents[3] / "deployments" / "kubernetes" / "rbac.yaml"
 NOW = datetime(2026, 11, 24, 7, 0, tzinfo=UTC)
 BARE = KubeRaySpec(image="registry/steelyard:1")
 FULL = KubeRaySpec(

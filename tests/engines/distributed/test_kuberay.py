@@ -15,9 +15,9 @@ from core.errors import EngineDiedError, UserError
 from engines.distributed.kube_api import connect
 from engines.distributed.kuberay import reap
 from engines.distributed.kuberay_manifest import cluster_name
+from tests.engines.distributed.test_kuberay_manifest import check
 from tests.engines.fake_kubernetes import FakeKubernetes, role_rules
 from tests.engines.kuberay_flow import NAME, SLOW, SPEC, enter, message, provisioned
-from tests.engines.test_kuberay_manifest import check
 
 LATER = timedelta(days=1)
 

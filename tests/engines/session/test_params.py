@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engines.session.tokens import Prefill, Span
+from engines.session.tokens import Prefill, ScoredSpan
 
 NAN = math.nan
 
@@ -27,7 +27,7 @@ def output(prompt: list[list[float]], step: list[float], cached: int = 0) -> Any
     return RequestOutput("r", None, [5, 6, 7], rows, [answer], True, num_cached_tokens=cached)
 
 
-PREFILL = Prefill((5, 6, 7), (Span(0, (5, 6, 7, 9), 1),))
+PREFILL = Prefill((5, 6, 7), (ScoredSpan(0, (5, 6, 7, 9), 1),))
 
 
 def test_numbers_are_scored() -> None:
@@ -72,18 +72,18 @@ def test_what_the_cache_swallowed_is_a_prefill_of_its_own() -> None:
 
     found = output([[NAN, NAN], [NAN, NAN]], [-0.1, -3.0], cached=2)
     assert read_rows(PREFILL, found) == []
-    assert swallowed(PREFILL, found) == Prefill((5, 6), (Span(0, (5, 6, 7), 1),))
+    assert swallowed(PREFILL, found) == Prefill((5, 6), (ScoredSpan(0, (5, 6, 7), 1),))
     found = output([[NAN, NAN], [-2.0, -0.5]], [-0.1, -3.0], cached=1)
     assert read_rows(PREFILL, found) == [(-2.0, False)]
-    assert swallowed(PREFILL, found) == Prefill((5,), (Span(0, (5, 6), 1),))
+    assert swallowed(PREFILL, found) == Prefill((5,), (ScoredSpan(0, (5, 6), 1),))
 
 
 def test_nothing_is_swallowed_before_the_first_scored_position() -> None:
     from engines.session.params import read_rows, swallowed
 
-    later = Prefill((5, 6, 7), (Span(0, (5, 6, 7, 9), 2),))
+    later = Prefill((5, 6, 7), (ScoredSpan(0, (5, 6, 7, 9), 2),))
     found = output([[NAN, NAN], [-2.0, -0.5]], [-0.1, -3.0], cached=1)
     assert read_rows(later, found) == [(-2.0, False)]
     assert swallowed(later, found) is None
-    step_only = Prefill((5, 6, 7), (Span(0, (5, 6, 7, 9), 3),))
+    step_only = Prefill((5, 6, 7), (ScoredSpan(0, (5, 6, 7, 9), 3),))
     assert swallowed(step_only, output([[NAN] * 2] * 2, [-0.1, -3.0], cached=2)) is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.bench.isolation import MOST_TOGETHER, Isolation
+from engines.bench.dealing import MOST_TOGETHER, Isolation
 
 
 def run(count: int, poison: set[int], seed: int, strays: int = 0) -> tuple[set[int], set[int], list[int]]:
@@ -16,7 +16,7 @@ def run(count: int, poison: set[int], seed: int, strays: int = 0) -> tuple[set[i
     isolation: Isolation[int] = Isolation()
     waiting, answered, guilty, deaths = set(range(count)), set[int](), set[int](), []
     while waiting:
-        asked = [key for key in isolation.portion if key in waiting] or sorted(waiting)
+        asked = [key for key in isolation.next_suspects if key in waiting] or sorted(waiting)
         random_order.shuffle(asked)
         before = random_order.randint(0, len(asked))  # answered beside the poison, before it kills
         dies = bool(poison & set(asked))
@@ -62,18 +62,18 @@ def test_an_engine_that_dies_of_something_else_too_costs_no_request(count: int, 
 def test_one_death_makes_nobody_a_suspect() -> None:
     isolation, guilty = Isolation[int]().after_death(range(10))
     assert guilty is None
-    assert isolation.portion == ()
+    assert isolation.next_suspects == ()
 
 
 def test_half_of_those_that_were_there_twice_are_asked_apart() -> None:
     isolation, _ = Isolation[int]().after_death(range(10))
     isolation, _ = isolation.after_death(range(6))
-    assert isolation.portion == (0, 1, 2)
-    assert isolation.without({0, 1, 2}).portion == (3, 4)
+    assert isolation.next_suspects == (0, 1, 2)
+    assert isolation.without({0, 1, 2}).next_suspects == (3, 4)
 
 
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_suspects_are_asked_in_numbers_that_an_engine_answers_quickly(count: int) -> None:
     isolation, _ = Isolation[int]().after_death(range(count))
     isolation, _ = isolation.after_death(range(count))
-    assert len(isolation.portion) == min(math.ceil(count / 2), MOST_TOGETHER)
+    assert len(isolation.next_suspects) == min(math.ceil(count / 2), MOST_TOGETHER)

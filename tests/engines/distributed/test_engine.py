@@ -27,7 +27,7 @@ from tests.engines import contract
 from tests.engines.conftest import WINDOW
 from tests.processes import gone, nothing_left, running, started_since
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CLUSTER = ClusterSpec((0, 1), 2, "cpu")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

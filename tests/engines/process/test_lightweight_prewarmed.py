@@ -14,7 +14,7 @@ import pytest
 
 from engines.process.child import Child
 from engines.process.engine import child_environment
-from engines.process.prewarm import Claim, Prewarmed
+from engines.process.lightweight import Claim, Prewarmed
 from tests.processes import gone, group_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,7 +97,7 @@ def test_a_killed_parent_leaves_no_waiting_process(tmp_path: Path, moment: str) 
     script = """
 import os, sys, tempfile, time
 tempfile.tempdir = sys.argv[1]
-from engines.process.prewarm import Claim, Prewarmed
+from engines.process.lightweight import Claim, Prewarmed
 from engines.process.child import Child
 from engines.process.engine import child_environment
 children = []

@@ -16,7 +16,7 @@ from engines.process.lightweight import LightweightEngine, start_process
 from tests.engines import contract
 from tests.engines.process.test_lightweight import config
 
-INTERPRETED = Path(__file__).resolve().parents[1] / "triton_interpreted"
+INTERPRETED = Path(__file__).resolve().parents[2] / "triton_interpreted"
 
 pytestmark = [
     pytest.mark.vllm,

@@ -15,7 +15,7 @@ from engines.distributed.cluster import ClusterSpec, local_clusters
 from engines.distributed.engine import ServiceReplica
 from engines.host.queue import Ticket
 from engines.host.slots import DevicePool, holders
-from tests.engines.test_distributed import config
+from tests.engines.distributed.test_engine import config
 from tests.waiting import until
 
 POOL = DevicePool("cpu", ("0", "1", "2", "3"))
