@@ -24,9 +24,9 @@ from tasks.plan import check, forecast
 from tasks.publish import carry_over, publish, publish_report, watch_scores
 
 if get_current_settings().api.url is None:
-    from flows.prefect_server import use_temporary_server  # slow to import, and of no use to workers
+    from flows.prefect_server import TemporaryServer  # slow to import, and of no use to workers
 
-    use_temporary_server()
+    TemporaryServer()  # for all who ask without a port: Prefect keeps one instance of the class, and would make its own
 
 
 class CampaignFailedError(SteelyardError):
