@@ -39,7 +39,7 @@ NOTHING = "No complete results in {} yet"
 
 
 def configure() -> None:
-    """Send Steelyard's own lines to stderr and keep its libraries quiet. What the environment says already wins."""
+    """Send Steelyard's own lines to stderr and keep its libraries quiet. Variables that are set already win."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     redact_logs()

@@ -1,7 +1,7 @@
 """``steelyard export --format mlflow`` and ``wandb``: runs into MLflow or Weights & Biases, by their own clients.
 
-Where to, and as whom, is what their own variables say (``MLFLOW_TRACKING_URI``, ``WANDB_API_KEY``, …). Raised is
-`core.errors.UserError`: where the client is not installed, at once; where the server refuses or is away, when a run is put there.
+Server and login come from the clients' own variables (``MLFLOW_TRACKING_URI``, ``WANDB_API_KEY``, …). Both exporters raise
+`core.errors.UserError` where the client is not installed; the functions that they return, where the server refuses or is away.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from tasks.publish import carry_over, publish, publish_report, watch_scores
 if get_current_settings().api.url is None:
     from flows.prefect_server import TemporaryServer  # slow to import, and of no use to workers
 
-    TemporaryServer()  # for all who ask without a port: Prefect keeps one instance of the class, and would make its own
+    TemporaryServer()  # Prefect keeps one instance for all that name no port, and would make its own
 
 
 class CampaignFailedError(SteelyardError):
@@ -76,9 +76,9 @@ def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResul
     except StoreError as error:
         if not failures:
             raise
-        raise failed(spec, failures) from error  # why models failed says more, and where what they answered is
+        raise failed(spec, failures) from error  # the failures name the cause, and where the answers are
     if is_cancelling():
-        # A state returned is how Prefect lets a run end; who called gets `prefect.exceptions.CancelledRun`.
+        # A state returned is how Prefect lets a run end; its caller gets `prefect.exceptions.CancelledRun`.
         return Cancelled(message=CANCELLED)  # type: ignore[return-value]
     if failures:
         raise failed(spec, failures)

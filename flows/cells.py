@@ -16,7 +16,7 @@ from flows.holding import Leases
 from tasks.prepare import prepare, prepare_judging
 from tasks.publish import record_model, record_verdicts
 
-POLL_SECONDS = 2.0  # a cell that others complete tells nobody
+POLL_SECONDS = 2.0  # nothing announces a cell that others complete
 POLL_SECONDS_PER_CELL = 0.25  # the more there are to look at, the less often
 WARM_SECONDS = 2.0  # benchmarks that take longer to prepare are usually not complete
 IMPORT_SECONDS = 8.0  # until the process that is to load has vLLM imported; meanwhile more becomes known of the work
@@ -177,7 +177,7 @@ class Cells:
         return not work.complete and work.cell.fingerprint not in self._over
 
     async def _take(self, work: CellWork) -> bool:
-        """Take a cell to be answered here. One that is taken keeps the engine busy until it is."""
+        """Lease a cell to be answered here. A leased one keeps the engine busy until it is answered."""
         fingerprint = work.cell.fingerprint
         if fingerprint in self._reserved:
             self._reserved.discard(fingerprint)

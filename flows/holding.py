@@ -1,4 +1,4 @@
-"""What a model's flow holds from its start to its end: its job, leases of its cells, and a spool."""
+"""Resources of a model's flow, held from its start to its end: its job, leases of its cells, and a spool."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Leases:
         self._logged: set[str] = set()
 
     async def take(self, work: CellWork) -> bool | None:
-        """Take the lease of a cell. None where the cell is complete, False where another computes it."""
+        """Acquire the lease of a cell. None where the cell is complete, False where another computes it."""
         fingerprint = work.cell.fingerprint
         if await self._is_complete(fingerprint):
             return None
@@ -118,7 +118,7 @@ async def spooling(spec: CampaignSpec, about: dict[str, str]) -> AsyncIterator[S
     """Yield a spool, empty again when the block has ended; None where results go to a local directory.
 
     What a killed process of this machine has left in one is brought in before. Raises `core.errors.StoreError` where the store
-    stays away for longer than it is waited for, and says how to bring in what is left.
+    stays away for longer than it is waited for, with how to bring in what is left.
     """
     storage = open_storage(spec.results)
     if not isinstance(storage, S3Storage):

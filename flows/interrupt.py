@@ -20,7 +20,7 @@ from prefect.states import Cancelled, State
 from core.log import log
 from engines.control import CANCELLED, Control
 
-POLL_SECONDS = 4.0  # the server tells nobody of a change
+POLL_SECONDS = 4.0  # the server announces no change
 # Blocking steps (engine loads, response streams) hold a thread each; asyncio's own default would starve a mixed campaign.
 THREADS = 256
 

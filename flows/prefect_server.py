@@ -29,7 +29,7 @@ from core.log import log
 OWNER = "STEELYARD_PREFECT_OWNER"  # environment variable: the process that a temporary server ends with
 LEAST_SECONDS = 120  # Prefect's own 20 s are over before a busy machine, or a slow disk, has the server up
 USUAL_SECONDS = 15
-POLL_SECONDS = 0.1  # a port that opens tells nobody
+POLL_SECONDS = 0.1  # nothing announces a port that opens
 PORT_TAKEN = 3  # uvicorn's exit code
 
 
@@ -74,7 +74,7 @@ class TemporaryServer(SubprocessASGIServer):
     """Prefect's own temporary server, from the factory above, waited for as long as a busy machine may take."""
 
     def start(self, timeout: int | None = None) -> None:
-        """Start the server, once, and wait until it answers, for ``timeout`` seconds or as `startup_seconds` says.
+        """Start the server, once, and wait until it answers, for ``timeout`` seconds else `startup_seconds`.
 
         Raises `core.errors.UserError` where it does not answer.
         """
@@ -140,7 +140,7 @@ class TemporaryServer(SubprocessASGIServer):
 
 
 def startup_seconds() -> float:
-    """Return how long a temporary server is waited for: Prefect's setting where somebody set it, else 120 s at least."""
+    """Return how long a temporary server is waited for: Prefect's setting where it is set by hand, else 120 s at least."""
     ephemeral = get_current_settings().server.ephemeral
     set_by_hand = "startup_timeout_seconds" in ephemeral.model_fields_set
     return ephemeral.startup_timeout_seconds if set_by_hand else max(ephemeral.startup_timeout_seconds, LEAST_SECONDS)

@@ -29,12 +29,12 @@ async def evaluate_cell(bench: Bench, work: CellWork) -> CellRun:
     """Run one benchmark's requests through an open engine. Cancelled, it ends when what is answered is stored."""
     latest: list[Progress] = []
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         latest[:] = [progress]
         tell_listeners(progress)
 
     on = bench.answering
-    working = asyncio.ensure_future(asyncio.to_thread(run_cell, on, work, tell))
+    working = asyncio.ensure_future(asyncio.to_thread(run_cell, on, work, report))
     showing = asyncio.ensure_future(show_while(working, lambda: latest[0] if latest else None, work.label))
     try:
         return await asyncio.shield(working)

@@ -122,11 +122,11 @@ def fetch(
     spec = load_spec(spec_path)
     target = DatasetsSpec(mirror=to).mirror
 
-    def say(benchmark: str, loaded: Loaded) -> None:
+    def report(benchmark: str, loaded: Loaded) -> None:
         config, revision = loaded.config or "", loaded.revision or "no revision known"
         print(f"{benchmark}: {loaded.dataset} {config} ({revision}) from {loaded.place}".replace("  ", " "), flush=True)
 
-    failed = fetch_all(spec.benchmarks, spec.datasets, target, say)
+    failed = fetch_all(spec.benchmarks, spec.datasets, target, report)
     for line in failed:
         print(f"steelyard: {line}", file=sys.stderr)
     sys.exit(1 if failed else 0)
