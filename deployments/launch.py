@@ -117,8 +117,8 @@ def _start_server() -> None:
     server = TemporaryServer()
     server.start()
     if (process := server.server_process) is not None:
-        # Comes before Prefect's own stop, which would wait for its SIGTERM.
-        atexit.register(lambda: (process.kill(), process.wait()))
+        atexit.register(process.wait)
+        atexit.register(process.kill)  # runs first, and before Prefect's own stop, which would wait for its SIGTERM
 
 
 @contextmanager
