@@ -46,7 +46,7 @@ def register_automations(client: SyncPrefectClient, notify: str | None) -> None:
 
 
 def missing_heartbeat() -> AutomationCore:
-    """Nothing else notices a process that was killed with its worker: its run would stay Running for ever."""
+    """Return the automation for a process that was killed with its worker: its run would stay Running for ever."""
     return AutomationCore(
         name="steelyard: run without heartbeat",
         description=f"Marks a worker's run as Crashed when nothing was heard of it for {MISSING_AFTER.seconds} seconds.",
@@ -74,7 +74,7 @@ def missing_heartbeat() -> AutomationCore:
 
 
 def campaign_failed(block: UUID) -> AutomationCore:
-    """Tell people when a campaign ends Failed or Crashed, with the reason."""
+    """Return the automation that notifies when a campaign ends Failed or Crashed, with the reason."""
     return AutomationCore(
         name="steelyard: campaign failed",
         description="Sends a notification when a campaign ends Failed or Crashed.",
@@ -97,7 +97,7 @@ def campaign_failed(block: UUID) -> AutomationCore:
 
 
 def score_dropped(block: UUID) -> AutomationCore:
-    """Tell people when a campaign emits that a model scores less than in the campaign's run before."""
+    """Return the automation that notifies when a model scores less than in the campaign's run before."""
     return AutomationCore(
         name="steelyard: score dropped",
         description=f"Sends a notification for each event {SCORE_DROPPED} of a campaign.",
@@ -135,7 +135,7 @@ def _save(client: SyncPrefectClient, automation: AutomationCore) -> None:
         client.create_automation(automation)
         return
     kept, *doubles = existing
-    # Whoever switched it off meant it. Validated from a full dump, since an update sends only fields that were set.
+    # One that was switched off stays off. Validated from a full dump, since an update sends only fields that were set.
     full = automation.model_copy(update={"enabled": kept.enabled}).model_dump(mode="json", exclude={"owner_resource"})
     client.update_automation(kept.id, AutomationCore.model_validate(full))
     for double in doubles:

@@ -12,13 +12,13 @@ import typer
 
 from core.campaign import FleetSpec, load_spec
 from core.errors import UserError
-from deployments.commands import catalogue, datasets
-from deployments.commands import compare as compare_command
-from deployments.commands import exchange as exchange_command
-from deployments.commands import report as report_command
-from deployments.commands import results as results_command
-from deployments.commands import simulate as simulation
-from deployments.commands import store as store_commands
+from deployments.commands.catalogue import benchmarks, datasets
+from deployments.commands.compare import compare
+from deployments.commands.exchange import export, import_
+from deployments.commands.results import report, results
+from deployments.commands.simulate import print_estimate, simulate
+from deployments.commands.store import gc, invalidate, rerun, status, upload
+from deployments.console import SpecPath, configure, console
 
 app = typer.Typer(
     help="LLM evaluation campaigns: many models × many benchmarks, one specification, one result format.",
@@ -28,17 +28,10 @@ app = typer.Typer(
 )
 services = typer.Typer(help="Models that stay loaded between campaigns.", no_args_is_help=True)
 app.add_typer(services, name="services")
-app.add_typer(datasets.app, name="datasets")
-app.command()(catalogue.benchmarks)
-app.command()(simulation.simulate)
-store_commands.register(app)
-app.command()(results_command.results)
-app.command()(compare_command.compare)
-app.command()(report_command.report)
-app.command()(exchange_command.export)
-app.command("import")(exchange_command.import_)
-
-SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
+app.add_typer(datasets, name="datasets")
+for command in (benchmarks, simulate, status, rerun, invalidate, upload, gc, results, compare, report, export):
+    app.command()(command)
+app.command("import")(import_)
 
 
 def main() -> None:
@@ -61,7 +54,6 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 @app.command()
 def run(spec_path: SpecPath) -> None:
     """Run a campaign: what the store already holds is not computed again."""
-    from deployments.console import configure
     from deployments.launch import run_campaign
 
     configure()
@@ -71,7 +63,6 @@ def run(spec_path: SpecPath) -> None:
 @app.command()
 def rescore(spec_path: SpecPath) -> None:
     """Score a campaign's stored samples again, where a metric, a filter or a target has changed. Starts no engine."""
-    from deployments.console import configure
     from deployments.launch import rescore_campaign
 
     configure()
@@ -83,7 +74,6 @@ def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why, how long the campaign would take and what it would cost. Starts nothing."""
     from core.planning.describe import placement_table
     from core.planning.plan import make_plan
-    from deployments.console import console
     from deployments.launch import check_spec
 
     spec = load_spec(spec_path)
@@ -96,7 +86,7 @@ def plan(spec_path: SpecPath) -> None:
         f"of {fleet.gpu_memory_gb:g} GB"
     )
     out.print(placement_table(planned, spec.policy))
-    simulation.print_estimate(spec, planned, out)
+    print_estimate(spec, planned, out)
 
 
 @app.command()
@@ -111,7 +101,6 @@ def models(
     from core.model.checkpoint import read_checkpoint
     from core.model.fleet import resolve_fleet
     from core.planning.describe import checkpoint_table
-    from deployments.console import console
 
     given = {"nodes": nodes, "gpus": gpus, "gpu_memory_gb": gpu_memory_gb}
     chosen = {key: value for key, value in given.items() if value is not None}
@@ -131,8 +120,6 @@ def deploy(
     ] = None,
 ) -> None:
     """Register work pools, deployments, schedules and automations with the Prefect server. Doing it again updates them."""
-    from deployments.console import configure, console
-
     configure()
     specs = [load_spec(path) for path in spec_paths or []]
     from deployments.deploy import deploy as register

@@ -1,4 +1,4 @@
-"""The terminal side of the command line: what is printed where, and what stays quiet."""
+"""The terminal side of the command line: arguments that commands share, what is printed where, and what stays quiet."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from core.campaign import CampaignSpec, load_spec
 from core.errors import UserError, nearest
 from core.redact import redact_logs
-from core.results import Store
+from core.results import Store, open_store
 from core.tables import Row, Table, texts
-
-if TYPE_CHECKING:
-    from core.results import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +39,7 @@ NOTHING = "No complete results in {} yet"
 
 
 def configure() -> None:
-    """Send Steelyard's own lines to stderr and keep its libraries quiet. What the environment says already wins."""
+    """Send Steelyard's own lines to stderr and keep its libraries quiet. Variables that are set already win."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     redact_logs()
@@ -52,12 +51,12 @@ def configure() -> None:
 
 @functools.cache
 def terminal() -> Console:
-    """The one console for what is said while something runs: a live display and log lines share it, or they would interleave."""
+    """Return the one console of a run: a live display and log lines share it, or they would interleave."""
     return console(stderr=True)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, and wide enough for whole tables where the output goes to a file."""
+    """Return a console as wide as the terminal, and wide enough for whole tables where the output goes to a file."""
     out = Console(stderr=stderr)
     if not out.is_terminal and "COLUMNS" not in os.environ:
         out.width = FILE_WIDTH
@@ -152,6 +151,7 @@ def check_format(format: str, known: Sequence[str] = FORMATS) -> None:
 
 STORE_HELP = "s3://bucket/prefix, a directory, or a campaign's YAML."
 
+SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)]
 StoreOption = Annotated[str, typer.Option("--store", metavar="STORE", help=STORE_HELP)]
 CampaignOption = Annotated[str | None, typer.Option(help="Only this campaign.")]
@@ -164,12 +164,15 @@ SuiteOption = Annotated[
 ]
 
 
-def opened(store: str, campaign: str | None = None) -> tuple[Store, str | None]:
-    """Open a store. Of a campaign's YAML it is the campaign's, and that campaign counts unless another is named."""
-    from core.campaign import load_spec
-    from core.results import open_store
+def store_of(place: str) -> tuple[str, CampaignSpec | None]:
+    """Return the URI of the store that ``place`` names, and the spec where it is one."""
+    if place.endswith((".yaml", ".yml", ".json")):
+        spec = load_spec(place)
+        return spec.results, spec
+    return place, None
 
-    if store.endswith((".yaml", ".yml", ".json")):
-        spec = load_spec(store)
-        return open_store(spec.results), campaign or spec.name
-    return open_store(store), campaign
+
+def opened(place: str, campaign: str | None = None) -> tuple[Store, str | None]:
+    """Open the store that ``place`` names. The campaign of a YAML counts unless another is named."""
+    uri, spec = store_of(place)
+    return open_store(uri), campaign or (spec.name if spec else None)

@@ -33,7 +33,7 @@ def pad_heads(source: Path, target: Path) -> Path:
 
 
 def _once(target: Path, write: Callable[[Path], None]) -> Path:
-    """``target`` as it is, or written beside it and moved into place: it exists only complete."""
+    """Return ``target``, written beside its place and moved there unless it exists: it exists only complete."""
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ SIMPLE: dict[str, Any] = {"version_type": "prefect:simple"}
 
 @dataclass(frozen=True)
 class Registered:
-    """One deployment as the server has it: its full name, id, pool, what its schedules say, and the pool's live workers."""
+    """One deployment as the server has it: its full name, id, pool, its schedules in words, and the pool's live workers."""
 
     name: str
     id: UUID
@@ -113,7 +113,7 @@ def standard_deployments() -> list[RunnerDeployment]:
 
 
 def campaign_deployment(spec: CampaignSpec) -> RunnerDeployment:
-    """The deployment ``campaign/<name>`` that runs ``spec`` unless told otherwise, one run at a time."""
+    """Return the deployment ``campaign/<name>``, which runs ``spec`` by default, one run at a time."""
     # Schedules belong to the deployment; as a parameter they would look as if editing them did something.
     parameter = absolute_paths(spec).model_dump(mode="json", exclude_defaults=True, exclude={"schedules"})
     description = f"{len(spec.models)} models × {len(spec.benchmarks)} benchmarks into {parameter['results']}."
@@ -136,7 +136,7 @@ def _deployment(flow: Flow[Any, Any], name: str, pool: str, description: str, **
         description=description,
         tags=[TAG],
         version=importlib.metadata.version("steelyard"),
-        # The form has no strings for models and benchmarks, which the flow takes; it says what is wrong better than a schema can.
+        # The form has no strings for models and benchmarks, which the flow takes; its faults are better named than a schema's.
         enforce_parameter_schema=False,
         entrypoint_type=EntrypointType.MODULE_PATH,
         job_variables={"env": RUN_ENVIRONMENT},
@@ -177,7 +177,7 @@ def _remove_schedules_except(client: SyncPrefectClient, name: str, slugs: set[st
 
 
 def deployments_table(registered: Sequence[Registered]) -> Table:
-    """What is registered, on which pool, when it starts, and who runs it or which command starts a worker."""
+    """Return a row for each deployment: its pool, when it starts, and its workers or the command that starts one."""
     rows = [
         Row((each.name, each.pool, each.schedules, ", ".join(each.workers) or f"none: steelyard worker {each.pool}"))
         for each in registered

@@ -1,17 +1,32 @@
-"""Running a campaign, or scoring it again, from a terminal: check first, then the flow, on the embedded or configured server."""
+"""Campaigns run or scored again from a terminal: checked, then shown while the flow runs, on the configured server or its own."""
 
 from __future__ import annotations
 
+import atexit
+import logging
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
 
 from core.campaign import CampaignSpec
 from core.errors import StoreError
+from core.monitor.progress import Progress, listening
 from core.planning.plan import check_campaign
 from core.results import open_store
 from deployments.console import print_leaderboard, terminal
-from deployments.live import shown
 from engines.session.arguments import check_arguments
-from flows.prefect_server import embedded_server
+
+LINE_SECONDS = 10.0
+
+log = logging.getLogger("steelyard")
 
 
 def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
@@ -77,3 +92,92 @@ def check_spec(spec: CampaignSpec) -> None:
         from deployments.schedules import schedules_of  # imports Prefect
 
         schedules_of(spec)
+
+
+@contextmanager
+def embedded_server() -> Iterator[Future[None]]:
+    """Start a temporary server in the background where no other is configured; wait on the future before the first flow.
+
+    Ctrl-C reaches the whole foreground process group, and systemd sends SIGTERM to the whole control group. A server that dies of
+    either leaves Prefect's client retrying for minutes while the campaign wants to end, so it is started with both blocked.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="prefect-server") as pool:
+        yield pool.submit(_start_server)
+
+
+def _start_server() -> None:
+    # A blocked signal stays blocked in child processes; this thread has nothing else to do with it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is not None:
+        return
+    from flows.prefect_server import TemporaryServer
+
+    server = TemporaryServer()
+    server.start()
+    if (process := server.server_process) is not None:
+        atexit.register(process.wait)
+        atexit.register(process.kill)  # runs first, and before Prefect's own stop, which would wait for its SIGTERM
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[None]:
+    """Show the progress of this process's campaign on ``console`` for the length of the block."""
+    if console.is_terminal:
+        with CellBars(console) as bars, listening(bars):
+            yield
+    else:
+        with listening(CellLines()):
+            yield
+
+
+class CellBars:
+    """A bar for each benchmark, gone when it ends; what is logged to the console appears above."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+        )
+        self._lock = threading.Lock()
+        self._ids: dict[tuple[str, str], TaskID] = {}
+
+    def __enter__(self) -> CellBars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, cell: Progress) -> None:
+        """Show how far ``cell`` is."""
+        key = (cell.model, cell.benchmark)
+        with self._lock:
+            if cell.ended:
+                if key in self._ids:
+                    self._bars.remove_task(self._ids.pop(key))
+                return
+            if key not in self._ids:
+                self._ids[key] = self._bars.add_task(f"{cell.model} · {cell.benchmark}", total=cell.docs, text="")
+            self._bars.update(self._ids[key], completed=cell.done, text=str(cell))
+
+
+class CellLines:
+    """A line for each benchmark now and then."""
+
+    def __init__(self) -> None:
+        self._logged: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, cell: Progress) -> None:
+        """Log how far ``cell`` is, if that was not logged lately."""
+        key, now = (cell.model, cell.benchmark), time.monotonic()
+        with self._lock:
+            due = now - self._logged.setdefault(key, now) >= LINE_SECONDS and not cell.ended
+            if due:
+                self._logged[key] = now
+        if due:
+            log.info("%s · %s: %s", cell.model, cell.benchmark, cell)

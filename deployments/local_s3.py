@@ -15,13 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from core.errors import UserError
 from engines.process.guard import ends_with_us
@@ -185,13 +185,11 @@ def _free_ports(count: int) -> list[int]:
 def _answers(server: subprocess.Popen[bytes], health: str) -> bool:
     """Poll until the server is healthy; False where it exits or takes too long."""
     deadline = time.monotonic() + START_SECONDS
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with opener.open(health, timeout=2):
+        with suppress(httpx.TransportError):
+            if httpx.get(health, timeout=2, trust_env=False).is_success:
                 return True
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+        time.sleep(0.1)
     return False
 
 

@@ -49,7 +49,7 @@ def schedules_of(spec: CampaignSpec) -> list[DeploymentScheduleCreate]:
 
 
 def rule(schedule: ScheduleSpec) -> tuple[str, str | float]:
-    """Field and value of the one rule of ``schedule``."""
+    """Return field and value of the one rule of ``schedule``."""
     rules = {"cron": schedule.cron, "interval_seconds": schedule.interval_seconds, "rrule": schedule.rrule}
     return next((field, value) for field, value in rules.items() if value is not None)
 
@@ -71,7 +71,7 @@ def next_start(schedule: ScheduleSpec) -> datetime | None:
 
 
 def describe(schedules: Sequence[ScheduleSpec]) -> str:
-    """One line per schedule: its rule, its time zone and the next start."""
+    """Return a line for each schedule: its rule, its time zone and the next start."""
     return "\n".join(_line(schedule) for schedule in schedules) or "–"
 
 
@@ -93,7 +93,7 @@ def _prefect_schedule(schedule: ScheduleSpec) -> Schedule:
         "slug": f"steelyard-{hashlib.sha256(identity.encode()).hexdigest()[:12]}",
     }
     if schedule.cron is not None:
-        # A sixth field would be seconds at the end; who writes six mostly means seconds at the start.
+        # A sixth field would be seconds at the end; people that write six mostly mean seconds at the start.
         if len(schedule.cron.split()) > 5:
             raise ValueError("more than five fields")
         return Cron(schedule.cron, **common)

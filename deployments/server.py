@@ -22,7 +22,7 @@ def server_client() -> Iterator[SyncPrefectClient]:
     """Open a client of the configured server, which has just answered.
 
     Raises `core.errors.UserError` where none is configured (Prefect would start a temporary one), where it does not answer
-    within some seconds, refuses us, or later fails a request that nobody else has caught.
+    within some seconds, refuses us, or later fails a request, which is not caught within the block.
     """
     from httpx import HTTPError, HTTPStatusError
     from prefect.client.orchestration import get_client
@@ -50,7 +50,7 @@ def server_client() -> Iterator[SyncPrefectClient]:
             f"Prefect server {without_login(url)} does not answer ({why}): start it with `steelyard server`, "
             "or set PREFECT_API_URL"
         )
-    # The client that serves gets Prefect's own patience: a busy server may take longer than a living one to say so.
+    # The client that is used gets Prefect's own time-outs: a busy server may take longer to answer than a health check may.
     with get_client(sync_client=True) as client:
         try:
             yield client
@@ -61,7 +61,7 @@ def server_client() -> Iterator[SyncPrefectClient]:
 def serve(host: str, port: int) -> None:
     """Run Prefect's server in this process, as ``prefect server start`` does, with `flows.prefect_server`'s mend for SQLite.
 
-    Raises `core.errors.UserError` where others than this machine could reach it and it would ask nobody for a login.
+    Raises `core.errors.UserError` where other machines could reach it and no login is set.
     """
     from prefect.cli import app
     from prefect.settings import get_current_settings
@@ -79,7 +79,7 @@ def serve(host: str, port: int) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine reaches ``host``."""
+    """Return whether only this machine reaches ``host``."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -68,7 +68,7 @@ def check_pool(pool: str) -> None:
 
 
 def default_limit(pool: str) -> int:
-    """Runs at once when none is asked for: on ``gpu`` as many as this machine has GPUs."""
+    """Return how many runs go at once when no number is asked for: on ``gpu`` as many as this machine has GPUs."""
     if pool in FLOWS_AT_ONCE:
         return FLOWS_AT_ONCE[pool]
     from core.model.fleet import detect_fleet
@@ -87,56 +87,56 @@ async def _serve(pool: str, limit: int, name: str | None) -> None:
         heartbeat_interval_seconds=int(get_current_settings().worker.heartbeat_seconds),
         create_pool_if_not_found=False,
     )
-    told, submit = _signals(), worker.get_and_submit_flow_runs
+    ending, submit = _signals(), worker.get_and_submit_flow_runs
 
-    async def submit_unless_told() -> list[FlowRun]:
-        return [] if told.done() else await submit()
+    async def submit_unless_ending() -> list[FlowRun]:
+        return [] if ending.done() else await submit()
 
-    worker.get_and_submit_flow_runs = submit_unless_told  # type: ignore[method-assign]
-    _say(f"worker {worker.name!r} of pool {pool!r}, at most {limit} runs at once")
+    worker.get_and_submit_flow_runs = submit_unless_ending  # type: ignore[method-assign]
+    _print(f"worker {worker.name!r} of pool {pool!r}, at most {limit} runs at once")
     serving = asyncio.create_task(worker.start(printer=lambda _: None))
-    either: set[asyncio.Future[Any]] = {serving, told}
+    either: set[asyncio.Future[Any]] = {serving, ending}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
-        await _end_runs(worker, told.result())
+        await _end_runs(worker, ending.result())
         serving.cancel()
     with suppress(asyncio.CancelledError):
         await serving
-    _say(f"worker {worker.name!r} stopped")
+    _print(f"worker {worker.name!r} stopped")
 
 
 def _signals() -> asyncio.Future[signal.Signals]:
-    """The first SIGTERM or SIGINT, once it comes; the second kills this process."""
+    """Return the first SIGTERM or SIGINT, once it comes; the second kills this process."""
     # Not Prefect's handlers: they need asyncio's own, which is left out where a script's `&` has SIGINT ignored.
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[signal.Signals] = loop.create_future()
+    ending: asyncio.Future[signal.Signals] = loop.create_future()
 
     def stop(number: signal.Signals) -> None:
-        if told.done():
+        if ending.done():
             os.kill(os.getpid(), signal.SIGKILL)
-        told.set_result(number)
+        ending.set_result(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    return told
+    return ending
 
 
 async def _end_runs(worker: ProcessWorker, by: signal.Signals) -> None:
     """Send SIGTERM to every run's process and wait until their ends are reported; Prefect's own teardown sends SIGKILL."""
     import psutil
 
-    start, told = time.monotonic(), set[int]()
+    start, signalled = time.monotonic(), set[int]()
     # Ctrl-C has reached the whole foreground group: a second signal would only disturb the runs' own end.
     patience = CTRL_C_SECONDS if by is signal.SIGINT else 0.0
     while worker.limiter.borrowed_tokens and (waited := time.monotonic() - start) < GRACE_SECONDS:
         for process in psutil.Process().children() if waited >= patience else ():
-            if process.pid not in told:
-                _say(f"ending the run in process {process.pid}")
-                told.add(process.pid)
+            if process.pid not in signalled:
+                _print(f"ending the run in process {process.pid}")
+                signalled.add(process.pid)
                 with suppress(psutil.NoSuchProcess):
                     process.terminate()
         await asyncio.sleep(0.2)
 
 
-def _say(message: str) -> None:
+def _print(message: str) -> None:
     print(f"steelyard: {message}", flush=True)

@@ -9,6 +9,7 @@ import pandas as pd
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, State
 
+from core.benchmark.prepare import judges_of
 from core.campaign import CampaignSpec
 from core.errors import SteelyardError, StoreError
 from core.model.placement import Plan
@@ -19,14 +20,13 @@ from flows.canary import check_engines
 from flows.dispatch import evaluate_models
 from flows.interrupt import is_cancelling, run_interruptible
 from flows.spec_flow import spec_flow
-from tasks.plan import check, foretell
-from tasks.prepare import judges_of
+from tasks.plan import check, forecast
 from tasks.publish import carry_over, publish, publish_report, watch_scores
 
 if get_current_settings().api.url is None:
-    from flows.prefect_server import use_temporary_server  # slow to import, and of no use to workers
+    from flows.prefect_server import TemporaryServer  # slow to import, and of no use to workers
 
-    use_temporary_server()
+    TemporaryServer()  # Prefect keeps one instance for all that name no port, and would make its own
 
 
 class CampaignFailedError(SteelyardError):
@@ -59,8 +59,8 @@ def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResul
     plan = check(spec)
     run, started = new_run_id(), time.monotonic()
     asked = plan if only is None else carry_over(spec, plan, run, only)
-    forecast = foretell(spec, asked)
-    states = run_interruptible(lambda: evaluate_models(spec, asked, run, expected=forecast.models))
+    expected = forecast(spec, asked)
+    states = run_interruptible(lambda: evaluate_models(spec, asked, run, expected=expected.models))
     failures = {model: failure_reason(state) for model, state in states.items() if not state.is_completed()}
     judges = tuple(p for p in plan.models if p.model.name in judges_of(spec) and p.model.name not in failures)
     if judges and not is_cancelling():
@@ -70,15 +70,15 @@ def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResul
         }
     try:
         engines = None if is_cancelling() else check_engines(spec, plan, run)
-        leaderboard = publish(spec, run, failures, time.monotonic() - started, engines, forecast.whole)
+        leaderboard = publish(spec, run, failures, time.monotonic() - started, engines, expected.whole)
         publish_report(spec, run)
         watch_scores(spec, run)
     except StoreError as error:
         if not failures:
             raise
-        raise failed(spec, failures) from error  # why models failed says more, and where what they answered is
+        raise failed(spec, failures) from error  # the failures name the cause, and where the answers are
     if is_cancelling():
-        # A state returned is how Prefect lets a run end; who called gets `prefect.exceptions.CancelledRun`.
+        # A state returned is how Prefect lets a run end; its caller gets `prefect.exceptions.CancelledRun`.
         return Cancelled(message=CANCELLED)  # type: ignore[return-value]
     if failures:
         raise failed(spec, failures)

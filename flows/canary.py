@@ -21,9 +21,9 @@ from flows.interrupt import run_interruptible
 
 
 def check_engines(spec: CampaignSpec, plan: Plan, run: str) -> dict[str, Any] | None:
-    """Have both engines answer the canary set, where the campaign uses both, and say whether they agree.
+    """Have both engines answer the canary set, where the campaign uses both, and return whether they agree.
 
-    What was found for the same model, versions and degrees is taken from the store. Returns JSON values for the run's manifest:
+    A finding for the same model, versions and degrees is taken from the store. Returns JSON values for the run's manifest:
     ``text`` and, where both answered, `core.planning.canary.Canary`'s fields; None for a campaign of one engine. Never fails
     the campaign.
     """

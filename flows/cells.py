@@ -1,5 +1,4 @@
-"""A model's cells: prepared side by side, then which are left to compute, by whom, and whether an engine is still needed for
-them."""
+"""A model's cells: prepared side by side, then which are left to compute, by whom, and for how long they need an engine."""
 
 from __future__ import annotations
 
@@ -11,13 +10,13 @@ from typing import Any
 from core.campaign import BenchmarkSpec, benchmark_label
 from core.cell_work import CellWork
 from core.log import log
+from core.store.spool import Spool
 from engines.bench.job import Job
 from flows.holding import Leases
-from flows.together import raise_first
 from tasks.prepare import prepare, prepare_judging
 from tasks.publish import record_model, record_verdicts
 
-POLL_SECONDS = 2.0  # a cell that others complete tells nobody
+POLL_SECONDS = 2.0  # nothing announces a cell that others complete
 POLL_SECONDS_PER_CELL = 0.25  # the more there are to look at, the less often
 WARM_SECONDS = 2.0  # benchmarks that take longer to prepare are usually not complete
 IMPORT_SECONDS = 8.0  # until the process that is to load has vLLM imported; meanwhile more becomes known of the work
@@ -28,11 +27,12 @@ Preparation = asyncio.Task[list[CellWork]]
 class Cells:
     """What a job has to answer. A cell that another computes is left to it, and taken where it gives up.
 
-    An async context manager: within it all is being prepared; what is not prepared at its end is given up.
+    An async context manager: within it all is being prepared; what is not prepared at its end is given up. ``spool`` is for the
+    engines that answer.
     """
 
-    def __init__(self, job: Job, leases: Leases) -> None:
-        self.job, self._leases = job, leases
+    def __init__(self, job: Job, leases: Leases, spool: Spool | None) -> None:
+        self.job, self._leases, self.spool = job, leases, spool
         self._preparations: list[Preparation] = []
         self._over: set[str] = set()  # complete, answered here, or given up
         self._failed: set[str] = set()  # of those, the ones that could not be answered
@@ -41,7 +41,8 @@ class Cells:
         self._idle = asyncio.Event()
 
     async def __aenter__(self) -> Cells:
-        self._preparations = [asyncio.create_task(one) for one in preparing(self.job)]
+        asked = [None] if self.job.part == "judge" else self.job.spec.benchmarks
+        self._preparations = [asyncio.create_task(self._prepare(each)) for each in asked]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -138,6 +139,19 @@ class Cells:
         self._over -= self._failed
         self._failed.clear()
 
+    async def _prepare(self, benchmark: BenchmarkSpec | None) -> list[CellWork]:
+        """Prepare a benchmark's cell; without one, all that the job's model is to judge."""
+        job = self.job
+        with job.timeline.span("prepare", benchmark_label(benchmark) if benchmark else ""):
+            if benchmark is None:
+                works = await prepare_judging(job.spec, job.run, job.placed, job.weights)
+            else:
+                works = [await prepare(job.spec, job.placed, job.weights, benchmark)]
+        for work in works:
+            if work.complete:
+                log.info(f"{work.label}: complete in the store, not computed again")
+        return works
+
     async def _look(self, preparation: Preparation, ready: asyncio.Queue[CellWork | None]) -> None:
         """Hand on the cells of one preparation that are ours; what others compute is taken over where they give up."""
         self._begin(preparation)
@@ -163,7 +177,7 @@ class Cells:
         return not work.complete and work.cell.fingerprint not in self._over
 
     async def _take(self, work: CellWork) -> bool:
-        """Take a cell to be answered here. One that is taken keeps the engine busy until it is."""
+        """Lease a cell to be answered here. A leased one keeps the engine busy until it is answered."""
         fingerprint = work.cell.fingerprint
         if fingerprint in self._reserved:
             self._reserved.discard(fingerprint)
@@ -214,26 +228,6 @@ async def record(cells: Cells) -> None:
         await write(job.spec, job.run, job.placed, [work.cell for work in cells.known()])
 
 
-def preparing(job: Job) -> list[Coroutine[Any, Any, list[CellWork]]]:
-    """Return what prepares all that the job's part has to answer, to be run side by side."""
-
-    async def one(benchmark: BenchmarkSpec) -> list[CellWork]:
-        with job.timeline.span("prepare", benchmark_label(benchmark)):
-            return noted([await prepare(job.spec, job.placed, job.weights, benchmark)])
-
-    async def judging() -> list[CellWork]:
-        with job.timeline.span("prepare"):
-            return noted(await prepare_judging(job.spec, job.run, job.placed, job.weights))
-
-    def noted(works: list[CellWork]) -> list[CellWork]:
-        for work in works:
-            if work.complete:
-                log.info(f"{work.label}: complete in the store, not computed again")
-        return works
-
-    return [judging()] if job.part == "judge" else [one(benchmark) for benchmark in job.spec.benchmarks]
-
-
 def known(preparations: Iterable[Preparation]) -> list[CellWork]:
     """Return the cells that are prepared."""
     return [work for each in preparations if each.done() and not failure_of(each) for work in each.result()]
@@ -242,3 +236,35 @@ def known(preparations: Iterable[Preparation]) -> list[CellWork]:
 def failure_of(preparation: Preparation) -> BaseException | None:
     """Return what a preparation that has ended raised."""
     return asyncio.CancelledError() if preparation.cancelled() else preparation.exception()
+
+
+class Together:
+    """An async context manager that waits at its end until all that was begun has ended, then raises the first failure.
+
+    `asyncio.TaskGroup` would cancel the others at the first failure. Cancelled, it cancels them, and waits all the same.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Start one more."""
+        self._tasks.append(asyncio.create_task(coroutine))
+
+    async def __aenter__(self) -> Together:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            for task in self._tasks:
+                task.cancel()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        if error is None:
+            raise_first(outcomes)
+
+
+def raise_first(outcomes: Iterable[object]) -> None:
+    """Raise the first of ``outcomes`` that is an exception."""
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome

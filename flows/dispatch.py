@@ -28,8 +28,12 @@ from core.model.placement import Plan, PlannedModel
 from core.planning.cost.expected import Expected
 from flows.evaluate_model import Part, evaluate_model
 
+CAMPAIGN, GPU, RAY = POOLS = ("campaign", "gpu", "ray")
+HEARTBEAT = "prefect.flow-run.heartbeat"
+MISSED_HEARTBEATS = 3
+UNKNOWN_INTERVAL = 30  # seconds; Prefect's own default for a worker that names none
 CONFLICT = 409  # parameters that do not fit the schema of the time of the deployment
-POLL_SECONDS = 2.0  # the server tells nobody of a change
+POLL_SECONDS = 2.0  # the server announces no change
 SILENT_SECONDS = 120.0  # four heartbeats; Prefect's automation is usually faster, but not the only one to notice
 SERVER_SECONDS = 300.0  # a server that is being restarted ends no campaign
 DOUBT_SECONDS = 12.0  # a little more than the heartbeat of our workers
@@ -40,17 +44,16 @@ async def evaluate_models(
 ) -> dict[str, State]:
     """Have every model of ``plan`` do its ``part`` at once, each in a run of its own. A failed one ends none of the others.
 
-    ``expected`` says by model what its part will take. Raises `core.errors.UserError` where work pools are asked for and not
-    registered.
+    ``expected`` is what each model's part will take. Raises `core.errors.UserError` where work pools are asked for in vain.
     """
     if await uses_pools(spec):
         spec = absolute_paths(spec if spec.fleet else spec.model_copy(update={"fleet": plan.fleet}))
         one = _on_pool
     else:
         one = _in_process
-    foretold = expected or {}
+    known = expected or {}
     states = await asyncio.gather(
-        *(one(spec, planned, run, part, foretold.get(planned.model.name)) for planned in plan.models)
+        *(one(spec, planned, run, part, known.get(planned.model.name)) for planned in plan.models)
     )
     return {planned.model.name: state for planned, state in zip(plan.models, states, strict=True)}
 
@@ -148,7 +151,7 @@ async def _handed_over(
 
 
 async def _final_state(client: PrefectClient, run: UUID, pool: str) -> State:
-    """Wait for a run's end. One that nobody can start is cancelled, one whose process has gone is set Crashed."""
+    """Wait for a run's end. One that no worker can start is cancelled, one whose process is gone is set Crashed."""
     looked = heard = time.monotonic()
     while True:
         try:
@@ -175,7 +178,7 @@ async def _final_state(client: PrefectClient, run: UUID, pool: str) -> State:
 
 
 async def has_worker(pool: str) -> bool:
-    """Whether somebody serves ``pool``. A worker that was there a moment ago is waited for: machines and servers do stall."""
+    """Return whether a worker serves ``pool``. One that was there a moment ago is waited for: machines and servers do stall."""
     deadline = time.monotonic() + DOUBT_SECONDS
     while not await asyncio.to_thread(_live_workers, pool, MISSED_HEARTBEATS):
         if time.monotonic() > deadline or not await asyncio.to_thread(_live_workers, pool, 5 * MISSED_HEARTBEATS):
@@ -194,12 +197,6 @@ def _silent_seconds(run: UUID) -> float:
         return silent_seconds(client, run)
 
 
-CAMPAIGN, GPU, RAY = POOLS = ("campaign", "gpu", "ray")
-HEARTBEAT = "prefect.flow-run.heartbeat"
-MISSED_HEARTBEATS = 3
-UNKNOWN_INTERVAL = 30  # seconds; Prefect's own default for a worker that does not say
-
-
 def live_workers(client: SyncPrefectClient, pool: str, missed: int = MISSED_HEARTBEATS) -> list[str]:
     """Names of the workers of ``pool`` that have missed no more than ``missed`` heartbeats.
 
@@ -214,7 +211,7 @@ def live_workers(client: SyncPrefectClient, pool: str, missed: int = MISSED_HEAR
 def alive(workers: Iterable[Worker], now: datetime, missed: int = MISSED_HEARTBEATS) -> list[str]:
     """Sorted names of those of ``workers`` that have missed no more than ``missed`` heartbeats.
 
-    Who the server calls offline counts only where more are forgiven than usual: it does so to those that stall, too.
+    A worker that the server calls offline counts only where more are forgiven than usual: it may just have stalled.
     """
     lenient = missed > MISSED_HEARTBEATS
     return sorted(
@@ -230,7 +227,7 @@ def _heard_of(worker: Worker, now: datetime, missed: int) -> bool:
 
 
 def no_worker_message(pool: str) -> str:
-    """Say that nobody serves ``pool``, and which command does."""
+    """Return the message that no worker serves ``pool``, with the command that starts one."""
     return f"work pool `{pool}` has no live worker: start one with `steelyard worker {pool}`"
 
 
@@ -249,6 +246,6 @@ def silent_seconds(client: SyncPrefectClient, run: UUID) -> float:
 
 
 def _sent(answer: Response) -> datetime:
-    """When the server answered. Heartbeats carry its time too, and this machine's clock may be off."""
+    """Return when the server answered. Heartbeats carry its time too, and this machine's clock may be off."""
     sent = answer.headers.get("date")
     return parsedate_to_datetime(sent) if sent else datetime.now(UTC)

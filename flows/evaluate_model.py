@@ -1,8 +1,7 @@
 """Subflow of one model, top to bottom: place, fetch, hold devices, load, answer; score and store behind the engine's back.
 
-The steps overlap. A process imports vLLM while benchmarks are prepared and devices waited for; the engine loads as soon as there is
-something to answer, while other benchmarks are still being prepared; what is answered is scored and stored while the engine
-answers the rest, and after it has given its devices back.
+The steps overlap. vLLM is imported while benchmarks are prepared and devices waited for; the engine loads as soon as there is
+something to answer; what is answered is scored and stored while the engine answers the rest, or has given its devices back.
 """
 
 from __future__ import annotations
@@ -15,17 +14,14 @@ from core.campaign import CampaignSpec
 from core.cell_work import CellWork
 from core.errors import SteelyardError
 from core.planning.cost.expected import Expected
-from core.store.spool import Spool
 from engines.bench.answering import CellRun
 from engines.bench.bench import Bench
 from engines.bench.job import Job, Part, fitted
 from engines.control import Control
-from flows.cells import Cells, record
+from flows.cells import Cells, Together, record
 from flows.holding import holding, open_job
 from flows.interrupt import run_cancellable
-from flows.together import Together
-from tasks.canary import answer_canary
-from tasks.evaluate import evaluate_cell, score, store
+from tasks.evaluate import answer_canary, evaluate_cell, score, store
 from tasks.plan import place
 from tasks.prepare import fetch
 from tasks.provision import open_engine, provision
@@ -37,9 +33,9 @@ async def evaluate_model(
 ) -> State | None:
     """Evaluate the model named ``model`` on every benchmark of ``spec``, as part of the campaign's run ``run``.
 
-    As "judge" it scores instead what the run's models have answered where a benchmark names it as judge; as "canary" it answers the
-    canary set, by which engines are compared. What it finds goes to the results store. Raises the first failure after everything
-    that could be computed is stored; ends Cancelled where people ask for that.
+    As "judge" it scores instead the run's answers that a benchmark has it judge; as "canary" it answers the canary set, by which
+    engines are compared. Raises the first failure after all that could be computed is in the results store; ends Cancelled where
+    people ask for that.
 
     Args:
         spec: The campaign.
@@ -48,10 +44,8 @@ async def evaluate_model(
         part: What to do of the campaign: its benchmarks, judging, or the canary set.
         expected: What the part is expected to take; not known when left out.
     """
-    control = Control()
-    # A task with tags asks the server for a slot of each before it runs, which costs seconds where SQLite is busy.
-    with TagsContext(current_tags=set()):
-        return await run_cancellable(lambda: evaluate(spec, model, run, part, expected, control), control, model)
+    with TagsContext(current_tags=set()):  # a task with tags asks the server for a slot of each: slow, on SQLite
+        return await run_cancellable(lambda control: evaluate(spec, model, run, part, expected, control), model)
 
 
 async def evaluate(
@@ -77,18 +71,18 @@ async def evaluate_canary(job: Job) -> None:
 
 async def evaluate_cells(job: Job) -> None:
     """Answer, score and store the job's cells, on one engine after the other where one does not do."""
-    async with holding(job) as held, Cells(job, held.leases) as cells:  # every benchmark is being prepared from here on
+    async with holding(job) as (leases, spool), Cells(job, leases, spool) as cells:  # all is being prepared now
         async with Together() as finishing:
             finishing.begin(record(cells))
             while await cells.any_to_answer():
-                await answer_on_an_engine(job, cells, held.spool, finishing)
+                await answer_on_an_engine(job, cells, finishing)
         cells.raise_failures()  # last, so that what could be computed is stored
 
 
-async def answer_on_an_engine(job: Job, cells: Cells, spool: Spool | None, finishing: Together) -> None:
+async def answer_on_an_engine(job: Job, cells: Cells, finishing: Together) -> None:
     """Load an engine for what is left and have it answer; where it does not do, the next may be placed elsewhere."""
     try:
-        async with Bench(job, await fitted(job, await cells.work_ahead()), spool) as bench:
+        async with Bench(job, await fitted(job, await cells.work_ahead()), cells.spool) as bench:
             await load(bench)
             await answer(cells, bench, finishing)
     except SteelyardError:

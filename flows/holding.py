@@ -1,4 +1,4 @@
-"""What a model's flow holds from its start to its end: its job, leases of its cells, and a spool."""
+"""Resources of a model's flow, held from its start to its end: its job, leases of its cells, and a spool."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from core.campaign import CampaignSpec
@@ -31,20 +30,77 @@ from tasks.artifacts import show_faults
 log = logging.getLogger("steelyard.results")
 
 
+@asynccontextmanager
+async def open_job(
+    spec: CampaignSpec, placed: PlannedModel, run: str, part: Part, expected: Expected | None, control: Control
+) -> AsyncIterator[Job]:
+    """Begin a model's part of a run: in the queue for devices, with its timeline. Both end with the block, and faults are shown."""
+    fleet = resolve_fleet(spec.fleet)
+    recovery = Recovery(spec, placed, fleet)
+    async with recorded(spec, run, placed, part, expected) as timeline, warming(placed, fleet) as claim:
+        seconds = None if expected is None else expected.seconds
+        with closing(QueuePlace(spec, placed, fleet, seconds)) as queue_place:
+            try:
+                yield Job(spec, fleet, run, part, expected, control, timeline, claim, recovery, queue_place)
+            finally:
+                if recovery.record():
+                    await asyncio.shield(show_faults(recovery))
+
+
+@asynccontextmanager
+async def recorded(
+    spec: CampaignSpec, run: str, planned: PlannedModel, part: str, expected: Expected | None
+) -> AsyncIterator[Timeline]:
+    """Yield a timeline, begun with what was expected, that is stored at the end of the block. That it cannot be is a warning."""
+    timeline = Timeline(planned.model.name, part, planned.placement.engine)
+    if expected is not None:
+        timeline.plan(expected.starts, expected.ends)
+    try:
+        yield timeline
+    finally:
+        await asyncio.shield(asyncio.to_thread(_store, spec, run, timeline))
+
+
+def _store(spec: CampaignSpec, run: str, timeline: Timeline) -> None:
+    try:
+        open_store(spec.results).write_timeline(spec.name, run, timeline.spans())
+    except StoreError as error:
+        log.warning(f"a timeline is lost: {error}")
+
+
+@asynccontextmanager
+async def holding(job: Job) -> AsyncIterator[tuple[Leases, Spool | None]]:
+    """Hold what a job's cells need beside an engine until the end of the block: leases, and a spool where results go to S3."""
+    spec, about = job.spec, {"campaign": job.spec.name, "run": job.run, "model": job.model}
+    lessee = Lessee(open_storage(spec.results), about)
+    try:
+        async with spooling(spec, about) as spool:
+            yield Leases(open_store(spec.results), lessee, spec.policy.store_patience_seconds), spool
+    finally:
+        await asyncio.shield(asyncio.to_thread(lessee.close))
+
+
 class Leases:
     """The leases of one model's part of a run."""
 
     def __init__(self, store: Store, lessee: Lessee, patience: float) -> None:
         self._store, self._lessee, self._patience = store, lessee, patience
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     async def take(self, work: CellWork) -> bool | None:
-        """Take the lease of a cell. None where the cell is complete, False where another computes it."""
-        taken = await patiently_in_thread(_Take(self._store, self._lessee, work.cell.fingerprint), self._patience)
-        if taken is False and work.cell.fingerprint not in self._told:
-            self._told.add(work.cell.fingerprint)
-            log.info(f"{work.label}: is being computed by another, and waited for")
-        return taken
+        """Acquire the lease of a cell. None where the cell is complete, False where another computes it."""
+        fingerprint = work.cell.fingerprint
+        if await self._is_complete(fingerprint):
+            return None
+        if not await patiently_in_thread(lambda: self._lessee.acquire(fingerprint), self._patience):
+            if fingerprint not in self._logged:
+                self._logged.add(fingerprint)
+                log.info(f"{work.label}: is being computed by another, and waited for")
+            return False
+        if await self._is_complete(fingerprint):  # its holder of a moment ago has committed it
+            await patiently_in_thread(lambda: self._lessee.release(fingerprint), self._patience)
+            return None
+        return True
 
     async def give_back(self, work: CellWork) -> None:
         """Let others have the cell. One that the store does not take back expires once this model is done."""
@@ -53,43 +109,16 @@ class Leases:
         except StoreError as error:
             log.warning("the lease of %s stays a while: %s", work.label, error)
 
-
-class _Take:
-    """One taking of a lease, tried again where the store does not answer: what an earlier try got is not asked for again."""
-
-    def __init__(self, store: Store, lessee: Lessee, fingerprint: str) -> None:
-        self._store, self._lessee, self._fingerprint = store, lessee, fingerprint
-        self._acquired = False
-
-    def __call__(self) -> bool | None:
-        if not self._acquired:
-            if self._store.is_complete(self._fingerprint):
-                return None
-            self._acquired = self._lessee.acquire(self._fingerprint)
-            if not self._acquired:
-                return False
-        if self._store.is_complete(self._fingerprint):  # whoever held it until a moment ago has committed it
-            self._lessee.release(self._fingerprint)
-            return None
-        return True
+    async def _is_complete(self, fingerprint: str) -> bool:
+        return await patiently_in_thread(lambda: self._store.is_complete(fingerprint), self._patience)
 
 
 @asynccontextmanager
-async def leasing(spec: CampaignSpec, run: str, model: str) -> AsyncIterator[Leases]:
-    """Give leases that end with the block at the latest."""
-    lessee = Lessee(open_storage(spec.results), {"campaign": spec.name, "run": run, "model": model})
-    try:
-        yield Leases(open_store(spec.results), lessee, spec.policy.store_patience_seconds)
-    finally:
-        await asyncio.shield(asyncio.to_thread(lessee.close))
-
-
-@asynccontextmanager
-async def spooling(spec: CampaignSpec, run: str, model: str) -> AsyncIterator[Spool | None]:
-    """Give a spool, empty again when the block has ended; None where results go to a local directory.
+async def spooling(spec: CampaignSpec, about: dict[str, str]) -> AsyncIterator[Spool | None]:
+    """Yield a spool, empty again when the block has ended; None where results go to a local directory.
 
     What a killed process of this machine has left in one is brought in before. Raises `core.errors.StoreError` where the store
-    stays away for longer than it is waited for, and says how to bring in what is left.
+    stays away for longer than it is waited for, with how to bring in what is left.
     """
     storage = open_storage(spec.results)
     if not isinstance(storage, S3Storage):
@@ -98,7 +127,7 @@ async def spooling(spec: CampaignSpec, run: str, model: str) -> AsyncIterator[Sp
     policy = spec.policy
     plan = SpoolPlan(spool_root(policy.spool), policy.spool_gb * 1e9, policy.store_patience_seconds)
     await asyncio.to_thread(_bring_in, plan.root, storage.uri)
-    spool = Spool(storage, plan, {"campaign": spec.name, "run": run, "model": model})
+    spool = Spool(storage, plan, about)
     failure: BaseException | None = None
     left: str | None = None
     try:
@@ -128,57 +157,3 @@ def _bring_in(root: Path, results: str) -> None:
             log.info(f"{upload(folder)} shards of an earlier run are brought in from spool {folder}")
         except UserError as error:
             log.warning(f"spool {folder} stays: {error}")
-
-
-@dataclass(frozen=True)
-class Holding:
-    """What a job's cells need beside an engine; ``spool`` is None where results go to a local directory."""
-
-    leases: Leases
-    spool: Spool | None
-
-
-@asynccontextmanager
-async def holding(job: Job) -> AsyncIterator[Holding]:
-    """Hold leases and a spool, both ended with the block."""
-    owner = (job.spec, job.run, job.model)
-    async with leasing(*owner) as leases, spooling(*owner) as spool:
-        yield Holding(leases, spool)
-
-
-@asynccontextmanager
-async def open_job(
-    spec: CampaignSpec, placed: PlannedModel, run: str, part: Part, expected: Expected | None, control: Control
-) -> AsyncIterator[Job]:
-    """Begin a model's part of a run: in the queue for devices, with its timeline. Both end with the block, and faults are shown."""
-    fleet = resolve_fleet(spec.fleet)
-    recovery = Recovery(spec, placed, fleet)
-    async with recorded(spec, run, placed, part, expected) as timeline, warming(placed, fleet) as claim:
-        seconds = None if expected is None else expected.seconds
-        with closing(QueuePlace(spec, placed, fleet, seconds)) as queue_place:
-            try:
-                yield Job(spec, fleet, run, part, expected, control, timeline, claim, recovery, queue_place)
-            finally:
-                if recovery.record():
-                    await asyncio.shield(show_faults(recovery))
-
-
-@asynccontextmanager
-async def recorded(
-    spec: CampaignSpec, run: str, planned: PlannedModel, part: str, expected: Expected | None = None
-) -> AsyncIterator[Timeline]:
-    """Give a timeline, begun with what was expected, that is stored at the end of the block. That it cannot be is a warning."""
-    timeline = Timeline(planned.model.name, part, planned.placement.engine)
-    if expected is not None:
-        timeline.plan(expected.starts, expected.ends)
-    try:
-        yield timeline
-    finally:
-        await asyncio.shield(asyncio.to_thread(_store, spec, run, timeline))
-
-
-def _store(spec: CampaignSpec, run: str, timeline: Timeline) -> None:
-    try:
-        open_store(spec.results).write_timeline(spec.name, run, timeline.spans())
-    except StoreError as error:
-        log.warning(f"a timeline is lost: {error}")

@@ -20,17 +20,22 @@ from prefect.states import Cancelled, State
 from core.log import log
 from engines.control import CANCELLED, Control
 
-POLL_SECONDS = 4.0  # the server tells nobody of a change
+POLL_SECONDS = 4.0  # the server announces no change
+# Blocking steps (engine loads, response streams) hold a thread each; asyncio's own default would starve a mixed campaign.
+THREADS = 256
+
+T = TypeVar("T")
 
 
-async def run_cancellable(main: Callable[[], Coroutine[Any, Any, None]], control: Control, label: str) -> State | None:
-    """Run ``main()`` within the current flow run. Returns `prefect.states.Cancelled` where the run was cancelled, else None.
+async def run_cancellable(main: Callable[[Control], Coroutine[Any, Any, None]], label: str) -> State | None:
+    """Run ``main(control)`` within the current flow run. Returns `prefect.states.Cancelled` where the run was cancelled, else None.
 
     A cancelled run, and one whose campaign is cancelled, has ``main`` cancelled, and its ``finally`` blocks awaited. One that is
     paused turns ``control`` off until it is resumed.
     """
+    control = Control()
     with cancelled_by_sigterm():
-        working = asyncio.ensure_future(main())
+        working = asyncio.ensure_future(main(control))
         watching = asyncio.ensure_future(_watch(control, label))
         try:
             await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
@@ -54,7 +59,7 @@ async def run_cancellable(main: Callable[[], Coroutine[Any, Any, None]], control
 def cancelled_by_sigterm() -> Iterator[None]:
     """Have SIGTERM cancel the current task, where the loop runs in the main thread.
 
-    Prefect's own handler raises inside whichever coroutine happens to run.
+    Prefect's own handler would raise inside any coroutine that happens to run.
     """
     task = asyncio.current_task()
     if task is None or threading.current_thread() is not threading.main_thread():
@@ -94,7 +99,7 @@ async def _watch(control: Control, label: str) -> None:
 
 
 def is_cancelling() -> bool:
-    """Whether somebody asked for the current flow run's cancellation."""
+    """Return whether the current flow run is to be cancelled."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return False
@@ -110,17 +115,11 @@ async def _with_parent(client: PrefectClient, run: UUID, parent_task_run: UUID |
     return [run] if parent is None else [run, parent]
 
 
-# Blocking steps (engine loads, response streams) hold a thread each; asyncio's own default would starve a mixed campaign.
-THREADS = 256
-
-T = TypeVar("T")
-
-
 def run_interruptible(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run ``main()`` to its end on an event loop in a thread of its own.
 
     Signals reach the calling thread, which cancels ``main`` and waits for its ``finally`` blocks before the signal's exception goes
-    on. On a loop in the main thread the exception would be raised inside whichever coroutine happened to run.
+    on. On a loop in the main thread the exception would be raised inside any coroutine that happened to run.
     """
     running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T] | None]] = Future()
 

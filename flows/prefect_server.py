@@ -1,4 +1,4 @@
-"""Prefect's server on SQLite, with transactions that wait for one another instead of failing.
+"""Prefect's server on SQLite, with transactions that wait for one another instead of failing; and a temporary one of a process.
 
 Prefect 3.7 begins them DEFERRED: one that reads and then writes fails at once where another has written meanwhile ("database is
 locked", PrefectHQ/prefect#23051), its client asks again seconds later, and several such can hold each other up for a minute. Begun
@@ -10,28 +10,26 @@ from __future__ import annotations
 import atexit
 import os
 import select
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
 from prefect.server.api.server import SubprocessASGIServer
+from prefect.server.api.server import create_app as prefect_app
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.settings import get_current_settings
 
 from core.errors import UserError
 from core.log import log
 
-OWNER = "STEELYARD_PREFECT_OWNER"  # process that a temporary server ends with, in its environment
+OWNER = "STEELYARD_PREFECT_OWNER"  # environment variable: the process that a temporary server ends with
 LEAST_SECONDS = 120  # Prefect's own 20 s are over before a busy machine, or a slow disk, has the server up
 USUAL_SECONDS = 15
-POLL_SECONDS = 0.1  # a port that opens tells nobody
+POLL_SECONDS = 0.1  # nothing announces a port that opens
 PORT_TAKEN = 3  # uvicorn's exit code
 
 
@@ -50,8 +48,6 @@ def begin_immediate() -> None:
 
 def create_app() -> Any:
     """Return Prefect's server as an ASGI application; uvicorn's factory."""
-    from prefect.server.api.server import create_app as prefect_app
-
     begin_immediate()
     if owner := os.environ.get(OWNER):
         end_with(int(owner))
@@ -78,7 +74,7 @@ class TemporaryServer(SubprocessASGIServer):
     """Prefect's own temporary server, from the factory above, waited for as long as a busy machine may take."""
 
     def start(self, timeout: int | None = None) -> None:
-        """Start the server, once, and wait until it answers, for ``timeout`` seconds or as `startup_seconds` says.
+        """Start the server, once, and wait until it answers, for ``timeout`` seconds else `startup_seconds`.
 
         Raises `core.errors.UserError` where it does not answer.
         """
@@ -95,15 +91,15 @@ class TemporaryServer(SubprocessASGIServer):
             raise
 
     def _wait(self, limit: float) -> None:
-        began, said = time.monotonic(), False
+        began, logged = time.monotonic(), False
         with httpx.Client(timeout=limit) as client:
             while not self._answers(client):
                 waited = time.monotonic() - began
                 if waited >= limit or self._ended():
                     raise UserError(self._why_not(limit))
-                if waited >= USUAL_SECONDS and not said:
+                if waited >= USUAL_SECONDS and not logged:
                     log.info(f"Prefect's temporary server takes longer than usual to start; waiting up to {limit:g} s")
-                    said = True
+                    logged = True
                 time.sleep(POLL_SECONDS)
 
     def _answers(self, client: httpx.Client) -> bool:
@@ -112,9 +108,12 @@ class TemporaryServer(SubprocessASGIServer):
         except httpx.TransportError:  # not listening yet, or too busy to answer
             return False
 
+    def _exit_code(self) -> int | None:
+        return None if self.server_process is None else self.server_process.poll()
+
     def _ended(self) -> bool:
-        """Whether the server's process is gone; one that found its port taken is started again on another."""
-        code = None if self.server_process is None else self.server_process.poll()
+        """Return whether the server's process is gone; one that found its port taken is started again on another."""
+        code = self._exit_code()
         if code == PORT_TAKEN:
             self.port = self.find_available_port()
             self.server_process = self._run_uvicorn_command()
@@ -122,7 +121,7 @@ class TemporaryServer(SubprocessASGIServer):
         return code is not None
 
     def _why_not(self, limit: float) -> str:
-        code = None if self.server_process is None else self.server_process.poll()
+        code = self._exit_code()
         mend = (
             "set PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to allow it more, or PREFECT_API_URL to a server of your own "
             "(steelyard server)"
@@ -141,44 +140,7 @@ class TemporaryServer(SubprocessASGIServer):
 
 
 def startup_seconds() -> float:
-    """Return how long a temporary server is waited for: Prefect's setting where somebody set it, else 120 s at least."""
+    """Return how long a temporary server is waited for: Prefect's setting where it is set by hand, else 120 s at least."""
     ephemeral = get_current_settings().server.ephemeral
     set_by_hand = "startup_timeout_seconds" in ephemeral.model_fields_set
     return ephemeral.startup_timeout_seconds if set_by_hand else max(ephemeral.startup_timeout_seconds, LEAST_SECONDS)
-
-
-def use_temporary_server() -> None:
-    """Have Prefect start `TemporaryServer` where it would start its own: it keeps one instance for all who ask without a port."""
-    if get_current_settings().api.url is None:
-        TemporaryServer()
-
-
-@contextmanager
-def embedded_server() -> Iterator[Future[None]]:
-    """Start the server in the background where no other is configured; wait on the future before the first flow.
-
-    Ctrl-C reaches the whole foreground process group, and systemd sends SIGTERM to the whole control group. A server that dies of
-    either leaves Prefect's client retrying for minutes while the campaign wants to end, so it is started with both blocked.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="prefect-server") as pool:
-        yield pool.submit(_start)
-
-
-def _start() -> None:
-    # A blocked signal stays blocked in child processes; this thread has nothing else to do with it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    from prefect.settings import get_current_settings
-
-    if get_current_settings().api.url is None:
-        pass
-
-        server = TemporaryServer()
-        server.start()
-        atexit.register(_kill, server)  # comes before Prefect's own stop, which would wait for its SIGTERM
-
-
-def _kill(server: object) -> None:
-    process = getattr(server, "server_process", None)
-    if process is not None:
-        process.kill()
-        process.wait()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.benchmark.cell import find_donor
+from core.benchmark.prepare import judges_of
 from core.campaign import CampaignSpec
 from core.cell_work import CellWork
 from core.log import log
@@ -15,10 +16,10 @@ from core.model.placement import PlannedModel
 from core.results import new_run_id, open_store
 from flows.interrupt import run_interruptible
 from flows.spec_flow import spec_flow
+from tasks.evaluate import score_again
 from tasks.plan import check
-from tasks.prepare import fetch_weights, judges_of, prepare, prepare_judging
+from tasks.prepare import fetch_weights, prepare, prepare_judging
 from tasks.publish import publish, record_model, record_verdicts
-from tasks.rescore import score_again
 
 
 @dataclass(frozen=True)

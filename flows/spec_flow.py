@@ -1,4 +1,4 @@
-"""Flows that are called with a spec: it is looked at before Prefect sees it."""
+"""Flows that are called with a spec, which is checked before Prefect sees it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ import json, sys, time
 from deployments.console import configure
 configure()
 from core.campaign import load_spec
-from flows.prefect_server import embedded_server
+from deployments.launch import embedded_server
 with embedded_server() as server:
     from flows.campaign import campaign
     server.result()

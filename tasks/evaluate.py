@@ -1,26 +1,27 @@
-"""The middle of the pipeline: requests → engine → response shards → scores → committed cell."""
+"""The middle of the pipeline: requests → engine → response shards → scores → committed cell, also from what is stored already."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
+from core.benchmark.benchmark import load_benchmark
 from core.cell_work import CellWork
-from core.compare.adaptive import of_docs
+from core.compare.adaptive import of_docs, rescore
 from core.log import log
 from core.monitor.progress import Progress
 from core.monitor.progress import tell as tell_listeners
+from core.planning.canary import BENCHMARK
 from core.request import doc_of
 from core.results import open_store
 from core.sample import Scoring
-from core.storage.retry import patiently_in_thread
-from core.store.quality import facts_of
-from engines.bench.answering import Answering, CellRun, run_cell
+from core.storage.open import open_storage
+from core.store.runs import write_answers
+from engines.bench.answering import CellRun, commit, run_cell
 from engines.bench.bench import Bench
-from engines.bench.growth import as_used
 from tasks.artifacts import show_while
-from tasks.steps import step
+from tasks.steps import RETRYING, step
 
 
 @step("evaluate", "{work.label}")
@@ -28,12 +29,12 @@ async def evaluate_cell(bench: Bench, work: CellWork) -> CellRun:
     """Run one benchmark's requests through an open engine. Cancelled, it ends when what is answered is stored."""
     latest: list[Progress] = []
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         latest[:] = [progress]
         tell_listeners(progress)
 
     on = bench.answering
-    working = asyncio.ensure_future(asyncio.to_thread(run_cell, on, work, tell))
+    working = asyncio.ensure_future(asyncio.to_thread(run_cell, on, work, report))
     showing = asyncio.ensure_future(show_while(working, lambda: latest[0] if latest else None, work.label))
     try:
         return await asyncio.shield(working)
@@ -60,38 +61,28 @@ async def score(bench: Bench, work: CellWork, run: CellRun) -> Scoring:
 async def store(bench: Bench, work: CellWork, scoring: Scoring, run: CellRun) -> None:
     """Commit the cell: samples, scores, then the record that makes it count. A store that does not answer is waited for."""
     with bench.job.timeline.span("store", work.cell.benchmark):
-        await commit(bench.answering, work, scoring, cell_metadata(bench, run, scoring))
+        await commit(bench.answering, work, scoring, bench.facts_of(run, scoring))
     head = scoring.headline
     spread = "" if head.stderr is None else f" ± {head.stderr:.4f}"
     log.info(f"{work.label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
 
 
-async def commit(on: Answering, work: CellWork, scoring: Scoring, metadata: dict[str, Any]) -> None:
-    """Commit a cell, and what groups its docs; the spool then no longer needs its answers."""
-    results, metadata = open_store(on.results), {**metadata, "cluster": work.cluster}
-    await patiently_in_thread(lambda: results.commit(work.cell, scoring, metadata), on.patience)
-    if on.spool is not None:
-        await asyncio.to_thread(on.spool.forget, work.cell.fingerprint)
+@step("score again", "{work.label}", **RETRYING)
+async def score_again(work: CellWork, donor: Mapping[str, Any], results: str) -> bool:
+    """Score the stored samples of ``donor``'s cell as ``work``'s, and commit that. Returns whether the record is this call's."""
+    return await asyncio.to_thread(rescore, open_store(results), work, donor)
 
 
-def cell_metadata(bench: Bench, run: CellRun, scoring: Scoring) -> dict[str, Any]:
-    """Facts of how a cell was computed, for its commit record. JSON values."""
-    job, info, placed = bench.job, bench.info, as_used(bench.placed, bench.engine)
-    faults = job.recovery.record()
-    return {
-        "engine": info.engine,
-        "placement": asdict(placed.placement),
-        "vllm_version": info.vllm_version,
-        "load_seconds": info.load_seconds,
-        "seconds": run.seconds,
-        "resumed": run.resumed,
-        "prompt_tokens": run.prompt_tokens,
-        "cached_tokens": run.cached_tokens,
-        "completion_tokens": run.completion_tokens,
-        "monitor": run.monitor,
-        **facts_of(scoring),
-        "trust_remote_code": placed.model.trust_remote_code,
-        **({"adaptive": run.adaptive} if run.adaptive else {}),
-        **({"faults": faults} if faults else {}),
-        **({"estimate": asdict(job.expected)} if job.expected else {}),
-    }
+@step("answer canary set", "{bench.placed.placement.engine}", **RETRYING)
+async def answer_canary(bench: Bench) -> None:
+    """Answer the canary set on an open engine and store the responses under the campaign's run."""
+    job, engine = bench.job, bench.placed.placement.engine
+
+    def answer() -> None:
+        benchmark = load_benchmark(BENCHMARK, chat=None, seed=job.spec.seed)
+        with job.timeline.span("generate", BENCHMARK.name):
+            responses = list(bench.engine.run(benchmark.requests()))
+        write_answers(open_storage(job.spec.results), job.spec.name, job.run, engine, responses)
+
+    await asyncio.to_thread(answer)
+    log.info(f"canary set answered {engine}")

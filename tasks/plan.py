@@ -36,8 +36,15 @@ class Forecast:
     whole: dict[str, Any] | None = None
 
 
-@task(task_run_name="foretell", cache_policy=NO_CACHE)
-def foretell(spec: CampaignSpec, plan: Plan) -> Forecast:
+@task(task_run_name="check", cache_policy=NO_CACHE)
+def check(spec: CampaignSpec) -> Plan:
+    """Check engine arguments, benchmarks, checkpoints, placements and the results store. Raises `core.errors.UserError`."""
+    check_arguments(spec.models)
+    return check_campaign(spec)
+
+
+@task(task_run_name="forecast", cache_policy=NO_CACHE)
+def forecast(spec: CampaignSpec, plan: Plan) -> Forecast:
     """Estimate every planned model by the store's history. A store that cannot be read leaves the priors."""
     group = group_of(plan.fleet)
     try:
@@ -53,15 +60,8 @@ def foretell(spec: CampaignSpec, plan: Plan) -> Forecast:
 
 @step("place", "{model}")
 async def place(spec: CampaignSpec, model: str) -> PlannedModel:
-    """Routing: decide the engine and the GPUs of the campaign's model named ``model``; the reason goes to the log."""
+    """Decide the engine and the GPUs of the campaign's model named ``model``; the reason goes to the log."""
     (chosen,) = (each for each in spec.models if each.name == model)
     planned = await asyncio.to_thread(plan_model, spec, chosen, resolve_fleet(spec.fleet))
     log.info(f"{model}: {planned.placement.reason}")
     return planned
-
-
-@task(task_run_name="check", cache_policy=NO_CACHE)
-def check(spec: CampaignSpec) -> Plan:
-    """Check engine arguments, benchmarks, checkpoints, placements and the results store. Raises `core.errors.UserError`."""
-    check_arguments(spec.models)
-    return check_campaign(spec)

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from core.benchmark.cell import make_cell
-from core.benchmark.find import cluster_field
-from core.benchmark.prepare import chat_of, prepare_cell
-from core.campaign import BenchmarkSpec, CampaignSpec, benchmark_label
+from core.benchmark.prepare import judgings, prepare_cell
+from core.campaign import BenchmarkSpec, CampaignSpec
 from core.cell_work import CellWork
-from core.log import log
 from core.model.placement import PlannedModel, loads_from_here
 from core.model.weights import fetch_checkpoint
-from core.results import Store, open_store
-from core.scoring.judge import Judging
-from core.scoring.judge_spec import JudgeSpec
+from core.results import open_store
 from core.storage.retry import patiently_in_thread
 from engines.bench.job import Job
 from tasks.steps import RETRYING, step
@@ -59,46 +53,3 @@ async def prepare(spec: CampaignSpec, planned: PlannedModel, weights: Path, benc
 async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:
     """Find what ``planned``'s model judges of the campaign's run ``run``; a cell's ``model`` is the one that answered."""
     return await patiently_in_thread(lambda: judgings(spec, run, planned, weights), spec.policy.store_patience_seconds)
-
-
-def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:
-    """See `prepare_judging`. Answers that are not complete in the store are named and left out."""
-    store, judge = open_store(spec.results), planned.model
-    chat = chat_of(judge, weights)
-    works = []
-    for judge_spec, benchmark, model, fingerprint in _answered(spec, store, run, judge.name):
-        if not store.is_complete(fingerprint):
-            log.warning(f"{model} · {benchmark_label(benchmark)}: not judged, it is not complete")
-            continue
-        judging = Judging(
-            spec=judge_spec,
-            benchmark=benchmark_label(benchmark),
-            samples=tuple(store.cell_samples(fingerprint)),
-            render_chat=chat.render if chat else None,
-            system_prompt=judge.system_prompt,
-            think_end_token=judge.think_end_token,
-        )
-        cell = make_cell(judge, planned.checkpoint, planned.placement, judging.label, judging.settings)
-        complete = store.is_complete(cell.fingerprint)
-        cell = replace(cell, model=model)
-        works.append(CellWork(cell, judging, complete, benchmark.timeout_seconds, cluster_field(benchmark.name)))
-    return works
-
-
-def judges_of(spec: CampaignSpec) -> list[str]:
-    """Names of the models that judge, in the campaign's order."""
-    asked = {benchmark.judge.model for benchmark in spec.benchmarks if benchmark.judge}
-    return [model.name for model in spec.models if model.name in asked]
-
-
-def _answered(
-    spec: CampaignSpec, store: Store, run: str, judge: str
-) -> Iterator[tuple[JudgeSpec, BenchmarkSpec, str, str]]:
-    """(judge, benchmark, model, fingerprint) of every cell of the run that ``judge`` scores."""
-    (manifest,) = (each for each in store.campaigns(spec.name) if each["run"] == run)
-    cells = {entry["model"]: entry["cells"] for entry in manifest["models"] if "judge" not in entry}
-    for benchmark in spec.benchmarks:
-        if benchmark.judge and benchmark.judge.model == judge:
-            for model in spec.models:
-                if fingerprint := cells.get(model.name, {}).get(benchmark_label(benchmark)):
-                    yield benchmark.judge, benchmark, model.name, fingerprint

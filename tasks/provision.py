@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from core.log import log
@@ -25,9 +24,9 @@ async def provision(bench: Bench) -> None:
 
 @asynccontextmanager
 async def provisioned(bench: Bench) -> AsyncIterator[ClusterSpec]:
-    """Give the Ray cluster of a distributed placement, up and running.
+    """Yield the Ray cluster of a distributed placement, up and running.
 
-    At the end a local one that nobody else uses ends after the policy's idle time, at once where the block failed; one on
+    At the end a local one without other users ends after the policy's idle time, at once where the block failed; one on
     Kubernetes is deleted; an existing one is left alone.
     """
     job, placement, held = bench.job, bench.placed.placement, bench.held
@@ -35,7 +34,7 @@ async def provisioned(bench: Bench) -> AsyncIterator[ClusterSpec]:
     async with AsyncExitStack() as stack:
         wanted = ClusterSpec(held.devices, fleet.gpus, fleet.device, fleet.ray_address)
         if fleet.kuberay is not None:
-            made = Entered(
+            made = kuberay.Entered(
                 kuberay.provision(fleet.kuberay, placement, fleet.gpus, campaign=campaign, model=job.model, run=job.run)
             )
             stack.push_async_callback(made.leave)
@@ -59,39 +58,10 @@ async def attach_cluster(wanted: ClusterSpec, service: str, held: tuple[int, ...
 
 
 @step("provision", "KubeRay for {model}")
-async def make_on_kubernetes(made: Entered, model: str) -> str:
-    """Have Kubernetes make a Ray cluster and wait until it is up. Returns host:port of its head."""
+async def make_on_kubernetes(made: kuberay.Entered, model: str) -> str:
+    """Return host:port of the head of a Ray cluster on Kubernetes, once that is up."""
     log.info(f"{model}: asks Kubernetes for a Ray cluster")
     return await made.enter()
-
-
-class Entered:
-    """A blocking context manager, entered and left on threads. Left while it is being entered, it is left as soon as it is in."""
-
-    def __init__(self, context: AbstractContextManager[str]) -> None:
-        self._context = context
-        self._lock = threading.Lock()
-        self._inside, self._left = False, False
-
-    async def enter(self) -> str:
-        """Enter, and return what the context gives."""
-        return await asyncio.to_thread(self._enter)
-
-    async def leave(self) -> None:
-        """Leave what was entered."""
-        with self._lock:
-            inside, self._inside, self._left = self._inside, False, True
-        if inside:
-            await asyncio.shield(asyncio.to_thread(self._context.__exit__, None, None, None))
-
-    def _enter(self) -> str:
-        given = self._context.__enter__()
-        with self._lock:
-            self._inside = not self._left
-            if self._inside:
-                return given
-        self._context.__exit__(None, None, None)
-        return given
 
 
 @step("open engine", "of {bench.job.model}")

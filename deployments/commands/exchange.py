@@ -45,7 +45,7 @@ def export(
 ) -> None:
     """Write results and samples for other tools to read, or put them into MLflow or Weights & Biases."""
     from core.board.select import Selection
-    from deployments.trackers.tracking import export_to
+    from deployments.trackers import export_to
 
     check_format(format, FORMATS)
     is_lm_eval = format == LM_EVAL

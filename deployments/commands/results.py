@@ -1,4 +1,4 @@
-"""``steelyard results``: the leaderboard of a store or a part of it, in the formats people need."""
+"""``steelyard results`` and ``steelyard report``: a store or a part of it, in the formats people need."""
 
 from __future__ import annotations
 
@@ -82,6 +82,35 @@ def results(
         print_rows(chosen.compared.pairs if pairs else chosen.compared.board, format)
     else:
         print(_text(chosen, format, pairs=pairs, by_size=by_size))
+
+
+def report(
+    store: StoreArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write.")] = Path(
+        "report.html"
+    ),
+    campaign: CampaignOption = None,
+    benchmark: BenchmarkOption = None,
+    model: ModelOption = None,
+    suite: SuiteOption = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Most samples to put in; of more, one doc in so many of each task.")
+    ] = 100_000,
+) -> None:
+    """Write a report that needs no network: leaderboard, charts, timeline, and a browser for every sample."""
+    from core.board.select import Selection
+    from core.report.html import read_report, report_html
+
+    source, campaign = opened(store, campaign)
+    found = read_report(source, campaign, Selection(tuple(benchmark or ()), tuple(model or ()), suite), samples)
+    if found.board.compared.board.empty:
+        raise UserError(NOTHING.format(source.uri))
+    text = report_html(found)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {str(output)!r}: it cannot be written: {error.strerror or error}") from error
+    console().print(f"{output}: {len(text.encode()) / 1e6:.1f} MB", soft_wrap=True, markup=False)
 
 
 def _print_history(store: Store, campaign: str | None, selection: Selection, format: str, output: Path | None) -> None:

@@ -22,6 +22,7 @@ from core.planning.cost.model import past_error
 from core.planning.schedule.fleet_file import NodeGroup, group_of, load_fleet, nodes_of
 from core.planning.schedule.scheduler import SchedulingPolicy
 from core.results import open_store
+from deployments.console import console
 
 
 def simulate(
@@ -41,15 +42,14 @@ def simulate(
 ) -> None:
     """Play campaigns through on a virtual clock: makespan, lower bound, utilisation and waiting of each way to schedule."""
     from core.planning.schedule.bound import lower_bound
-    from core.planning.schedule.gantt import bound_line, simulation_table
+    from core.planning.schedule.gantt import bound_line, simulation_table, write_gantt
     from core.planning.schedule.simulate import policies, really
     from core.planning.schedule.simulate import simulate as play
-    from deployments.console import console
 
     specs = [load_spec(path) for path in spec_paths]
     if len({spec.name for spec in specs}) < len(specs):
         raise UserError("two campaigns have one name: give each its own")
-    groups = load_fleet(fleet_path) if fleet_path else (_own_group(specs[0]),)
+    groups = load_fleet(fleet_path) if fleet_path else (group_of(resolve_fleet(specs[0].fleet)),)
     nodes, out = nodes_of(groups), console()
     jobs = [model.job() for spec in specs for model in _estimates(spec, groups, out)]
     factors = {job.key: _factor(job.key, error) for job in jobs}
@@ -59,8 +59,6 @@ def simulate(
     out.print(simulation_table(runs, bound))
     out.print(bound_line(bound, nodes, jobs), soft_wrap=True)
     if html is not None:
-        from core.planning.schedule.gantt import write_gantt
-
         write_gantt(html, runs, nodes, bound)
         out.print(f"Gantt chart: {html}", soft_wrap=True)
 
@@ -106,10 +104,6 @@ def _history(spec: CampaignSpec, group: NodeGroup) -> tuple[History, list[str]]:
         return History(), [f"No past runs are used: {error}"]
 
 
-def _own_group(spec: CampaignSpec) -> NodeGroup:
-    return group_of(resolve_fleet(spec.fleet))
-
-
 def _factor(key: str, error: float) -> float:
-    """How a job's real time strays from its estimate; the same in every policy and every call."""
+    """Return how a job's real time strays from its estimate; the same in every policy and every call."""
     return math.exp(random.Random(key).gauss(0.0, error))  # noqa: S311 - dice, no secrets

@@ -9,41 +9,23 @@ from typing import Annotated
 
 import typer
 
-from core.campaign import CampaignSpec, load_spec
+from core.campaign import load_spec
 from core.errors import UserError
+from core.results import open_store
+from deployments.console import SpecPath, StoreArgument, check_format, configure, print_columns, print_rows, store_of
 
-StoreOrSpec = Annotated[
-    str, typer.Argument(metavar="STORE", help="s3://bucket/prefix, a directory, or a campaign's YAML.")
-]
-SpecPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.YAML", help="Campaign specification, YAML or JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this file to ``app``."""
-    for command in (status, rerun, invalidate, upload, gc):
-        app.command()(command)
-
-
-def store_of(place: str) -> tuple[str, CampaignSpec | None]:
-    """Return the URI of the store that ``place`` names, and the spec where it is one."""
-    if place.endswith((".yaml", ".yml", ".json")):
-        spec = load_spec(place)
-        return spec.results, spec
-    return place, None
-
-
 def status(
-    store: StoreOrSpec,
+    store: StoreArgument,
     campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
     format: Annotated[
         str, typer.Option(help="table, csv or json; the latter two have the complete cells too.")
     ] = "table",
 ) -> None:
     """Show which cells are complete, computed at the moment, begun, failed or missing."""
-    from core.results import open_store
     from core.upkeep.status import statuses, summary
-    from deployments.console import check_format, print_columns, print_rows
 
     check_format(format, ("table", "csv", "json"))
     uri, spec = store_of(store)
@@ -83,7 +65,6 @@ def rerun(
     failed: Annotated[bool, typer.Option("--failed", help="Only what failed in the campaign's last run.")] = False,
 ) -> None:
     """Evaluate the models again that failed in the campaign's last run, and ask again what was not answered."""
-    from deployments.console import configure
     from deployments.launch import rerun_failed
 
     if not failed:
@@ -93,17 +74,15 @@ def rerun(
 
 
 def invalidate(
-    store: StoreOrSpec,
+    store: StoreArgument,
     model: Annotated[str | None, typer.Option(help="Cells of this model.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Cells of this benchmark.")] = None,
     fingerprint: Annotated[str | None, typer.Option(help="The cell that begins so.")] = None,
     yes: Yes = False,
 ) -> None:
     """Take cells out of the store, with their answers, to have them computed again. Whoever reads meanwhile sees whole cells."""
-    from core.results import open_store
     from core.storage.open import open_storage
     from core.upkeep import recompute
-    from deployments.console import print_columns
 
     if not (model or benchmark or fingerprint):
         raise UserError("say which cells: --model, --benchmark or --fingerprint")
@@ -137,14 +116,12 @@ def upload(spool: Annotated[Path, typer.Argument(metavar="SPOOL", help="The fold
 
 
 def gc(
-    store: StoreOrSpec,
+    store: StoreArgument,
     days: Annotated[float, typer.Option(min=0, help="Only what is older.")] = 7,
     yes: Yes = False,
 ) -> None:
     """Delete what nobody needs any more: shards, leases and files that killed campaigns have left. Names foreign files."""
-    from core.results import open_store
     from core.upkeep.garbage import collect, find_garbage
-    from deployments.console import print_columns
 
     uri, _ = store_of(store)
     opened = open_store(uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,8 +21,8 @@ from core.monitor.timeline import Timeline
 from core.redact import redact
 from core.request import Generated, Request, Response
 from core.results import open_store
-from core.sample import Cell
-from core.storage.retry import patiently
+from core.sample import Cell, Scoring
+from core.storage.retry import patiently, patiently_in_thread
 from core.store.spool import Spool
 from engines.bench.monitoring import summed_up
 from engines.control import Control, Stop
@@ -97,6 +98,14 @@ def run_cell(on: Answering, work: CellWork, tell: Callable[[Progress], None]) ->
     if rounds is not None:
         (log.info if rounds.standings else log.warning)(f"{label}: {rounds}")
     return meter.run(summary, rounds)
+
+
+async def commit(on: Answering, work: CellWork, scoring: Scoring, metadata: dict[str, Any]) -> None:
+    """Commit a cell, and what groups its docs; the spool then no longer needs its answers."""
+    results, metadata = open_store(on.results), {**metadata, "cluster": work.cluster}
+    await patiently_in_thread(lambda: results.commit(work.cell, scoring, metadata), on.patience)
+    if on.spool is not None:
+        await asyncio.to_thread(on.spool.forget, work.cell.fingerprint)
 
 
 def _answers(on: Answering, todo: dict[str, Request], meter: _Meter, work: CellWork) -> Iterator[Response]:

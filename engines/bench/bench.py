@@ -7,16 +7,18 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from core.campaign import CampaignSpec, FleetSpec
 from core.model.placement import PlannedModel, loads_from_here
 from core.monitor.readings import Monitor
+from core.sample import Scoring
+from core.store.quality import facts_of
 from core.store.spool import Spool
-from engines.bench.answering import Answering
-from engines.bench.growth import replicated
+from engines.bench.answering import Answering, CellRun
+from engines.bench.growth import as_used, replicated
 from engines.bench.job import Job
 from engines.bench.monitoring import monitored
 from engines.bench.replica import Build
@@ -101,6 +103,28 @@ class Bench:
         job = self.job
         patience = job.spec.policy.store_patience_seconds
         return Answering(self.engine, job.spec.results, job.control, self.monitor, job.timeline, self._spool, patience)
+
+    def facts_of(self, run: CellRun, scoring: Scoring) -> dict[str, Any]:
+        """Return how a cell was computed here, for its commit record. JSON values."""
+        job, info, placed = self.job, self.info, as_used(self.placed, self.engine)
+        faults = job.recovery.record()
+        return {
+            "engine": info.engine,
+            "placement": asdict(placed.placement),
+            "vllm_version": info.vllm_version,
+            "load_seconds": info.load_seconds,
+            "seconds": run.seconds,
+            "resumed": run.resumed,
+            "prompt_tokens": run.prompt_tokens,
+            "cached_tokens": run.cached_tokens,
+            "completion_tokens": run.completion_tokens,
+            "monitor": run.monitor,
+            **facts_of(scoring),
+            "trust_remote_code": placed.model.trust_remote_code,
+            **({"adaptive": run.adaptive} if run.adaptive else {}),
+            **({"faults": faults} if faults else {}),
+            **({"estimate": asdict(job.expected)} if job.expected else {}),
+        }
 
     def _engine_on(self, held: Held) -> Build:
         """Return a function that builds the engine on ``held``, as often as need be."""

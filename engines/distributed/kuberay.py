@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -87,6 +88,35 @@ def provision(
         if renewing.ident is not None:
             renewing.join()
         _remove(api, name, holder)
+
+
+class Entered:
+    """A context such as `provision`, entered and left on threads. Left while it is being entered, it ends as soon as it is in."""
+
+    def __init__(self, context: AbstractContextManager[str]) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._inside, self._left = False, False
+
+    async def enter(self) -> str:
+        """Enter, and return what the context yields."""
+        return await asyncio.to_thread(self._enter)
+
+    async def leave(self) -> None:
+        """Leave what was entered."""
+        with self._lock:
+            inside, self._inside, self._left = self._inside, False, True
+        if inside:
+            await asyncio.shield(asyncio.to_thread(self._context.__exit__, None, None, None))
+
+    def _enter(self) -> str:
+        yielded = self._context.__enter__()
+        with self._lock:
+            self._inside = not self._left
+            if self._inside:
+                return yielded
+        self._context.__exit__(None, None, None)
+        return yielded
 
 
 def await_ready(api: KubeApi, name: str, nodes: int, seconds: float) -> None:

@@ -56,7 +56,7 @@ def test_a_long_model_that_is_ready_later_goes_first(
         return work
 
     forecast = Forecast({"first": Expected(10, 5, 20, 2, 0, 0), "second": Expected(100, 50, 200, 2, 0, 0)})
-    monkeypatch.setattr(flows.campaign, "foretell", lambda spec, plan: forecast)
+    monkeypatch.setattr(flows.campaign, "forecast", lambda spec, plan: forecast)
     monkeypatch.setattr("engines.bench.bench.build_engine", noted)
     monkeypatch.setattr("tasks.prepare.prepare_cell", prepared)
     result = campaign({**spec, "fleet": {**spec["fleet"], "gpus": 1}})

@@ -1,4 +1,4 @@
-"""``steelyard results`` on a part of a store, and in every format."""
+"""``steelyard results`` on a part of a store, and in every format; ``steelyard report``."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import pytest
 
 from core.results import open_store
 from tests.core.compare.test_between import store_cell
+from tests.core.report.test_html import Page, fill
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -93,3 +94,25 @@ def test_a_campaigns_newest_report_is_named(steelyard: Run, store: str) -> None:
         opened.write_report("nightly", run, "<!doctype html>")
     _, out, _ = steelyard("results", store, "--campaign", "nightly")
     assert f"Report: {store}/reports/campaign=nightly/r2.html" in out
+
+
+def test_a_report_of_a_part_of_a_store_is_written(
+    steelyard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(open_store(str(tmp_path / "store")))
+    code, out, _ = steelyard("report", "store", "--model", "tiny", "--samples", "10", "-o", "page.html")
+    assert code == 0
+    assert out.startswith("page.html: ")
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.unpacked("index")["models"] == ["tiny"]
+    assert len(page.unpacked("index")["doc"]) == 10
+
+
+def test_nothing_to_report_and_no_place_to_write_are_one_line(steelyard: Run, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    code, _, err = steelyard("report", str(store))
+    assert (code, err) == (2, f"steelyard: No complete results in {store} yet\n")
+    fill(open_store(str(store)))
+    code, _, err = steelyard("report", str(store), "-o", str(tmp_path / "none" / "page.html"))
+    assert (code, "it cannot be written: No such file or directory" in err) == (2, True)

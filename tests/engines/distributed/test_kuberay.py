@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 
 from core.errors import EngineDiedError, UserError
 from engines.distributed.kube_api import connect
-from engines.distributed.kuberay import reap
+from engines.distributed.kuberay import Entered, reap
 from engines.distributed.kuberay_manifest import cluster_name
 from tests.engines.distributed.test_kuberay_manifest import check
 from tests.engines.fake_kubernetes import FakeKubernetes, role_rules
@@ -246,3 +250,50 @@ def test_the_role_grants_exactly_what_is_used(world: FakeKubernetes) -> None:
     world.ready_after = None
     message(EngineDiedError, lambda: enter(SLOW))
     assert set(world.used) == role_rules()
+
+
+class Slow:
+    def __init__(self) -> None:
+        self.entering, self.go, self.left = (threading.Event() for _ in range(3))
+
+    @contextmanager
+    def context(self) -> Iterator[str]:
+        self.entering.set()
+        assert self.go.wait(30)
+        try:
+            yield "head:6379"
+        finally:
+            self.left.set()
+
+
+def test_what_is_entered_is_left_once() -> None:
+    slow = Slow()
+    slow.go.set()
+
+    async def main() -> str:
+        entered = Entered(slow.context())
+        address = await entered.enter()
+        assert not slow.left.is_set()
+        await entered.leave()
+        await entered.leave()
+        return address
+
+    assert asyncio.run(main()) == "head:6379"
+    assert slow.left.is_set()
+
+
+def test_what_is_left_while_it_is_entered_does_not_stay() -> None:
+    slow = Slow()
+
+    async def main() -> None:
+        entered = Entered(slow.context())
+        entering = asyncio.create_task(entered.enter())
+        await asyncio.to_thread(slow.entering.wait, 30)
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        await entered.leave()
+        slow.go.set()
+        assert await asyncio.to_thread(slow.left.wait, 30)
+
+    asyncio.run(main())

@@ -9,7 +9,7 @@ import pytest
 
 from core.board.select import Selection
 from core.results import open_store
-from deployments.trackers.tracking import read_tracked, write_files
+from deployments.trackers import read_tracked, write_files
 from tests.core.report.test_html import fill
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 

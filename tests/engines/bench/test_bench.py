@@ -1,9 +1,6 @@
-"""Contexts that block, entered and left on threads; and what an engine is to load."""
+"""What an engine is to load, and how it starts."""
 
 import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,59 +14,8 @@ from core.model.sizing import compiled_or_not
 from core.planning.plan import plan_model
 from core.request import Generate, Request, Sampling
 from engines.bench.bench import engine_config
-from tasks.provision import Entered
 from tests.checkpoints import write_checkpoint
 from tests.core.store_parts import make_cell
-
-
-class Slow:
-    """A context that takes until ``go`` to enter."""
-
-    def __init__(self) -> None:
-        self.entering, self.go = threading.Event(), threading.Event()
-        self.left = threading.Event()
-
-    @contextmanager
-    def context(self) -> Iterator[str]:
-        self.entering.set()
-        assert self.go.wait(30)
-        try:
-            yield "head:6379"
-        finally:
-            self.left.set()
-
-
-def test_what_is_entered_is_left_once() -> None:
-    slow = Slow()
-    slow.go.set()
-
-    async def main() -> str:
-        entered = Entered(slow.context())
-        address = await entered.enter()
-        assert not slow.left.is_set()
-        await entered.leave()
-        await entered.leave()
-        return address
-
-    assert asyncio.run(main()) == "head:6379"
-    assert slow.left.is_set()
-
-
-def test_what_is_left_while_it_is_entered_does_not_stay() -> None:
-    slow = Slow()
-
-    async def main() -> None:
-        entered = Entered(slow.context())
-        entering = asyncio.create_task(entered.enter())
-        await asyncio.to_thread(slow.entering.wait, 30)
-        entering.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await entering
-        await entered.leave()
-        slow.go.set()
-        assert await asyncio.to_thread(slow.left.wait, 30)
-
-    asyncio.run(main())
 
 
 class Asked:

@@ -16,9 +16,8 @@ from core.monitor.progress import Progress
 from core.request import Generated, Request, Response
 from core.results import open_store
 from core.sample import Cell
-from engines.bench.answering import Answering, run_cell
+from engines.bench.answering import Answering, commit, run_cell
 from engines.control import CancelledByUserError, Control
-from tasks.evaluate import commit
 from tests.core.store_parts import make_scoring
 from tests.scripted_engine import ScriptedEngine
 

@@ -6,9 +6,9 @@ import logging
 import pytest
 from rich.console import Console
 
-import deployments.live
+import deployments.launch
 from core.monitor.progress import Progress, tell
-from deployments.live import Bars, shown
+from deployments.launch import CellBars, shown
 
 
 def cell(**changes: object) -> Progress:
@@ -18,7 +18,7 @@ def cell(**changes: object) -> Progress:
 
 def test_each_benchmark_has_one_bar_until_it_ends() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with Bars(console) as bars:
+    with CellBars(console) as bars:
         for done in (4, 5):
             bars(cell(done=done))
         bars(cell(benchmark="other"))
@@ -36,7 +36,7 @@ def test_without_a_terminal_there_are_lines_now_and_then(
 ) -> None:
     caplog.set_level(logging.INFO, "steelyard")
     clock = iter([0.0, 1.0, 11.0, 12.0])
-    monkeypatch.setattr(deployments.live.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(deployments.launch.time, "monotonic", lambda: next(clock))
     with shown(Console(file=io.StringIO())):
         for done in (1, 2, 3, 4):
             tell(cell(done=done, seconds=2.0))
