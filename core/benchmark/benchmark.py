@@ -18,7 +18,7 @@ from core.benchmark.datasets.call import LoadedDataset
 from core.benchmark.datasets.route import Route
 from core.benchmark.find import find, leaves_of
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
-from core.benchmark.load import LOADING, load_tasks
+from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
 from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, sampling_of, score_docs, whole_answer
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
 from core.errors import SteelyardError, UserError
@@ -29,7 +29,6 @@ from core.scoring.sandbox.sandbox import choose_jail, unsafe_code_allowed
 from core.scoring.statistics import spread
 
 BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
-MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ def load_benchmark(
         tasks, groups = load_tasks(spec.name, route)
     if spec.fewshot_sampler is not None:
         for name, task in tasks.items():
-            _show_first(spec, name, task)
-    shots = {name: _drawn_shots(task) for name, task in tasks.items()}
+            show_first_shots(spec, name, task)
+    shots = {name: drawn_shots(task) for name, task in tasks.items()}
     for name, task in tasks.items():
         if task.get_config("unsafe_code") and not (allow_unsafe_code or runs_in_sandbox(task)):
             raise _unsafe(name)
@@ -122,37 +121,6 @@ def load_benchmark(
         if images:
             hold_images(task.instances, image_token() if image_token and not chat else None)
     return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded))
-
-
-def _show_first(spec: BenchmarkSpec, name: str, task: Any) -> None:
-    """Make a task show the first few-shot examples of their split to every doc."""
-    from lm_eval.api.samplers import get_sampler
-
-    if getattr(task, "sampler", None) is None:
-        raise UserError(
-            f"benchmark {spec.name!r}: {name!r} chooses its few-shot examples by itself: leave its fewshot_sampler out"
-        )
-    task.sampler = get_sampler("first_n")(task.sampler.fewshot_docs()[:MOST_FIRST], rnd=None)
-
-
-def _drawn_shots(task: Any) -> dict[int, Any]:
-    """Return a dict whose values will be the few-shot examples that an lm-eval task draws from now on, each once.
-
-    It stays empty for tasks in Python without a sampler.
-    """
-    drawn: dict[int, Any] = {}
-    sampler = getattr(task, "sampler", None)
-    if sampler is None:
-        return drawn
-    sample = sampler.sample
-
-    def keeping(*args: Any, **kwargs: Any) -> Any:
-        shots = sample(*args, **kwargs)
-        drawn.update({id(shot): shot for shot in shots})  # kept, so that no other object gets its id
-        return shots
-
-    sampler.sample = keeping
-    return drawn
 
 
 class Benchmark:

@@ -1,4 +1,4 @@
-"""Loading a benchmark's tasks by lm-evaluation-harness, datasets included."""
+"""A benchmark's tasks, loaded by lm-evaluation-harness with their datasets, and the few-shot examples that they draw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
 from core.catalogue.index import Entry
 from core.errors import UserError
+from core.spec.parts import BenchmarkSpec
 
+MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
 # Loading a task touches lm-eval's module state: one thread at a time.
 LOADING = threading.Lock()
 
@@ -37,6 +39,40 @@ def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], d
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise UserError(f"benchmark {name!r} cannot be loaded: {type(error).__name__}: {reason}") from error
     return loaded["tasks"], loaded["groups"]
+
+
+def show_first_shots(spec: BenchmarkSpec, name: str, task: Any) -> None:
+    """Make a task show the first few-shot examples of their split to every doc.
+
+    Raises `core.errors.UserError` where it chooses them by itself.
+    """
+    from lm_eval.api.samplers import get_sampler
+
+    if getattr(task, "sampler", None) is None:
+        raise UserError(
+            f"benchmark {spec.name!r}: {name!r} chooses its few-shot examples by itself: leave its fewshot_sampler out"
+        )
+    task.sampler = get_sampler("first_n")(task.sampler.fewshot_docs()[:MOST_FIRST], rnd=None)
+
+
+def drawn_shots(task: Any) -> dict[int, Any]:
+    """Return a dict whose values will be the few-shot examples that an lm-eval task draws from now on, each once.
+
+    It stays empty for tasks in Python without a sampler.
+    """
+    drawn: dict[int, Any] = {}
+    sampler = getattr(task, "sampler", None)
+    if sampler is None:
+        return drawn
+    sample = sampler.sample
+
+    def keeping(*args: Any, **kwargs: Any) -> Any:
+        shots = sample(*args, **kwargs)
+        drawn.update({id(shot): shot for shot in shots})  # kept, so that no other object gets its id
+        return shots
+
+    sampler.sample = keeping
+    return drawn
 
 
 def _as_harness(scope: Mapping[str, Entry]) -> dict[str, Any]:

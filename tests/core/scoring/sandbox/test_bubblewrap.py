@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from core.scoring.sandbox.seccomp import ALLOW, ERROR, KILL, MACHINES, REFUSED, SOCKET, seccomp_filter
+from core.scoring.sandbox.bubblewrap import ALLOW, ERROR, KILL, MACHINES, REFUSED, SOCKET, seccomp_filter
 
 JUMPS = {0x15: lambda a, k: a == k, 0x35: lambda a, k: a >= k}
 
