@@ -33,7 +33,7 @@ KEPT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldSeconds:
     """Seconds that devices were held, of them with a model loaded, and with a request running."""
 
     held: float
@@ -70,7 +70,7 @@ class Watch:
             thread.join()
 
 
-def one_service(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) -> Held:
+def one_service(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) -> HeldSeconds:
     """Load once; then find it again, which is not counted as held."""
     begun, watch = time.monotonic(), Watch()
     engine = DistributedEngine(opened, CLUSTER, KEPT_SECONDS)
@@ -88,10 +88,10 @@ def one_service(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) -
     second.close()
     closed = time.monotonic()
     # Its end is that of any service: counted as if it came right after the work.
-    return Held(done - begun + closed - found, done - ready, watch.working, found - finding)
+    return HeldSeconds(done - begun + closed - found, done - ready, watch.working, found - finding)
 
 
-def four_loads(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) -> Held:
+def four_loads(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) -> HeldSeconds:
     """Load for each benchmark anew."""
     begun, watch, loaded = time.monotonic(), Watch(), 0.0
     for benchmark in benchmarks:
@@ -102,7 +102,7 @@ def four_loads(opened: EngineConfig, benchmarks: Sequence[Sequence[Request]]) ->
             run_at_once(engine, [benchmark])
         loaded += time.monotonic() - ready
         engine.close()
-    return Held(time.monotonic() - begun, loaded, watch.working)
+    return HeldSeconds(time.monotonic() - begun, loaded, watch.working)
 
 
 def main() -> None:
@@ -119,7 +119,7 @@ def main() -> None:
     opened = config(model, asked.dtype, tensor_parallel=2, gpu_memory_gb=3)
     names = mixed_benchmarks()
     benchmarks = [requests_of(name, asked.docs) for name in names]
-    ways: dict[str, Callable[[], Held]] = {
+    ways: dict[str, Callable[[], HeldSeconds]] = {
         "one service": lambda: one_service(opened, benchmarks),
         f"{len(names)} loads": lambda: four_loads(opened, benchmarks),
     }
@@ -130,7 +130,7 @@ def main() -> None:
         finally:
             stop_all()
 
-    def compared(what: str, unit: str, value: Callable[[Held], float], **more: Any) -> Ratio:
+    def compared(what: str, unit: str, value: Callable[[HeldSeconds], float], **more: Any) -> Ratio:
         return ratio(what, unit, list(map(value, one)), list(map(value, many)), **more)
 
     what = f"{len(names)} benchmarks of {asked.docs} docs: wall time, one service against a load each"
