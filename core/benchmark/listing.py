@@ -239,7 +239,7 @@ def licence_of(leaf: Leaf) -> str:
 @cache
 def known_licences() -> dict[str, str]:
     """Licences of well-known datasets by hub id."""
-    found: dict[str, str] = read_yaml(Path(__file__).parents[1] / "catalogue" / "licences.yaml", "licences")["licences"]
+    found: dict[str, str] = read_yaml(Path(__file__).with_name("licences.yaml"), "licences")["licences"]
     return found
 
 
