@@ -16,7 +16,7 @@ from core.sample import Cell, Sample, Score, Scoring
 from tests.core.store_parts import METADATA
 
 Run = Callable[..., tuple[int, str, str]]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
