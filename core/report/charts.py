@@ -96,7 +96,7 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> Chart:
 
 
 def _bounds(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The interval; two standard errors where there is none; nothing where there is none of those either."""
+    """Return the interval; two standard errors where there is none; nothing where there is none of those either."""
     score = row["score"]
     if row.get("low") is not None and row.get("high") is not None:
         return row["low"], row["high"]

@@ -46,7 +46,7 @@ USAGE_HEADINGS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What a report shows. ``samples`` as `core.report.samples.pack` takes them: one doc in ``every`` of each task, none for 0."""
+    """The contents of a report. ``samples`` as `core.report.samples.pack` takes them: one doc in ``every`` of each task, none for 0."""
 
     title: str
     board: Board
@@ -77,7 +77,7 @@ def read_report(
 
 
 def _one_each(board: Board) -> Board:
-    """Leave one cell for each model and benchmark: that of the newest run, or the one committed last where no run asks for any."""
+    """Return the board with one cell for each model and benchmark: that of the newest run, or the one committed last where no run asks for any."""
     frame = board.compared.board
     ordered = frame.assign(_unnamed=frame["campaign"].isna(), _age=frame["committed"].rank(ascending=False))
     ordered["_age"] = ordered["_age"].where(ordered["_unnamed"], 0)
@@ -154,14 +154,14 @@ def _own(name: str) -> Any:
 
 
 def _script(text: str) -> Any:
-    """A script or style sheet of ours or of a library, which must not end its element early."""
+    """Return a script or style sheet as markup that cannot end its element early."""
     from markupsafe import Markup
 
     return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))  # noqa: S704
 
 
 def _script_json(value: Any) -> str:
-    """JSON that can stand in a script element, whatever its strings hold."""
+    """Return JSON that can stand in a script element, whatever its strings hold."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
