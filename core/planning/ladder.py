@@ -106,11 +106,14 @@ def _with_less_memory(
         return Step("move", f"out of memory at {_as(planned.placement)}: {moved.placement.reason}", moved=moved)
     if (fault.suspects or fault.found) and fault.barren < BARREN:
         return _isolate(fault, options)
+    why = "the fleet has no wider placement"
+    if _is_pinned(planned):
+        why = "the spec says how it runs: leave engine, tensor_parallel and pipeline_parallel out to have it moved"
     memory = memory_of(planned.checkpoint, planned.model, fleet, policy, planned.placement)
     return Step(
         "give up",
         f"out of memory at {_as(planned.placement)} with max_num_seqs {options.get('max_num_seqs', 'as vLLM has it')}, where "
-        f"{memory} were expected, and {_why_not_wider(planned)}",
+        f"{memory} were expected, and {why}",
     )
 
 
@@ -154,12 +157,6 @@ def wider(planned: PlannedModel, fleet: FleetSpec, policy: PolicySpec) -> Iterat
 def _is_pinned(planned: PlannedModel) -> bool:
     model = planned.model
     return model.engine == "lightweight" or bool(model.tensor_parallel or model.pipeline_parallel)
-
-
-def _why_not_wider(planned: PlannedModel) -> str:
-    if _is_pinned(planned):
-        return "the spec says how it runs: leave engine, tensor_parallel and pipeline_parallel out to have it moved"
-    return "the fleet has no wider placement"
 
 
 def _as(placement: Placement) -> str:

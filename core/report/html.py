@@ -46,7 +46,7 @@ USAGE_HEADINGS = (
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report. ``samples`` as `core.report.samples.pack` takes them: one doc in ``every`` of each task, none for 0."""
+    """The contents of a report. ``samples`` as `core.report.samples.pack` has them: one doc in ``every`` of each task, none for 0."""
 
     title: str
     board: Board
@@ -77,7 +77,7 @@ def read_report(
 
 
 def _one_each(board: Board) -> Board:
-    """Return the board with one cell for each model and benchmark: that of the newest run, or the one committed last where no run asks for any."""
+    """Leave one cell for each model and benchmark: that of the newest run, or the one committed last where no run asks for any."""
     frame = board.compared.board
     ordered = frame.assign(_unnamed=frame["campaign"].isna(), _age=frame["committed"].rank(ascending=False))
     ordered["_age"] = ordered["_age"].where(ordered["_unnamed"], 0)

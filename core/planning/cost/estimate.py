@@ -160,11 +160,11 @@ def campaign_estimate(
     """Add models up: the makespan is the scheduler's own timetable, with every model at its low, median and high end."""
     nodes = nodes_of(groups)
     makespan = tuple(_makespan(nodes, [each.job(which) for each in models], policy) for which in range(3))
-    prices = {group.kind: group.devices().price_per_gpu_hour for group in groups}
-    hours = [tuple(each.placement.gpus * seconds / 3600 for seconds in each.seconds) for each in map(_first, models)]
+    prices, chosen = {group.kind: group.devices().price_per_gpu_hour for group in groups}, list(map(_first, models))
+    hours = [tuple(each.placement.gpus * seconds / 3600 for seconds in each.seconds) for each in chosen]
+    rates = [price for each in chosen if (price := prices[each.kind]) is not None]
     cost = None
-    if all(prices[_first(each).kind] is not None for each in models):
-        rates = [prices[_first(each).kind] or 0.0 for each in models]
+    if len(rates) == len(models):
         cost = _sums([tuple(rate * value for value in each) for rate, each in zip(rates, hours, strict=True)])
     low, middle, high = makespan
     return CampaignEstimate(tuple(models), (low, middle, high), _sums(hours), cost)

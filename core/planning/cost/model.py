@@ -137,7 +137,7 @@ class CostModel:
     jobs: int
 
     def work_seconds(self, setup: Setup, tokens: Tokens, token_spread: float = 0.0) -> TimeEstimate:
-        """Return the seconds from the first request to the last answer; ``token_spread`` is how uncertain the tokens are, in log space."""
+        """Return the seconds from the first request to the last answer; ``token_spread`` is the tokens' spread, in log space."""
         seconds, spread = self.work.predict(_work(setup, tokens))
         return TimeEstimate(seconds, math.hypot(spread, token_spread))
 

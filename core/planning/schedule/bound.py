@@ -81,7 +81,7 @@ class _Problem:
         return self._in_line(usable) > most or self._load(usable, makespan, packed=True) > 1 + 1e-9
 
     def _in_line(self, usable: np.ndarray) -> float:
-        """Return the most seconds that jobs take of which no two can run at once: gangs of one kind, and one job that none leaves room for."""
+        """Return the most seconds of jobs of which no two can run at once: gangs of one kind, and one job with no room beside."""
         most = 0.0
         for kind, name in enumerate(self._kinds):
             elsewhere = np.bincount(self._job[usable & (self._kind != kind)], minlength=len(self.options)) > 0
@@ -97,7 +97,7 @@ class _Problem:
         return most
 
     def _load(self, usable: np.ndarray, makespan: float, *, packed: bool) -> float:
-        """Return the largest share of fleet × makespan that the jobs need, at best; ``packed`` counts by dual-feasible functions, too."""
+        """Return the largest share of fleet × makespan that jobs need; ``packed`` counts by dual-feasible functions, too."""
         rows: list[tuple[np.ndarray, np.ndarray]] = []
         for kind, name in enumerate(self._kinds):
             mine = np.flatnonzero((self._kind == kind) & usable)
