@@ -190,13 +190,13 @@ def _rows(
 
 
 def _as_asked(asked: Sequence[_AskedCells], record: Mapping[str, Any], after: _AskedCells) -> _AskedCells:
-    """Return with which other cells a cell was asked for: by the last run before ``after``, of its campaign if there is one."""
+    """Return the cells among which a cell was asked for: by the last run before ``after``, of its campaign if there is one."""
     having = [each for each in asked if each.cells.get(record["benchmark"]) == record["fingerprint"]]
     return max(having, key=lambda each: (each.run < after.run, each.campaign == after.campaign, each.run))
 
 
 def _changes(points: Sequence[_Point], compared: Compared) -> Iterator[dict[str, Any]]:
-    """Compare each point of a line with the one before, or else with the first since the last change."""
+    """Yield the change at each point of a line: from the one before, or else from the first since the last change."""
     start = before = None
     for point in points:
         found: Mapping[str, Any] = {"difference": math.nan, "p": math.nan, "p_holm": math.nan, "change": ""}

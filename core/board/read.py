@@ -32,7 +32,7 @@ class Board:
 
 
 def read_board(store: Store, campaign: str | None, selection: Selection) -> Board:
-    """Read the rows selected, with intervals, letters, sizes and whether their campaign is whole."""
+    """Return the rows selected, with intervals, letters, sizes and whether their campaign is whole."""
     board = select(store.leaderboard(campaign), selection)
     runs = store.campaigns(campaign)
     newest = list({run["campaign"]: run for run in runs}.values())

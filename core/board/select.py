@@ -104,9 +104,8 @@ def with_suite(
 
 
 def _suite_row(own: pd.DataFrame, label: str, fingerprint: str, metric: str) -> dict[str, Any]:
-    shared = {name: own[name].iloc[0] for name in ("campaign", "model", "engine", "tensor_parallel", "reason")}
     return {
-        **shared,
+        **{name: own[name].iloc[0] for name in ("campaign", "model", "engine", "tensor_parallel", "reason")},
         "benchmark": label,
         "task": label,
         "metric": metric,

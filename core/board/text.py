@@ -1,15 +1,18 @@
-"""The leaderboard for people: as tables, markdown, and plain rows, from the frames of `core.compare.compare`.
+"""The leaderboard, two sides compared, and scores over time, for people: tables, markdown, and plain rows.
 
-The frame of `core.results.Store.leaderboard` will do: without ``low``, ``high`` and ``letters`` a score stands with its standard
-error.
+Leaderboards are the frames of `core.compare.compare`. The frame of `core.results.Store.leaderboard` will do: without ``low``,
+``high`` and ``letters`` a score stands with its standard error.
 """
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from core.compare.between import BETTER, WORSE, SidesComparison
+from core.compare.flips import GAINED
 from core.compare.paired import share_letter
 from core.tables import (
     Column,
@@ -21,6 +24,7 @@ from core.tables import (
     is_significant,
     markdown_text,
     numbers,
+    p_text,
     plain_rows,
     ranked,
     score_text,
@@ -33,6 +37,24 @@ if TYPE_CHECKING:
 LETTERS_NOTE = (
     "Models of a benchmark that share a letter are not told apart (paired tests, 5%, Holm-corrected); "
     "bold: not told apart from the best."
+)
+LONGEST = 300  # characters of a text; the beginning of a prompt goes, the end of an answer
+UNTESTED = "Not tested, for the score is not a mean of values per doc, or the metrics differ: "
+HISTORY_HEADINGS = (
+    *texts("model", "benchmark"),
+    *texts("metric", spare=True),
+    *texts("when"),
+    *texts("revision", spare=True),
+    *numbers("score", marked=True),
+    Column("95% interval", wrap=False),
+    *numbers("difference"),
+    *numbers("p (Holm)", spare=True),
+    *texts("change", marked=True),
+)
+MARKS = {BETTER: "▲ better", WORSE: "▼ worse", "": ""}
+HISTORY_NOTE = (
+    "Differences are to the revision before, or to the one named, on the docs both answered; a change is significant at 5%, "
+    "Holm-corrected over the model's benchmarks, as steelyard compare says of the two."
 )
 PLACED = ("model", "engine", "tensor_parallel", "pipeline_parallel", "replicas", "reason")
 
@@ -98,13 +120,13 @@ def pairs_table(pairs: pd.DataFrame) -> Table:
 
 
 def engine_findings(runs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what campaigns that used both engines found of them, each by its newest run (`core.results.Store.campaigns`)."""
+    """Return the findings on engines of campaigns that used both, each by its newest run (`core.results.Store.campaigns`)."""
     newest = {run["campaign"]: run for run in runs}
     return list(dict.fromkeys(run["engines"]["text"] for run in newest.values() if run.get("engines")))
 
 
 def _board_remarks(rows: list[dict[str, Any]]) -> list[str]:
-    """Return what stands under a leaderboard: what letters mean, what is held against scores, how answers to one doc differ."""
+    """Return the lines under a leaderboard: the meaning of letters, notes on scores, and the spread of answers to one doc."""
     letters = [LETTERS_NOTE] if any(row.get("letters") for row in rows) else []
     notes = [f"* {row['model']}, {row['benchmark']}: {row['notes']}" for row in rows if row.get("notes")]
     spreads = [f"{row['model']}, {row['benchmark']}: {_spread_text(row)}" for row in rows if row.get("repeats")]
@@ -112,7 +134,6 @@ def _board_remarks(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _spread_text(row: Mapping[str, Any]) -> str:
-    """Say how answers to one doc differ, and docs beyond that: standard deviations."""
     within, between = (None if row[name] is None else math.sqrt(row[name]) for name in ("within", "between"))
     return (
         f"{row['repeats']:.3g} answers per doc, all of them {score_text(row['mean'], row['mean_stderr'])}; "
@@ -121,7 +142,7 @@ def _spread_text(row: Mapping[str, Any]) -> str:
 
 
 def _with_best(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Give ranked rows with whether each is its benchmark's best, or shares a letter with that."""
+    """Yield ranked rows, each with whether it is its benchmark's best, or shares a letter with that."""
     best: dict[str, Any] = {}
     for row in rows:
         if best.get("benchmark") != row["benchmark"]:
@@ -144,3 +165,109 @@ def _board_cells(row: dict[str, Any], compared: bool) -> list[str]:
         "" if degree is None else str(degree),
         "" if speed is None else f"{speed:,.0f}",
     ]
+
+
+def comparison_table(found: SidesComparison) -> Table:
+    """Return one row per benchmark and pair of models, significant differences bold."""
+    rows = plain_rows(found.rows)
+    return Table(
+        f"B = {found.b.name} less A = {found.a.name}, on the docs both answered",
+        (*texts("benchmark", "model", "metric"), *numbers("A", "B"), *difference_columns("gained", "lost")),
+        [Row(_comparison_cells(row), is_significant(row)) for row in rows],
+        _comparison_remarks(rows),
+    )
+
+
+def comparison_markdown(found: SidesComparison) -> str:
+    """Return the same as markdown, with the docs that flipped."""
+    table = comparison_table(found).markdown()
+    parts = [f"A: {found.a.name}, B: {found.b.name}", table.rstrip(), *found.only_a, *found.only_b]
+    if len(found.flips):
+        parts.append(flips_markdown(found.flips).rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def flips_text(flips: pd.DataFrame) -> str:
+    """Return the docs that flipped with their texts, as plain text."""
+    parts = []
+    for row in plain_rows(flips):
+        lines = [_title(row), f"  prompt    {_short(row['prompt'], end=True)}", f"  target    {_short(row['target'])}"]
+        for label in ("a", "b"):
+            mark = f"{label.upper()} ({row[f'value_{label}']:g})"
+            lines.append(f"  {mark:<9} {_short(row[f'answer_{label}'])}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def flips_markdown(flips: pd.DataFrame) -> str:
+    """Return the docs that flipped with their whole texts, in code blocks that no text can end."""
+    parts = []
+    for row in plain_rows(flips):
+        parts.append(f"### {_title(row)}")
+        texts = (("prompt", row["prompt"]), ("target", row["target"]))
+        answers = tuple((f"{each.upper()}, {row[f'value_{each}']:g}", row[f"answer_{each}"]) for each in ("a", "b"))
+        parts += [
+            f"{heading}:\n\n{textwrap.indent(text or '', '    ', lambda _: True)}" for heading, text in texts + answers
+        ]
+    return "\n\n".join(parts) + "\n" if parts else "No doc flipped.\n"
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    way = "B gained" if row["change"] == GAINED else "B lost"
+    return f"{way}: {row['benchmark']}, {row['task']} doc {row['doc_id']} ({row['model_a']} → {row['model_b']})"
+
+
+def _short(text: str | None, *, end: bool = False) -> str:
+    line = " ".join((text or "").split())
+    if len(line) <= LONGEST:
+        return line
+    return f"… {line[-LONGEST:]}" if end else f"{line[:LONGEST]} …"
+
+
+def _comparison_cells(row: Mapping[str, Any]) -> list[str]:
+    alike = row["model_a"] == row["model_b"]
+    return [
+        row["benchmark"],
+        row["model_a"] if alike else f"{row['model_a']} → {row['model_b']}",
+        row["metric"],
+        score_text(row["score_a"], None),
+        score_text(row["score_b"], None),
+        *difference_cells(row, row["gained"], row["lost"]),
+    ]
+
+
+def _comparison_remarks(rows: list[dict[str, Any]]) -> list[str]:
+    remarks = []
+    if untested := [row["benchmark"] for row in rows if row["p"] is None]:
+        remarks.append(UNTESTED + ", ".join(dict.fromkeys(untested)))
+    for row in rows:
+        if row["settings"]:
+            remarks.append(f"{row['benchmark']}, {row['model_b']}: settings differ: {row['settings']}")
+    return remarks
+
+
+def history_table(frame: pd.DataFrame) -> Table:
+    """Return the history as a table, changes bold."""
+    rows = [
+        Row(_history_cells(row), bool(row["change"]), (row["model"], row["benchmark"])) for row in plain_rows(frame)
+    ]
+    return Table("History", HISTORY_HEADINGS, rows, [HISTORY_NOTE])
+
+
+def _history_cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["model"],
+        row["benchmark"],
+        row["metric"],
+        row["committed"][:16].replace("T", " "),
+        _revision_text(row["revision"] or ""),
+        score_text(row["score"], None),
+        interval_text(row["low"], row["high"]),
+        "" if row["difference"] is None else f"{row['difference']:+.4f}",
+        p_text(row["p_holm"]),
+        MARKS[row["change"]] + (f" since {_revision_text(row['since'])}" if row["since"] else ""),
+    ]
+
+
+def _revision_text(revision: str) -> str:
+    return revision.removeprefix("sha256:")[:12]

@@ -1,4 +1,4 @@
-"""Two sides set against each other: what b gained on a and lost, benchmark by benchmark, and the docs behind it."""
+"""Two sides compared: gains and losses of b on a, benchmark by benchmark, and the docs behind them."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def _frames(
 
 
 def _turned(pair: Mapping[Any, Any]) -> dict[str, Any]:
-    """A pair of `core.compare.compare`, whose a is the better one, as b less a."""
+    """Return a pair of `core.compare.compare`, whose a is the better one, as b less a."""
     flip = pair["model_a"] == A
     low, high = (0.0 - pair["high"], 0.0 - pair["low"]) if flip else (pair["low"], pair["high"])
     gained, lost = (pair["losses"], pair["wins"]) if flip else (pair["wins"], pair["losses"])

@@ -75,7 +75,7 @@ def _indexed(store: Store, fingerprint: str, columns: Sequence[str]) -> pd.DataF
 
 
 def answer_of(sample: Mapping[Any, Any], headline: Mapping[str, Any]) -> str:
-    """Return what a model answered, for people: its texts, or the choice it finds most likely as the metric counts that."""
+    """Return a model's answer, for people: its texts, or the choice it finds most likely as the metric counts that."""
     if isinstance(sample.get("error"), str):
         return f"(no answer: {sample['error']})"
     texts, choices, logprobs = (listed(sample[name]) for name in ("texts", "choices", "logprobs"))

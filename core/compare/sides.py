@@ -17,7 +17,7 @@ Records = Mapping[str, Mapping[str, Any]]  # commit records by fingerprint
 
 @dataclass(frozen=True)
 class Side:
-    """What one name stands for: complete cells of models, ``models`` by name, each by benchmark."""
+    """The meaning of one name: complete cells of models, ``models`` by name, each by benchmark."""
 
     name: str
     models: dict[str, Cells]
@@ -25,7 +25,7 @@ class Side:
 
 @dataclass(frozen=True)
 class _AskedCell:
-    """A cell as somebody asked for it."""
+    """A cell as a run asked for it; without a campaign where none did."""
 
     campaign: str | None
     model: str
@@ -112,7 +112,7 @@ def _newest_first(runs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _asked(runs: Sequence[Mapping[str, Any]], records: Records, campaign: str | None) -> Iterator[_AskedCell]:
-    """List complete cells, the newest run's first; cells that no run asks for last, the newest of them first."""
+    """Yield complete cells, the newest run's first; cells that no run asks for last, the newest of them first."""
     named = set()
     for run in _newest_first(runs):
         for model in run["models"]:

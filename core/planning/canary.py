@@ -154,7 +154,7 @@ def _by_doc(responses: Iterable[Response]) -> dict[str, list[float]]:
 
 
 def _flip_chance(logprobs: np.ndarray[Any, Any], sigma: float) -> float:
-    """Chance that independent normal scatter of ``sigma`` in each choice puts the runner-up first."""
+    """Return the chance that independent normal scatter of ``sigma`` in each choice puts the runner-up first."""
     from scipy.stats import norm
 
     second, best = np.sort(logprobs)[-2:]
@@ -173,7 +173,7 @@ def _bias(means: list[float]) -> tuple[float, float]:
 
 
 def _at_least(count: int, chances: np.ndarray[Any, Any]) -> float:
-    """Chance of ``count`` or more among independent events of these chances."""
+    """Return the chance of ``count`` or more among independent events of these chances."""
     from scipy.stats import poisson_binom
 
     return float(poisson_binom.sf(count - 1, chances))

@@ -1,4 +1,4 @@
-"""Tables about what has not run yet: a plan's placements, and what a checkpoint is."""
+"""Tables of what has not run yet: a plan's placements, a checkpoint's facts, a campaign's estimate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.tables import Row, Table, duration, facts_table, numbers, span_text, t
 
 
 def placement_table(plan: Plan, policy: PolicySpec) -> Table:
-    """One row per model: engine, GPUs, the most replicas, window, weights as loaded, and the reason."""
+    """Return one row per model: engine, GPUs, the most replicas, window, weights as loaded, and the reason."""
     rows = []
     for planned in plan.models:
         placement = with_replicas(planned.placement, planned.model, plan.fleet, policy)
@@ -37,7 +37,7 @@ def placement_table(plan: Plan, policy: PolicySpec) -> Table:
 
 
 def checkpoint_table(checkpoint: Checkpoint, fleet: FleetSpec) -> Table:
-    """Facts of one checkpoint, a row each; the last says where it would run on ``fleet``."""
+    """Return the facts of one checkpoint, a row each; the last says where it would run on ``fleet``."""
     facts = {
         "architecture": checkpoint.architecture,
         "revision": checkpoint.revision,
@@ -64,7 +64,7 @@ def _where(checkpoint: Checkpoint, fleet: FleetSpec) -> str:
 
 
 def estimate_table(estimate: CampaignEstimate, price: float | None) -> Table:
-    """One row per model: docs, tokens, seconds to load and to run, the 80% interval of both, GPU-hours, and cost with a price."""
+    """Return one row per model: docs, tokens, seconds to load and run with their 80% interval, GPU-hours, cost with a price."""
     rows = []
     for model in estimate.models:
         timed = model.timed[0]

@@ -1,4 +1,4 @@
-"""What is done about an engine that fails: the next step, by what it failed of and what was tried before. Pure."""
+"""The next step for an engine that failed, by its kind of failure and the steps tried before. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUOTED = 300  # characters
 
 @dataclass(frozen=True)
 class EngineFault:
-    """How an engine failed. ``suspects`` counts requests that may be the cause; ``found`` is the id of one that is.
+    """A failure of an engine. ``suspects`` counts requests that may be the cause; ``found`` is the id of one that is.
 
     ``guilty`` counts those found so far, ``barren`` the deaths up to this one without any answer in between.
     """
@@ -45,7 +45,7 @@ class EngineFault:
 
 @dataclass(frozen=True)
 class Step:
-    """What is done about a fault, and a ``reason`` that a person reads.
+    """An action on a fault, and a ``reason`` that a person reads.
 
     ``options`` are vLLM's arguments from now on; to "move" comes with what the model is to run as.
     """
@@ -57,7 +57,7 @@ class Step:
 
 
 def kind_of(message: str, *, loading: bool) -> Kind:
-    """Tell what an engine failed of by vLLM's and the system's words for it."""
+    """Return the kind of an engine's failure, by vLLM's and the system's words for it."""
     if MEMORY.search(message):
         return "memory"
     if loading and REFUSED.search(message) and not KILLED.search(message):
@@ -68,7 +68,7 @@ def kind_of(message: str, *, loading: bool) -> Kind:
 def next_step(
     fault: EngineFault, tried: Sequence[Step], planned: PlannedModel, fleet: FleetSpec, policy: PolicySpec
 ) -> Step:
-    """Decide. ``tried`` are all steps so far, in order; ``planned`` is what the model runs as now."""
+    """Return what to do next. ``tried`` are all steps so far, in order; ``planned`` is what the model runs as now."""
     if fault.kind == "refusal":
         return Step("give up", "")  # vLLM has said it
     if fault.guilty > policy.poison_requests:
@@ -106,16 +106,19 @@ def _with_less_memory(
         return Step("move", f"out of memory at {_as(planned.placement)}: {moved.placement.reason}", moved=moved)
     if (fault.suspects or fault.found) and fault.barren < BARREN:
         return _isolate(fault, options)
+    why = "the fleet has no wider placement"
+    if _is_pinned(planned):
+        why = "the spec says how it runs: leave engine, tensor_parallel and pipeline_parallel out to have it moved"
     memory = memory_of(planned.checkpoint, planned.model, fleet, policy, planned.placement)
     return Step(
         "give up",
         f"out of memory at {_as(planned.placement)} with max_num_seqs {options.get('max_num_seqs', 'as vLLM has it')}, where "
-        f"{memory} were expected, and {_why_not_wider(planned)}",
+        f"{memory} were expected, and {why}",
     )
 
 
 def _smaller(planned: PlannedModel, now: Mapping[str, Any]) -> Iterator[dict[str, int]]:
-    """Give smaller batches than vLLM has ``now`` by its arguments, the largest first."""
+    """Yield smaller batches than vLLM has ``now`` by its arguments, the largest first."""
     whole_prompts = now.get("enable_chunked_prefill") is False  # a batch then has to hold the longest one
     for sequences, tokens in BATCHES:
         asked = {"max_num_seqs": sequences}
@@ -128,7 +131,7 @@ def _smaller(planned: PlannedModel, now: Mapping[str, Any]) -> Iterator[dict[str
 
 
 def wider(planned: PlannedModel, fleet: FleetSpec, policy: PolicySpec) -> Iterator[PlannedModel]:
-    """Give what else the model can run as with more GPUs than now, the fewest first; nothing where the spec says how it runs."""
+    """Yield placements of more GPUs than now, the fewest first; none where the spec says how the model runs."""
     model, placement = planned.model, planned.placement
     if _is_pinned(planned):
         return
@@ -154,12 +157,6 @@ def wider(planned: PlannedModel, fleet: FleetSpec, policy: PolicySpec) -> Iterat
 def _is_pinned(planned: PlannedModel) -> bool:
     model = planned.model
     return model.engine == "lightweight" or bool(model.tensor_parallel or model.pipeline_parallel)
-
-
-def _why_not_wider(planned: PlannedModel) -> str:
-    if _is_pinned(planned):
-        return "the spec says how it runs: leave engine, tensor_parallel and pipeline_parallel out to have it moved"
-    return "the fleet has no wider placement"
 
 
 def _as(placement: Placement) -> str:

@@ -71,20 +71,13 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> Chart:
         best_last = listed[::-1]
         scores = [row["score"] for row in best_last]
         bounds = [_bounds(row) for row in best_last]
-        data = {
-            "type": "scatter",
-            "mode": "markers",
-            "x": scores,
-            "y": [_name(row["model"]) for row in best_last],
-            "error_x": {
-                "type": "data",
-                "symmetric": False,
-                "array": [high - score for score, (_, high) in zip(scores, bounds, strict=True)],
-                "arrayminus": [score - low for score, (low, _) in zip(scores, bounds, strict=True)],
-            },
-            "text": [_name(row["letters"] or "") for row in best_last],
-            "hovertemplate": "%{y}: %{x:.4f} %{text}<extra></extra>",
-            "marker": {"color": COLOURS[0], "size": 9},
+        names, letters = ([_name(row[key] or "") for row in best_last] for key in ("model", "letters"))
+        data = _points(scores, names, letters, "%{y}: %{x:.4f} %{text}<extra></extra>", color=COLOURS[0])
+        data["error_x"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - score for score, (_, high) in zip(scores, bounds, strict=True)],
+            "arrayminus": [score - low for score, (low, _) in zip(scores, bounds, strict=True)],
         }
         layout = {
             "height": 120 + 26 * len(listed),
@@ -95,8 +88,13 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> Chart:
     return chart
 
 
+def _points(x: list[Any], y: list[Any], text: list[str], hover: str, **marker: Any) -> dict[str, Any]:
+    points = {"type": "scatter", "mode": "markers", "x": x, "y": y, "text": text, "hovertemplate": hover}
+    return points | {"marker": {"size": 9, **marker}}
+
+
 def _bounds(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The interval; two standard errors where there is none; nothing where there is none of those either."""
+    """Return the interval; two standard errors where there is none; nothing where there is none of those either."""
     score = row["score"]
     if row.get("low") is not None and row.get("high") is not None:
         return row["low"], row["high"]
@@ -152,20 +150,12 @@ def _against(rows: Sequence[Mapping[str, Any]]) -> Chart:
         data = []
         for number, (benchmark, listed) in enumerate(_by_benchmark(rows).items()):
             known = [row for row in listed if _is_positive(row.get(column))]
-            if not known:
-                continue
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": _name(benchmark),
-                    "x": [row[column] for row in known],
-                    "y": [row["score"] for row in known],
-                    "text": [_name(row["model"]) for row in known],
-                    "hovertemplate": "%{text}: %{y:.4f} at %{x:.4g}<extra>%{fullData.name}</extra>",
-                    "marker": {"color": COLOURS[number % len(COLOURS)], "size": 9, "symbol": number // len(COLOURS)},
-                }
-            )
+            if known:
+                x, y, models = ([row[key] for row in known] for key in (column, "score", "model"))
+                hover = "%{text}: %{y:.4f} at %{x:.4g}<extra>%{fullData.name}</extra>"
+                symbol, colour = divmod(number, len(COLOURS))
+                points = _points(x, y, list(map(_name, models)), hover, color=COLOURS[colour], symbol=symbol)
+                data.append(points | {"name": _name(benchmark)})
         layout = {
             "height": 420,
             "xaxis": {"type": "log", "title": {"text": title}},

@@ -46,7 +46,7 @@ USAGE_HEADINGS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What a report shows. ``samples`` as `core.report.samples.pack` takes them: one doc in ``every`` of each task, none for 0."""
+    """The contents of a report. ``samples`` as `core.report.samples.pack` has them: one doc in ``every`` of each task, none for 0."""
 
     title: str
     board: Board
@@ -154,14 +154,14 @@ def _own(name: str) -> Any:
 
 
 def _script(text: str) -> Any:
-    """A script or style sheet of ours or of a library, which must not end its element early."""
+    """Return a script or style sheet as markup that cannot end its element early."""
     from markupsafe import Markup
 
     return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))  # noqa: S704
 
 
 def _script_json(value: Any) -> str:
-    """JSON that can stand in a script element, whatever its strings hold."""
+    """Return JSON that can stand in a script element, whatever its strings hold."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

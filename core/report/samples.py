@@ -58,7 +58,7 @@ def packed(value: Any) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Leave out the middle of a text of more than ``limit`` characters, and say how much that is."""
+    """Return a text without its middle, where it has more than ``limit`` characters, and with a note of how much that is."""
     if len(text) <= limit:
         return text
     half = limit // 2

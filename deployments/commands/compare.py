@@ -68,7 +68,7 @@ def compare(
 
 
 def _show(found: SidesComparison, format: str, *, flipped: bool) -> None:
-    from core.board.describe import comparison_markdown, comparison_table, flips_markdown, flips_text
+    from core.board.text import comparison_markdown, comparison_table, flips_markdown, flips_text
 
     if format in ("csv", "json"):
         print_rows(found.flips if flipped else found.rows, format)

@@ -114,8 +114,8 @@ def report(
 
 
 def _print_history(store: Store, campaign: str | None, selection: Selection, format: str, output: Path | None) -> None:
-    from core.board.describe import history_table
     from core.board.history import history
+    from core.board.text import history_table
 
     if format == "latex" or (format == "table" and output is not None):
         raise UserError(f"format {format!r}: use csv, json, markdown or parquet here")

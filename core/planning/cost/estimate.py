@@ -19,7 +19,7 @@ from core.planning.schedule.scheduler import SchedulingPolicy, choose, timetable
 
 @dataclass(frozen=True)
 class Timed:
-    """A model in one placement on one kind of GPU, with what it is expected to take."""
+    """A model in one placement on one kind of GPU, with its expected times."""
 
     kind: str
     placement: Placement
@@ -34,7 +34,7 @@ class Timed:
         return low, middle, high
 
     def option(self, which: int = 1) -> Option:
-        """For the scheduler, at the low (0), median (1) or high (2) end."""
+        """Return the placement for the scheduler, at the low (0), median (1) or high (2) end."""
         return Option(
             kind=self.kind,
             work_seconds=self.work.triple[which],
@@ -56,7 +56,7 @@ class ModelEstimate:
     leads: bool = False
 
     def job(self, which: int = 1) -> ScheduledJob:
-        """The model for the scheduler."""
+        """Return the model for the scheduler."""
         options = tuple(each.option(which) for each in self.timed)
         return ScheduledJob(f"{self.campaign}/{self.name}", options, self.campaign, leads=self.leads)
 
@@ -85,7 +85,7 @@ class Estimator:
         checkpoint: Checkpoint,
         placements: Sequence[tuple[NodeGroup, Placement]],
     ) -> ModelEstimate:
-        """Expect what ``model`` takes in each placement. Raises `core.errors.UserError` where a benchmark is not known."""
+        """Return the estimate of ``model`` in each placement. Raises `core.errors.UserError` where a benchmark is not known."""
         cells, reasons = self.history.cells, model.think_end_token is not None
         loads = tuple(workload(each, checkpoint.identity, cells, reasons=reasons) for each in spec.benchmarks)
         tokens, spread = expected_tokens(loads)
@@ -105,7 +105,7 @@ class Estimator:
         spread: float = 0.0,
         name: str = "",
     ) -> Timed:
-        """Expect what one placement takes for ``tokens``, uncertain by ``spread`` in log space, of a model called ``name``."""
+        """Return the times of one placement for ``tokens``, uncertain by ``spread`` in log space, of a model called ``name``."""
         setup = setup_of(
             checkpoint.identity,
             group.kind,
@@ -160,11 +160,11 @@ def campaign_estimate(
     """Add models up: the makespan is the scheduler's own timetable, with every model at its low, median and high end."""
     nodes = nodes_of(groups)
     makespan = tuple(_makespan(nodes, [each.job(which) for each in models], policy) for which in range(3))
-    prices = {group.kind: group.devices().price_per_gpu_hour for group in groups}
-    hours = [tuple(each.placement.gpus * seconds / 3600 for seconds in each.seconds) for each in map(_first, models)]
+    prices, chosen = {group.kind: group.devices().price_per_gpu_hour for group in groups}, list(map(_first, models))
+    hours = [tuple(each.placement.gpus * seconds / 3600 for seconds in each.seconds) for each in chosen]
+    rates = [price for each in chosen if (price := prices[each.kind]) is not None]
     cost = None
-    if all(prices[_first(each).kind] is not None for each in models):
-        rates = [prices[_first(each).kind] or 0.0 for each in models]
+    if len(rates) == len(models):
         cost = _sums([tuple(rate * value for value in each) for rate, each in zip(rates, hours, strict=True)])
     low, middle, high = makespan
     return CampaignEstimate(tuple(models), (low, middle, high), _sums(hours), cost)
@@ -181,12 +181,12 @@ def _sums(rows: Sequence[tuple[float, ...]]) -> Triple:
 
 
 def _first(model: ModelEstimate) -> Timed:
-    """The placement that costs fewest GPU-seconds."""
+    """Return the placement of the fewest GPU-seconds."""
     return min(model.timed, key=lambda each: each.placement.gpus * each.seconds[1])
 
 
 def _kinds(groups: Sequence[NodeGroup]) -> list[NodeGroup]:
-    """One group per kind, with all its machines."""
+    """Return one group per kind, with all its machines."""
     merged: dict[str, NodeGroup] = {}
     for group in groups:
         other = merged.get(group.kind)
@@ -197,7 +197,7 @@ def _kinds(groups: Sequence[NodeGroup]) -> list[NodeGroup]:
 
 
 def _memory(checkpoint: Checkpoint, placement: Placement, group: NodeGroup, policy: PolicySpec) -> float:
-    """GB on each GPU: weights, the KV cache that placement asks for, and headroom."""
+    """Return GB on each GPU: weights, the KV cache that placement asks for, and headroom."""
     kv = checkpoint.kv_bytes_per_token * placement.max_model_len * policy.min_kv_sequences
     need = (placement.weight_bytes + kv) / placement.gpus / GB + policy.activation_headroom_gb
     return min(need, group.devices().gpu_memory_gb)

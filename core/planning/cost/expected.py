@@ -1,4 +1,4 @@
-"""When each model of a campaign is expected to start and end: estimates, put in time by the scheduler itself. Pure."""
+"""Starts and ends expected of each model of a campaign, by the scheduler itself; and what a run took in the end. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.tables import duration, span_text
 
 @dataclass(frozen=True)
 class Expected:
-    """What one model is expected to take: seconds to load and run ``benchmarks`` of them, with an 80% interval.
+    """The time one model is expected to take: seconds to load and run ``benchmarks`` of them, with an 80% interval.
 
     It ``starts`` and ``ends`` then (unix seconds) if every model takes what is expected and nobody else needs the devices.
     """
@@ -29,7 +29,7 @@ class Expected:
 
 
 def expectations(estimate: CampaignEstimate, nodes: Sequence[Node], now: float) -> dict[str, Expected]:
-    """Return what to expect of each model by its name, if all of them queue at ``now``."""
+    """Return the expectations of each model by its name, if all of them queue at ``now``."""
     jobs = {model.name: model.job() for model in estimate.models}
     state = at_start(nodes, jobs.values())
     slots = timetable(state, SchedulingPolicy()).slots
@@ -43,7 +43,7 @@ def expectations(estimate: CampaignEstimate, nodes: Sequence[Node], now: float) 
 
 
 def totals(estimate: CampaignEstimate) -> dict[str, Any]:
-    """The campaign's makespan in seconds, GPU-hours and cost, each as low, median and high; for its manifest."""
+    """Return the campaign's makespan in seconds, GPU-hours and cost, each as low, median and high; for its manifest."""
     return {
         "makespan_seconds": list(estimate.makespan),
         "gpu_hours": list(estimate.gpu_hours),
@@ -75,13 +75,13 @@ def spent(run: Mapping[str, Any], lanes: Sequence[Lane]) -> Spent | None:
 
 
 def price_of(run: Mapping[str, Any]) -> float | None:
-    """Return what a GPU-hour of a run's fleet cost; None where its spec does not say."""
+    """Return the price of a GPU-hour of a run's fleet; None where its spec does not say."""
     price: float | None = ((run.get("spec") or {}).get("fleet") or {}).get("price_per_gpu_hour")
     return price
 
 
 def spent_line(run: Mapping[str, Any], lanes: Sequence[Lane]) -> str | None:
-    """Say what a run took and was expected to take; None where `spent` knows nothing."""
+    """Return a line on what a run took and was expected to take; None where `spent` knows nothing."""
     took = spent(run, lanes)
     if took is None:
         return None

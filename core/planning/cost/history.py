@@ -17,7 +17,7 @@ MOST_CELLS = 2000  # newest that are read: records of large benchmarks are some 
 
 @dataclass(frozen=True)
 class PastCell:
-    """What one cell asked: ``docs`` of the benchmark with so many prompt, cached and completion tokens in all."""
+    """The past of one cell: ``docs`` of the benchmark with so many prompt, cached and completion tokens in all."""
 
     benchmark: str
     checkpoint: str
@@ -131,7 +131,7 @@ def _cell(record: Mapping[str, Any]) -> PastCell:
 
 
 def _is_part(record: Mapping[str, Any]) -> bool:
-    """Whether not all docs of a cell were answered in the run that completed it."""
+    """Return whether not all docs of a cell were answered in the run that completed it."""
     return bool(record["metadata"].get("resumed") or early(record["metadata"].get("adaptive")))
 
 

@@ -1,4 +1,4 @@
-"""What a model costs in seconds: loading, prefill and decode, by its size, the GPU and the degree of parallelism.
+"""The cost model: seconds of loading, prefill and decode, by a model's size, the GPU and the degree of parallelism.
 
 The priors are arithmetic (FLOPs of a token against those of the GPU, bytes against a disk); every cell in the store corrects them.
 """
@@ -71,7 +71,7 @@ QUANTILE = 1.2816  # of the normal distribution: intervals hold 80%
 
 @dataclass(frozen=True)
 class Setup:
-    """What the speed depends on. ``model`` is the checkpoint's identity: the same one again is known better than another alike.
+    """All that the speed depends on. ``model`` is the checkpoint's identity: the same one again is known better than another alike.
 
     So is another checkpoint under the same ``name``, as those of a training run night after night.
     """
@@ -104,7 +104,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a past job took. ``ended`` is in unix seconds; ``load_seconds`` None where the model was found loaded."""
+    """The times of a past job. ``ended`` is in unix seconds; ``load_seconds`` None where the model was found loaded."""
 
     setup: Setup
     tokens: Tokens
@@ -130,24 +130,24 @@ class TimeEstimate:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Predicts load and work. ``jobs`` it was learnt from."""
+    """A predictor of load and work, learnt from so many ``jobs``."""
 
     work: LogFit
     load: LogFit
     jobs: int
 
     def work_seconds(self, setup: Setup, tokens: Tokens, token_spread: float = 0.0) -> TimeEstimate:
-        """Seconds from the first request to the last answer; ``token_spread`` is how uncertain the tokens are, in log space."""
+        """Return the seconds from the first request to the last answer; ``token_spread`` is the tokens' spread, in log space."""
         seconds, spread = self.work.predict(_work(setup, tokens))
         return TimeEstimate(seconds, math.hypot(spread, token_spread))
 
     def load_seconds(self, setup: Setup) -> TimeEstimate:
-        """Seconds until the engine answers."""
+        """Return the seconds until the engine answers."""
         return TimeEstimate(*self.load.predict(_load(setup)))
 
 
 def learn(measured: Sequence[Measured]) -> CostModel:
-    """Learn from past jobs; from none, the priors speak."""
+    """Return the model learnt from past jobs; from none, that of the priors."""
     measured = sorted(measured, key=lambda each: each.ended)
     worked = [each for each in measured if each.seconds > 0]
     loaded = [(each.setup, each.load_seconds) for each in measured if each.load_seconds]
@@ -175,7 +175,7 @@ class PastError:
 
 
 def past_error(measured: Sequence[Measured], most: int = 25) -> PastError | None:
-    """How far estimates of the newest ``most`` jobs were off: the stored one, else what jobs that had ended by then teach.
+    """Return how far estimates of the newest ``most`` jobs were off: the stored one, else what jobs that had ended by then teach.
 
     None where no job has any that ended before it began.
     """

@@ -1,4 +1,4 @@
-"""How many tokens a benchmark will ask of a model, before its dataset is loaded. Pure, but for the catalogue's YAMLs."""
+"""The tokens that a benchmark will ask of a model, before its dataset is loaded. Pure, but for the catalogue's YAMLs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ SIZED, GUESSED = 0.6, 1.0  # and where it has not, with its size known and witho
 
 @dataclass(frozen=True)
 class Workload:
-    """What one cell will ask; ``basis`` says where that is from, ``spread`` is its standard deviation in log space."""
+    """The docs and tokens of one cell; ``basis`` names their source, ``spread`` is their standard deviation in log space."""
 
     benchmark: str
     docs: int
@@ -73,7 +73,7 @@ class Workload:
 
 
 def workload(benchmark: BenchmarkSpec, model: str, past: Sequence[PastCell], *, reasons: bool = False) -> Workload:
-    """Expect docs and tokens of one benchmark: by the same benchmark in the store, else by its size, else by a guess.
+    """Return the expected docs and tokens of one benchmark: by the same benchmark in the store, else by its size, else by a guess.
 
     ``model`` is the checkpoint's identity: its own answers tell most about the next. ``reasons`` says that it thinks first. Raises
     `core.errors.UserError` where the benchmark is not known.
@@ -98,7 +98,7 @@ def workload(benchmark: BenchmarkSpec, model: str, past: Sequence[PastCell], *, 
 
 
 def expected_tokens(loads: Sequence[Workload]) -> tuple[Tokens, float]:
-    """Add up workloads; returns their tokens and the spread of the sum, errors of benchmarks taken as their own."""
+    """Return the tokens of all workloads and the spread of the sum, errors of benchmarks taken as independent."""
     tokens = Tokens(*(sum(getattr(load.tokens, name) for load in loads) for name in ("computed", "cached", "decoded")))
     weights = [load.tokens.computed + 5 * load.tokens.decoded for load in loads]
     total = sum(weights) or 1.0
@@ -114,7 +114,7 @@ def _shots(benchmark: BenchmarkSpec, leaves: Sequence[Leaf]) -> int:
 
 
 def _docs(benchmark: BenchmarkSpec, leaves: Sequence[Leaf], same: Sequence[PastCell]) -> tuple[int, str]:
-    """Docs that will be asked, and how that is known."""
+    """Return the docs that will be asked, and how that is known."""
     alike = [cell.docs for cell in same if cell.limit == benchmark.limit]
     if alike:
         return alike[-1], "in the store"
@@ -127,7 +127,7 @@ def _docs(benchmark: BenchmarkSpec, leaves: Sequence[Leaf], same: Sequence[PastC
 
 
 def _size(benchmark: BenchmarkSpec, leaves: Sequence[Leaf]) -> int | None:
-    """Docs without a limit: a well-known number, or lines of data files beside the YAMLs."""
+    """Return docs without a limit: a well-known number, or lines of data files beside the YAMLs."""
     known = DOCS.get(benchmark_label(benchmark))
     if known is not None:
         return known
@@ -151,7 +151,7 @@ def _lines(leaf: Leaf) -> int | None:
 
 
 def _guess(benchmark: BenchmarkSpec, config: Mapping[str, Any], shots: int, *, reasons: bool) -> Tokens:
-    """Tokens of one doc."""
+    """Return the tokens of one doc."""
     repeats = benchmark.repeats or config.get("repeats") or 1
     header = shots * SHOT_TOKENS
     if config.get("output_type") == "generate_until":

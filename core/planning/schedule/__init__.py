@@ -1,1 +1,1 @@
-"""Schedule."""
+"""The scheduler, its simulator, and a bound that no schedule beats."""

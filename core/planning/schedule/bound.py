@@ -71,7 +71,7 @@ class _Problem:
         self._stages = np.array([float(option.stages) for _, option in flat])
 
     def area(self) -> float:
-        """Seconds that the work takes at best if it were spread evenly over all GPUs."""
+        """Return the seconds that the work takes at best if it were spread evenly over all GPUs."""
         return self._load(np.ones(self._seconds.size, bool), 1.0, packed=False)
 
     def refutes(self, makespan: float) -> bool:
@@ -81,7 +81,7 @@ class _Problem:
         return self._in_line(usable) > most or self._load(usable, makespan, packed=True) > 1 + 1e-9
 
     def _in_line(self, usable: np.ndarray) -> float:
-        """Most seconds that jobs take of which no two can run at once: gangs of one kind, and one job that none leaves room for."""
+        """Return the most seconds of jobs of which no two can run at once: gangs of one kind, and one job with no room beside."""
         most = 0.0
         for kind, name in enumerate(self._kinds):
             elsewhere = np.bincount(self._job[usable & (self._kind != kind)], minlength=len(self.options)) > 0
@@ -97,7 +97,7 @@ class _Problem:
         return most
 
     def _load(self, usable: np.ndarray, makespan: float, *, packed: bool) -> float:
-        """Largest share of fleet × makespan that the jobs need, at best; ``packed`` counts by dual-feasible functions, too."""
+        """Return the largest share of fleet × makespan that jobs need; ``packed`` counts by dual-feasible functions, too."""
         rows: list[tuple[np.ndarray, np.ndarray]] = []
         for kind, name in enumerate(self._kinds):
             mine = np.flatnonzero((self._kind == kind) & usable)
@@ -119,7 +119,7 @@ class _Problem:
         return self._solve(usable, rows)
 
     def _solve(self, usable: np.ndarray, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-        """Least value of the largest row, each job's options adding up to one."""
+        """Return the least value of the largest row, each job's options adding up to one."""
         if np.bincount(self._job[usable], minlength=len(self.options)).max() == 1:
             return max((float(row.sum()) for _, row in rows), default=0.0)
         from scipy.optimize import linprog

@@ -24,12 +24,12 @@ class NodeGroup(FleetSpec):
 
     @property
     def kind(self) -> str:
-        """What the scheduler tells these GPUs from others by."""
+        """The scheduler's name for GPUs of this kind."""
         name = self.gpu_kind or (CPU if self.device == "cpu" else "GPU")
         return f"{name}/{self.mig_slices}" if self.mig_slices else name
 
     def devices(self) -> FleetSpec:
-        """The group as placement sees it: slices are GPUs, and nothing is looked up on this machine."""
+        """Return the group as placement sees it: slices are GPUs, and nothing is looked up on this machine."""
         parts = self.mig_slices or 1
         return FleetSpec(
             nodes=self.nodes,
@@ -42,7 +42,7 @@ class NodeGroup(FleetSpec):
 
 
 def group_of(fleet: FleetSpec) -> NodeGroup:
-    """A campaign's fleet as a group, its GPUs called as the fleet or this machine's driver calls them."""
+    """Return a campaign's fleet as a group, its GPUs called as the fleet or this machine's driver calls them."""
     return NodeGroup.model_validate({**fleet.model_dump(), "gpu_kind": gpu_kind(fleet)})
 
 
@@ -69,7 +69,7 @@ def load_fleet(path: Path) -> tuple[NodeGroup, ...]:
 
 
 def nodes_of(groups: Sequence[NodeGroup]) -> tuple[Node, ...]:
-    """One node per machine, named by its kind and number."""
+    """Return one node per machine, named by its kind and number."""
     nodes: list[Node] = []
     for group in groups:
         devices = group.devices()
@@ -88,7 +88,7 @@ def nodes_of(groups: Sequence[NodeGroup]) -> tuple[Node, ...]:
 
 
 def _check_kinds(groups: Sequence[NodeGroup], path: Path) -> None:
-    """A model is placed once for each kind, so GPUs of one name have one size."""
+    """Raise where GPUs of one name differ in size: a model is placed once for each kind."""
     for index, group in enumerate(groups):
         for other in groups[:index]:
             if group.kind == other.kind and group.gpu_memory_gb != other.gpu_memory_gb:

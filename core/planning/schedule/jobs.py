@@ -1,4 +1,4 @@
-"""What is scheduled and on what: jobs, each one model on its benchmarks, nodes with GPUs of one kind, and the state of both.
+"""The scheduler's terms: jobs, each one model on its benchmarks, nodes with GPUs of one kind, and the state of both.
 
 A state is never changed: what happens gives a new one.
 """

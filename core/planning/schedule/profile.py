@@ -1,4 +1,4 @@
-"""How many GPUs of each node are free from now on, given what runs and what is reserved: where and when a job could start."""
+"""The free GPUs of each node from now on, given what runs and what is reserved: where and when a job could start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TimeSlot:
 
     @property
     def ends(self) -> float:
-        """When the GPUs are free again."""
+        """The time at which the GPUs are free again."""
         return self.start + self.option.seconds
 
 
@@ -39,7 +39,7 @@ class Profile:
             self.idle += free.counts[0]
 
     def best(self, options: Sequence[Option]) -> TimeSlot | None:
-        """Where a job would end first: of equal ends the option named first, on the node that it fills most.
+        """Return the slot in which a job would end first: of equal ends the option named first, on the node that it fills most.
 
         None where the fleet can never hold it.
         """
@@ -51,7 +51,7 @@ class Profile:
         return found
 
     def at_once(self, options: Sequence[Option]) -> TimeSlot | None:
-        """The quickest option that can start now and delays nothing that is reserved."""
+        """Return a slot of the quickest option that can start now and delays nothing that is reserved."""
         for option in sorted(options, key=lambda option: option.seconds):
             width, ends = option.tensor_parallel, self.now + option.seconds
             frees = [free for free in self._holding(option) if free.counts[0] >= width]
@@ -121,7 +121,7 @@ class _Free:
                 self.counts.append(self.counts[-1] + 1)
 
     def earliest(self, gpus: int, seconds: float, before: float, *, or_at: bool) -> float:
-        """First time from which ``gpus`` are free for ``seconds``; infinity unless it is before ``before``, or at it."""
+        """Return the first time from which ``gpus`` are free for ``seconds``; infinity unless it is before ``before``, or at it."""
         times, counts, end = self.times, self.counts, len(self.times)
         index = 0
         while index < end and (times[index] < before or (or_at and times[index] == before)):
@@ -137,7 +137,7 @@ class _Free:
         return inf
 
     def least(self, start: float, ends: float) -> int:
-        """Fewest GPUs free at any time from ``start`` to ``ends``."""
+        """Return the fewest GPUs free at any time from ``start`` to ``ends``."""
         times = self.times
         index = bisect_left(times, start)
         if index == len(times) or times[index] > start:
@@ -145,7 +145,7 @@ class _Free:
         return min(self.counts[index : max(index + 1, bisect_left(times, ends))])
 
     def windows(self, gpus: int, seconds: float) -> Iterable[tuple[float, float]]:
-        """Longest intervals of starts, both ends included, from which ``gpus`` are free for ``seconds``."""
+        """Yield the longest intervals of starts, both ends included, from which ``gpus`` are free for ``seconds``."""
         opened = None
         for time, count in zip(self.times, self.counts, strict=True):
             if count >= gpus:
@@ -158,7 +158,7 @@ class _Free:
             yield opened, inf
 
     def take(self, start: float, ends: float, gpus: int) -> None:
-        """Reserve."""
+        """Reserve ``gpus`` from ``start`` to ``ends``."""
         first, last = self._split(start), self._split(ends)
         for index in range(first, last):
             self.counts[index] -= gpus
@@ -172,7 +172,7 @@ class _Free:
 
 
 def _gathered(option: Option, start: float, places: Sequence[tuple[_Free, int]]) -> TimeSlot | None:
-    """Choose few nodes: the one that holds all groups and is filled most, else those that hold most."""
+    """Return a slot on few nodes: the one that holds all groups and is filled most, else those that hold most."""
     stages = option.stages
     whole = [(groups, index) for index, (_, groups) in enumerate(places) if groups >= stages]
     if whole:

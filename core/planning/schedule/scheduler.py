@@ -101,7 +101,7 @@ def decide(state: State, policy: SchedulingPolicy) -> tuple[Start, ...]:
 
 @dataclass(frozen=True)
 class Timetable:
-    """What is expected if every job takes as long as estimated: a slot for each waiting job but those that fit nowhere."""
+    """The future if every job takes as long as estimated: a slot for each waiting job but those that fit nowhere."""
 
     slots: Mapping[str, TimeSlot]
     ends: float  # when the last job ends
@@ -132,7 +132,7 @@ def choose(state: State, policy: SchedulingPolicy) -> SchedulingPolicy:
 
 
 def idle_devices(state: State) -> dict[str, list[int]]:
-    """Indices of the devices of each node that hold nothing."""
+    """Return the indices of each node's devices that hold nothing."""
     taken: dict[str, set[int]] = defaultdict(set)
     for each in state.running.values():
         for device in each.devices:
@@ -141,7 +141,7 @@ def idle_devices(state: State) -> dict[str, list[int]]:
 
 
 def profile_of(state: State) -> Profile:
-    """Free GPUs over time, if what runs ends as expected and nothing starts."""
+    """Return the free GPUs over time, if what runs ends as expected and nothing starts."""
     busy: dict[str, list[float]] = defaultdict(list)
     for each in state.running.values():
         ends = max(each.ends, state.now + LATE * each.option.seconds)

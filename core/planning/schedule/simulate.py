@@ -41,7 +41,7 @@ class JobSpan:
 
 @dataclass(frozen=True)
 class Simulated:
-    """What happened on a fleet of ``gpus``: one span for each job, in order of their starts."""
+    """The past of a fleet of ``gpus``: one span for each job, in order of their starts."""
 
     spans: tuple[JobSpan, ...]
     gpus: int
@@ -180,7 +180,7 @@ def _is_gang(job: ScheduledJob) -> bool:
 def _split(
     nodes: Sequence[Node], gangs: Sequence[ScheduledJob], small: Sequence[ScheduledJob]
 ) -> tuple[tuple[Node, ...], tuple[Node, ...]] | None:
-    """The split whose slower pipeline has the least to do; None where one pipeline after the other has no more."""
+    """Return the split whose slower pipeline has the least to do; None where one pipeline after the other has no more."""
     best: tuple[tuple[Node, ...], tuple[Node, ...]] | None = None
     least = _evenly(nodes, gangs) + _evenly(nodes, small)
     by_memory = sorted(nodes, key=lambda node: node.memory_gb)
@@ -196,7 +196,7 @@ def _split(
 
 
 def _evenly(nodes: Sequence[Node], jobs: Sequence[ScheduledJob]) -> float:
-    """Seconds until the jobs would be done, were their work spread evenly, and no less than the longest takes."""
+    """Return the seconds until the jobs would be done, were their work spread evenly, and no less than the longest takes."""
     kinds = {node.kind for node in nodes}
     usable = [[option for option in job.options if option.kind in kinds] for job in jobs]
     work = sum(min(option.gpus * option.seconds for option in options) for options in usable)

@@ -15,7 +15,7 @@ POOL, KIND = "pool", "device"  # the devices of a pool are alike, and any of the
 
 @dataclass(frozen=True)
 class Demand:
-    """What a model asks of a pool: ``gpus`` devices for some ``seconds``, load and work. JSON values."""
+    """The demand of a model on a pool: ``gpus`` devices for some ``seconds``, load and work. JSON values."""
 
     label: str
     gpus: int
@@ -46,7 +46,7 @@ class HeldDevices:
 
 @dataclass(frozen=True)
 class Queue:
-    """All that is known of a pool of ``size`` devices at a moment. Keys are names of tickets, in the order they were drawn."""
+    """The knowledge of a pool of ``size`` devices at a moment. Keys are names of tickets, in the order they were drawn."""
 
     size: int
     wishes: Mapping[str, Wish]

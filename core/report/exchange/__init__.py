@@ -1,1 +1,1 @@
-"""Exchange."""
+"""Results in the forms of others: lm-evaluation-harness, MLflow, Weights & Biases."""

@@ -158,7 +158,7 @@ def _output_type(sample: Sample) -> str:
 
 
 def _lines(samples: Sequence[tuple[CellResults, Sample]]) -> Iterator[dict[str, Any]]:
-    """One line per filter and doc, in the harness's order."""
+    """Yield one line per filter and doc, in the harness's order."""
     named = [key.rsplit(",", 1)[1] for _, sample in samples for key in sample.values]
     named += [name for _, sample in samples for name in sample.filtered]
     for filter_ in dict.fromkeys(named) or ["none"]:
@@ -199,7 +199,7 @@ def _line(cell: CellResults, sample: Sample, filter_: str) -> dict[str, Any]:
 
 
 def _exchange(cell: CellResults, sample: Sample, filter_: str) -> tuple[list[list[Any]], list[Any], list[Any]]:
-    """What was asked and answered: arguments of each request, answers, and answers after the filter."""
+    """Return the arguments of each request, the answers, and the answers after the filter."""
     if sample.texts:
         benchmark = cell.record["settings"].get("benchmark", {})
         given = benchmark.get("tasks", {}).get(sample.task, {}).get("gen_kwargs", benchmark.get("sampling", {}))

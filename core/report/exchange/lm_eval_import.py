@@ -173,7 +173,7 @@ def _headline(benchmark: str, scores: Sequence[Score]) -> Score:
 
 
 def _samples(task: str, lines: Iterable[Mapping[str, Any]], primary: str) -> tuple[list[Sample], dict[str, Any]]:
-    """Return a task's samples, and what of its requests is the same for all docs."""
+    """Return a task's samples, and the arguments that all its requests share."""
     samples: dict[int, Sample] = {}
     given: list[Any] = []
     left_out: set[str] = set()
@@ -227,14 +227,14 @@ def _first(task: str, doc_id: int, line: Mapping[str, Any], given: list[Any]) ->
 
 
 def _calls(arguments: Any) -> list[list[Any]]:
-    """Arguments of each request, from either of the forms that the harness has written."""
+    """Return the arguments of each request, from either of the forms that the harness has written."""
     if isinstance(arguments, dict):
         return [list(call.values()) for call in arguments.values()]
     return [list(call) for call in arguments or []]
 
 
 def _numbers(metric: str, filter_: str, value: Any) -> Iterator[tuple[str, float]]:
-    """A metric's number of one doc, or each of several, ``metric[0]`` and so on."""
+    """Yield a metric's number of one doc, or each of several, ``metric[0]`` and so on."""
     if _is_number(value):
         yield f"{metric},{filter_}", float(value)
     elif isinstance(value, list) and value and all(_is_number(each) for each in value):

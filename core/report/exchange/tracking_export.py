@@ -128,7 +128,7 @@ def _params(
 
 
 def _together(values: Iterable[Any]) -> Any:
-    """What all have in common, or each of the different values."""
+    """Return the value that all share, or each of the different ones."""
     known = {_text(value): value for value in values if value is not None}
     return next(iter(known.values())) if len(known) == 1 else ", ".join(sorted(known)) or None
 
@@ -162,7 +162,7 @@ def _tags(model: str, run: Mapping[str, Any], records: Records) -> Iterator[tupl
 
 
 def _named(values: Iterable[tuple[Name, Any]], form: Callable[[Any], Value]) -> dict[str, Value]:
-    """Name what is known so that both trackers take it; where two come to one name the second is numbered."""
+    """Return known values by names that both trackers take; where two come to one name the second is numbered."""
     found: dict[str, Value] = {}
     for parts, value in values:
         if value is None or value == {} or (isinstance(value, float) and not math.isfinite(value)):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from core.board.describe import history_table
 from core.board.history import drops, history
 from core.board.select import Selection
+from core.board.text import history_table
 from core.errors import UserError
 from core.results import Store, open_store
 from core.sample import Cell, Sample, Score, Scoring
