@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -135,8 +136,10 @@ class TemporaryServer(SubprocessASGIServer):
         server = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         server[OWNER] = str(os.getpid())
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
-        command = [sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:create_app", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+        # Without -P and an app dir of ours, a `flows/` in the current directory would be taken for this package.
+        command = [sys.executable, "-P", "-m", "uvicorn", "--app-dir", str(Path(__file__).resolve().parents[1])]
+        command += ["--factory", f"{__name__}:create_app", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--log-level", "error", "--lifespan", "on"]
         return subprocess.Popen(command, env={**os.environ, **server, **settings})
 
 
