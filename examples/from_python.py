@@ -1,6 +1,6 @@
 """The campaign of smollm2.yaml in Python: ``python examples/from_python.py``."""
 
-from flows.campaign import campaign
+from steelyard import campaign
 
 result = campaign(
     {

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,7 +31,7 @@ OWNER = "STEELYARD_PREFECT_OWNER"  # environment variable: the process that a te
 LEAST_SECONDS = 120  # Prefect's own 20 s are over before a busy machine, or a slow disk, has the server up
 USUAL_SECONDS = 15
 POLL_SECONDS = 0.1  # nothing announces a port that opens
-PORT_TAKEN = 3  # uvicorn's exit code
+STARTS = 3
 
 
 def begin_immediate() -> None:
@@ -81,6 +82,7 @@ class TemporaryServer(SubprocessASGIServer):
         if self.running:
             return
         self.port = self.port or self.find_available_port()
+        self._starts = 1
         self.server_process = self._run_uvicorn_command()
         self.running = True
         atexit.register(self.stop)
@@ -112,13 +114,12 @@ class TemporaryServer(SubprocessASGIServer):
         return None if self.server_process is None else self.server_process.poll()
 
     def _ended(self) -> bool:
-        """Return whether the server's process is gone; one that found its port taken is started again on another."""
-        code = self._exit_code()
-        if code == PORT_TAKEN:
+        """Return whether the server's process is gone for good: its port may have been taken, so that it gets another."""
+        if self._exit_code() is not None and self._starts < STARTS:
+            self._starts += 1
             self.port = self.find_available_port()
             self.server_process = self._run_uvicorn_command()
-            return False
-        return code is not None
+        return self._exit_code() is not None
 
     def _why_not(self, limit: float) -> str:
         code = self._exit_code()
@@ -134,8 +135,10 @@ class TemporaryServer(SubprocessASGIServer):
         server = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         server[OWNER] = str(os.getpid())
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
-        command = [sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:create_app", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+        # Without -P and an app dir of ours, a `flows/` in the current directory would be taken for this package.
+        command = [sys.executable, "-P", "-m", "uvicorn", "--app-dir", str(Path(__file__).resolve().parents[1])]
+        command += ["--factory", f"{__name__}:create_app", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--log-level", "error", "--lifespan", "on"]
         return subprocess.Popen(command, env={**os.environ, **server, **settings})
 
 

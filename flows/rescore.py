@@ -37,7 +37,7 @@ def rescore(spec: CampaignSpec) -> Rescored:
     """Score a campaign's stored samples by its benchmarks as they are now; a mapping or its file's path will do too.
 
     Starts no engine. Old scores stay under their fingerprints; the leaderboard shows the new ones. Cells whose requests have
-    changed, or that were never run, are listed and left to `flows.campaign.campaign`. Raises `core.errors.UserError` for bad input.
+    changed, or that were never run, are listed and left to `steelyard.campaign`. Raises `core.errors.UserError` for bad input.
 
     Args:
         spec: Models, benchmarks, and where results are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 import re
@@ -28,6 +29,12 @@ START_PAGE = {
     "report": "report.html: ",
     "compare": "smollm2-chat",
 }
+# Runs the session of a page as if it were typed. What was computed before it is in the store.
+SESSION = """
+import doctest, pathlib, sys
+for example in doctest.DocTestParser().get_examples(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")):
+    exec(compile(example.source, "session", "single"), globals())
+"""
 STEELYARD = [sys.executable, "-c", "from deployments.cli import main; main()"]
 
 
@@ -36,6 +43,12 @@ def run(command: list[str], cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, env=wide, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def shape(printed: str) -> list[str]:
+    """Return the words of what a session prints, numbers alike, without the answer at its end: both are the processor's."""
+    tables, _, _ = printed.rstrip().rpartition("\n")
+    return [re.sub(r"-?\d[\d.]*(e-\d+)?", "0", word) for word in tables.split()]
 
 
 @pytest.mark.vllm
@@ -55,6 +68,9 @@ def test_the_examples_run_one_after_the_other(tmp_path: Path) -> None:
     assert {row["benchmark"] for row in rows} == {"steelyard_facts", "steelyard_arithmetic", "own_benchmark"}
     assert len(rows) == 6
     assert "steelyard_facts" in run([sys.executable, "examples/from_python.py"], tmp_path)
+    printed = run([sys.executable, "-c", SESSION, str(ROOT / "docs/python.md")], tmp_path)
+    said = doctest.DocTestParser().get_examples((ROOT / "docs/python.md").read_text(encoding="utf-8"))
+    assert shape(printed) == shape("".join(example.want for example in said))
 
 
 def test_the_readme_s_campaign_is_a_campaign() -> None:

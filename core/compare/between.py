@@ -69,7 +69,10 @@ def compare_sides(
     benchmarks: Sequence[str] = (),
     flips: int | None = None,
 ) -> SidesComparison:
-    """Compare what two names stand for (`core.compare.sides.side`): ``b`` less ``a``.
+    """Compare two models or campaigns on the docs that both have: ``b`` less ``a``, by paired tests, Holm-corrected.
+
+    ``a`` and ``b`` are ``MODEL``, ``MODEL@REVISION``, ``campaign:NAME`` or ``campaign:NAME@RUN``, in ``campaign`` alone if given.
+    The result has ``rows``, one for each benchmark, and ``flips``, the docs that only one side gets right.
 
     ``benchmarks`` are those to look at, all if empty. ``flips`` bounds the docs listed of each kind and benchmark; None lists all.
     Raises `core.errors.UserError` where a name matches nothing or the two share no benchmark.

@@ -197,7 +197,9 @@ async def open_session(opening: Opening) -> RemoteSession:
 def connect(address: str) -> None:
     """Become a driver of the cluster. Raises `core.errors.EngineDiedError` where it does not take one."""
     try:
-        ray.init(address=address, namespace=NAMESPACE, logging_level="ERROR", log_to_driver=False)
+        # Ray's workers import from the driver's current directory first, which may have an `engines/` of the user's.
+        with contextlib.chdir("/"):
+            ray.init(address=address, namespace=NAMESPACE, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, RayError, RuntimeError) as error:
         raise EngineDiedError(f"the Ray cluster at {address} refused this process: {error}") from error
 

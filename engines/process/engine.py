@@ -215,8 +215,12 @@ class ProcessEngine:
 
 
 def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that imports our modules, from wherever it is started."""
+    """Return the environment of a process that imports our modules, from wherever it is started.
+
+    Without safe path ``python -m`` would look in the current directory first, and find a ``core/`` or ``engines/`` of the user's.
+    """
     environment = {**inherited, "VLLM_NO_USAGE_STATS": "1", "NO_COLOR": "1", "PYTHONFAULTHANDLER": "1"}
+    environment["PYTHONSAFEPATH"] = "1"
     here = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (here, inherited.get("PYTHONPATH"))))
     return environment

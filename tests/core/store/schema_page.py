@@ -62,12 +62,12 @@ With `STORE` an `s3://bucket/prefix` or a directory; S3 is reached by the standa
 
 {readers}
 
-`core.results.open_store` gives the names that a campaign gave its models, and checks every file against its commit record; the
+`steelyard.open_store` gives the names that a campaign gave its models, and checks every file against its commit record; the
 others read whatever lies there. pandas shows maps (`filtered`, `metrics`) as lists of pairs: `frame["metrics"].map(dict)`; DuckDB:
 `metrics['exact_match,strict-match']`.
 """
 READERS = {
-    "Steelyard": 'frame = core.results.open_store(STORE).samples(columns=["task", "doc_id", "value"])',
+    "Steelyard": 'frame = steelyard.open_store(STORE).samples(columns=["task", "doc_id", "value"])',
     "pandas": 'frame = pandas.read_parquet(f"{STORE}/samples")',
     "pyarrow": 'table = pyarrow.dataset.dataset(f"{STORE}/samples", partitioning="hive").to_table()',
     "DuckDB": "rows = duckdb.sql(f\"from read_parquet('{STORE}/samples/**/*.parquet', hive_partitioning=true)\")",

@@ -12,7 +12,7 @@ from tests.core.store.schema_page import PAGE, READERS, TABLES, page
 from tests.core.store_parts import METADATA, make_cell, make_scoring
 
 MODULES = {
-    "Steelyard": "core.results",
+    "Steelyard": "steelyard",
     "pandas": "pandas",
     "pyarrow": "pyarrow.dataset",
     "DuckDB": "duckdb",
