@@ -46,8 +46,7 @@ USAGE_HEADINGS = (
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of a report. ``samples`` as `core.report.samples.pack` has them: one doc in ``every`` of each task, none
-    for 0."""
+    """The contents of a report. ``samples`` for `core.report.samples.pack`: one doc in ``every`` of each task, none for 0."""
 
     title: str
     board: Board

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.benchmark.benchmark import check_benchmark, load_benchmark
-from core.benchmark.find import entries, find, leaves_of
+from core.benchmark.find import cluster_field, entries, find, leaves_of
 from core.benchmark.listing import Listing, details, known_licences, licence_of, listings, select, summary
 from core.benchmark.load import load_tasks
 from core.campaign import BenchmarkSpec, load_spec
@@ -243,3 +243,26 @@ def test_a_python_task_whose_class_is_not_there_is_refused(tmp_path: Path) -> No
         UserError, match="line 2: class = !function own.Onw: own.py defines no 'Onw' — did you mean 'Own'"
     ):
         check_benchmark(BenchmarkSpec(name=str(tmp_path / "own.yaml")))
+
+
+def write_benchmark(folder: Path, metadata: str) -> str:
+    path = folder / "passages.yaml"
+    path.write_text(
+        "task: passages\ndataset_path: json\noutput_type: generate_until\ntest_split: train\n"
+        f"doc_to_text: '{{{{question}}}}'\ndoc_to_target: '{{{{answer}}}}'\nmetadata: {metadata}\n"
+    )
+    return str(path)
+
+
+def test_a_benchmark_names_its_cluster_in_its_metadata(tmp_path: Path) -> None:
+    assert cluster_field(write_benchmark(tmp_path, "{version: 1.0, cluster: passage}")) == "passage"
+
+
+def test_a_benchmark_that_names_none_has_none(tmp_path: Path) -> None:
+    assert cluster_field(write_benchmark(tmp_path, "{version: 1.0}")) is None
+    assert cluster_field("steelyard_facts") is None
+
+
+def test_a_cluster_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"metadata\.cluster = \['passage', 'title'\]: name one field"):
+        cluster_field(write_benchmark(tmp_path, "{cluster: [passage, title]}"))

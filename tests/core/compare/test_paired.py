@@ -14,6 +14,7 @@ from core.compare.paired import (
     PAIRED_T,
     SIGN_FLIP,
     bonett_price,
+    cluster_keys,
     compact_letters,
     compare_paired,
     holm,
@@ -238,3 +239,15 @@ def test_letters_do_not_run_out() -> None:
     assert letters[52:54] == ["a1", "b1"]
     assert not share_letter("a1", "a")
     assert not share_letter("", "")
+
+
+def test_docs_have_one_key_where_the_field_is_the_same() -> None:
+    docs = ['{"passage": {"id": 1, "text": "x"}}', '{"passage": {"text": "x", "id": 1}}', '{"passage": 1}']
+    first, second, third = cluster_keys("passages", docs, "passage")
+    assert first == second != third
+
+
+def test_a_doc_without_the_field_is_alone_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
+    keys = cluster_keys("passages", ['{"p": "x"}', '{"q": 1}', '{"p": null}', "3", '{"p": "x"}'], "p")
+    assert (keys[0], len(set(keys))) == (keys[4], 4)
+    assert "'p': 3 of 5 docs have no such field" in caplog.text

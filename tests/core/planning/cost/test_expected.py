@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 
+from core.monitor.timeline import Span, lanes
 from core.planning.cost.estimate import campaign_estimate
-from core.planning.cost.expected import expectations, totals
+from core.planning.cost.expected import Spent, expectations, spent, spent_line, totals
 from core.planning.schedule.fleet_file import NodeGroup, nodes_of
 from core.planning.schedule.scheduler import SchedulingPolicy
 from tests.core.planning.cost.test_estimate import estimates
@@ -28,3 +31,44 @@ def test_totals_are_json_values() -> None:
     whole = totals(estimate)
     assert whole["makespan_seconds"] == list(estimate.makespan)
     assert whole["cost"] == pytest.approx([3.0 * hours for hours in whole["gpu_hours"]])
+
+
+LANES = lanes(
+    Span(model, "benchmarks", engine, phase, "", started, ended)
+    for model, engine, phase, started, ended in (
+        ("small", "lightweight", "load", 0, 600),
+        ("small", "lightweight", "close", 1700, 1800),
+        ("large", "distributed", "load", 100, 700),
+        ("large", "distributed", "close", 3600, 3700),
+    )
+)
+
+
+def run(price: float | None = None, **more: Any) -> dict[str, Any]:
+    placements = {
+        "small": {"tensor_parallel": 1},
+        "large": {"tensor_parallel": 4, "pipeline_parallel": 2, "replicas": 1},
+    }
+    models = [{"model": name, "placement": placement} for name, placement in placements.items()]
+    fleet = {"price_per_gpu_hour": price}
+    return {"campaign": "nightly", "seconds": 3800.0, "spec": {"fleet": fleet}, "models": models, **more}
+
+
+def test_hours_are_those_that_devices_were_held() -> None:
+    assert spent(run(), LANES) == Spent(3800.0, 8.5, None)
+    assert spent(run(2.0), LANES) == Spent(3800.0, 8.5, 17.0)
+
+
+def test_a_run_that_goes_on_or_held_nothing_took_nothing_yet() -> None:
+    assert spent({"campaign": "nightly", "models": []}, LANES) is None
+    assert spent(run(), []) is None
+    assert spent_line(run(), []) is None
+
+
+def test_the_line_has_the_estimate_beside_it() -> None:
+    estimate = {"makespan_seconds": [1800, 3600, 7200], "gpu_hours": [4, 8, 16], "cost": [8, 16, 32]}
+    assert spent_line(run(2.0, estimate=estimate), LANES) == (
+        "nightly took 63 min, 8.50 GPU-hours, cost 17.00; expected, as if nothing were stored: 60 min (30 min – 2.0 h), "
+        "8.00 (4.00 – 16.00) GPU-hours, cost 16.00 (8.00 – 32.00)"
+    )
+    assert spent_line(run(), LANES) == "nightly took 63 min, 8.50 GPU-hours"
