@@ -33,6 +33,7 @@ ELSEWHERE_WORKS = not subprocess.run(
     ["sh", "-c", "unshare --mount mount --bind / /"], check=False, capture_output=True
 ).returncode
 
+WITHOUT_TOKENS = {"RAY_AUTH_MODE": "disabled"}  # or Ray goes by whether this user has a token in ~/.ray
 MUCH = 100_000_000  # bytes; less than the weights, and more than the rest
 
 pytestmark = [
@@ -72,7 +73,7 @@ def disks(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     address = f"127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory(prefix="sy-ray-", dir="/tmp") as temporary, ExitStack() as nodes:
         own = {ASKED_BY: "1", "STEELYARD_CACHE": str(ours), "VLLM_RPC_BASE_PATH": temporary}
-        environment = {**os.environ, **s3_server.env, **own}
+        environment = {**os.environ, **s3_server.env, **own, **WITHOUT_TOKENS}
         head = ["--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
         nodes.enter_context(node([*head, f"--temp-dir={temporary}"], environment, []))
         nodes.enter_context(node([f"--address={address}"], environment, [*ELSEWHERE, str(theirs), str(ours)]))
@@ -82,7 +83,7 @@ def disks(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(autouse=True)
 def here(s3_server: S3Server, disks: Disks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is one of the first node's machine."""
-    for name, value in {**s3_server.env, "STEELYARD_CACHE": str(disks.ours)}.items():
+    for name, value in {**s3_server.env, **WITHOUT_TOKENS, "STEELYARD_CACHE": str(disks.ours)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
