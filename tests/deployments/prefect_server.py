@@ -46,6 +46,7 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
     command = [*CLI, "server", "--port", str(port)]
     with process(command, env, home / "server.log"):
         _await(f"{url}/health", home / "server.log")
+        drain()  # what emits events and logs keeps its connection, to the server of an earlier test
         with temporary_settings(updates={PREFECT_API_URL: url}):
             yield PrefectServer(url, {**env, "PREFECT_API_URL": url})
             drain()

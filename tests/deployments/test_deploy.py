@@ -219,7 +219,7 @@ def test_alerts_reach_the_block_for_a_dropped_score(inbox: list[dict[str, str]],
             "after": "0.74",
         },
     )
-    dropped = wait_for(lambda: [note for note in inbox if note["subject"].startswith("Score dropped")], 180)
+    dropped = wait_for(lambda: [note for note in inbox if note["subject"].startswith("Score dropped")], 60)
     assert [note["subject"] for note in dropped] == ["Score dropped: llama-70b on gsm8k"]
     assert "went from 0.81 to 0.74" in dropped[0]["body"]
 
