@@ -101,14 +101,16 @@ class Table:
         yield table
 
     def _least_width(self, places: Iterable[int], *, narrow: bool) -> int:
-        widths, between = self._widths("\n" if narrow else " "), 2 if narrow else 3
+        from rich.cells import cell_len  # some letters take two places
+
+        widths, between = self._widths("\n" if narrow else " ", cell_len), 2 if narrow else 3
         least = (min(widths[place], LEAST) if self.columns[place].wrap else widths[place] for place in places)
         return 1 + sum(between + width for width in least)
 
-    def _widths(self, space: str = " ") -> list[int]:
+    def _widths(self, space: str = " ", width: Callable[[str], int] = len) -> list[int]:
         lines = ([column.heading.replace(" ", space) for column in self.columns], *(row.cells for row in self.rows))
         return [
-            max(len(line) for cell in cells for line in str(cell).split("\n")) for cells in zip(*lines, strict=True)
+            max(width(line) for cell in cells for line in str(cell).split("\n")) for cells in zip(*lines, strict=True)
         ]
 
     def markdown(self) -> str:

@@ -52,8 +52,8 @@ async def evaluate(
     spec: CampaignSpec, model: str, run: str, part: Part, expected: Expected | None, control: Control
 ) -> None:
     """Do what is left to do for one model."""
-    placed = await place(spec, model)
-    async with open_job(spec, placed, run, part, expected, control) as job:
+    fleet, placed = await place(spec, model)
+    async with open_job(spec, fleet, placed, run, part, expected, control) as job:
         await fetch(job)
         if part == "canary":
             await evaluate_canary(job)

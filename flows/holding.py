@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from core.campaign import CampaignSpec
+from core.campaign import CampaignSpec, FleetSpec
 from core.cell_work import CellWork
 from core.errors import StoreError, UserError
-from core.model.fleet import resolve_fleet
 from core.model.placement import PlannedModel
 from core.monitor.timeline import Timeline
 from core.planning.cost.expected import Expected
@@ -32,10 +31,15 @@ log = logging.getLogger("steelyard.results")
 
 @asynccontextmanager
 async def open_job(
-    spec: CampaignSpec, placed: PlannedModel, run: str, part: Part, expected: Expected | None, control: Control
+    spec: CampaignSpec,
+    fleet: FleetSpec,
+    placed: PlannedModel,
+    run: str,
+    part: Part,
+    expected: Expected | None,
+    control: Control,
 ) -> AsyncIterator[Job]:
     """Begin a model's part of a run: in the queue for devices, with its timeline. Both end with the block, and faults are shown."""
-    fleet = resolve_fleet(spec.fleet)
     recovery = Recovery(spec, placed, fleet)
     async with recorded(spec, run, placed, part, expected) as timeline, warming(placed, fleet) as claim:
         seconds = None if expected is None else expected.seconds

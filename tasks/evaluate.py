@@ -8,7 +8,7 @@ from typing import Any
 
 from core.benchmark.benchmark import load_benchmark
 from core.cell_work import CellWork
-from core.compare.adaptive import of_docs, rescore
+from core.compare.adaptive import of_docs
 from core.log import log
 from core.monitor.progress import Progress
 from core.monitor.progress import tell as tell_listeners
@@ -18,6 +18,7 @@ from core.results import open_store
 from core.sample import Scoring
 from core.storage.open import open_storage
 from core.store.runs import write_answers
+from core.upkeep.recompute import rescore
 from engines.bench.answering import CellRun, commit, run_cell
 from engines.bench.bench import Bench
 from tasks.artifacts import show_while

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from core.campaign import CampaignSpec
+from core.campaign import CampaignSpec, FleetSpec
 from core.errors import StoreError
 from core.log import log
 from core.model.fleet import resolve_fleet
@@ -59,9 +59,10 @@ def forecast(spec: CampaignSpec, plan: Plan) -> Forecast:
 
 
 @step("place", "{model}")
-async def place(spec: CampaignSpec, model: str) -> PlannedModel:
-    """Decide the engine and the GPUs of the campaign's model named ``model``; the reason goes to the log."""
+async def place(spec: CampaignSpec, model: str) -> tuple[FleetSpec, PlannedModel]:
+    """Decide the engine and the GPUs of the campaign's model named ``model``, on the fleet as it is here; the reason is logged."""
+    fleet = resolve_fleet(spec.fleet)
     (chosen,) = (each for each in spec.models if each.name == model)
-    planned = await asyncio.to_thread(plan_model, spec, chosen, resolve_fleet(spec.fleet))
+    planned = await asyncio.to_thread(plan_model, spec, chosen, fleet)
     log.info(f"{model}: {planned.placement.reason}")
-    return planned
+    return fleet, planned

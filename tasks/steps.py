@@ -33,6 +33,10 @@ def step(name: str, label: str, **options: Any) -> Callable[[Callable[P, Awaitab
         async def run(arguments: inspect.BoundArguments) -> quote[R]:
             return quote(await function(*arguments.args, **arguments.kwargs))
 
+        run.__qualname__, run.__doc__ = (
+            function.__qualname__,
+            function.__doc__,
+        )  # Prefect's key and description of the task
         prefect_task = task(name=name, cache_policy=NO_CACHE, **options)(run)
 
         @functools.wraps(function)

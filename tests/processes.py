@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def killed_at_the_end(script: str, *arguments: str) -> Iterator[str]:
+    """Run a Python script, give the first line that it prints, and kill it at the end of the block."""
+    command = [sys.executable, "-c", script, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline()
+        finally:
+            process.kill()
 
 
 def group_of(pid: int) -> list[psutil.Process]:

@@ -1,4 +1,4 @@
-"""Adaptive sampling: docs in random order, in rounds, until a model is told apart from others. Pure.
+"""Adaptive sampling: docs in random order, in rounds, until a model is told apart from others.
 
 Docs are named ``<task>/<doc id>``, as request ids begin. Their order is the same for every model and in every campaign, so what
 two models have answered is the beginning of one order. What is said of a model holds after every number of docs at once, so that
@@ -24,7 +24,6 @@ from core.request import Request, Response, doc_of
 from core.results import Store
 from core.sample import Sample, Scoring
 from core.spec.parts import AdaptiveSpec
-from core.store.quality import facts_of
 
 FIRST_ROUND = 64  # docs
 GROWTH = 1.5  # of the docs asked with each round: scores are looked at a few times, and the engine seldom runs dry
@@ -145,19 +144,6 @@ def of_docs(scoring: Scoring, docs: Iterable[str]) -> Scoring:
     """Return a scoring without the samples of docs that were not asked."""
     kept = set(docs)
     return replace(scoring, samples=tuple(each for each in scoring.samples if doc_of_sample(each) in kept))
-
-
-def rescore(store: Store, work: CellWork, donor: Mapping[str, Any]) -> bool:
-    """Score the stored samples of ``donor``'s cell as ``work``'s, and commit that. Returns whether the record is this call's.
-
-    ``donor`` is its commit record. What the responses took to get stays in the new one, with the fingerprint of the cell they were
-    computed for.
-    """
-    samples = store.cell_samples(donor["fingerprint"])
-    scoring = of_docs(work.benchmark.score(work.benchmark.recall(samples)), map(doc_of_sample, samples))
-    origin = donor["metadata"].get("rescored_from", donor["fingerprint"])
-    metadata = {**donor["metadata"], "repeats": None, **facts_of(scoring), "rescored_from": origin}
-    return store.commit(work.cell, scoring, metadata)
 
 
 def same_docs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -1,14 +1,17 @@
-"""Cells that are computed again: invalidated whole, or reopened so that only what was not answered is asked again."""
+"""Cells that are computed again: invalidated whole, reopened so that only what was not answered is asked, or scored anew."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from core.benchmark.prepare import prepare_cell
 from core.campaign import CampaignSpec, benchmark_label
+from core.cell_work import CellWork
+from core.compare.adaptive import doc_of_sample, of_docs
 from core.errors import StoreError, UserError, nearest
 from core.log import log
 from core.model.placement import Plan, PlannedModel
@@ -17,6 +20,7 @@ from core.results import Store, open_store
 from core.storage.open import open_storage
 from core.storage.storage import Storage
 from core.store.commit import FINGERPRINT, record_path, shards_folder
+from core.store.quality import facts_of
 from core.store.shards import own_shards
 from core.upkeep.status import CellStatus, living_leases, statuses
 
@@ -151,3 +155,16 @@ def _weights(planned: PlannedModel) -> Path:
     if not planned.model.chat_template:
         return Path(planned.checkpoint.source)
     return fetch_checkpoint(planned.checkpoint, weights=False)
+
+
+def rescore(store: Store, work: CellWork, donor: Mapping[str, Any]) -> bool:
+    """Score the stored samples of ``donor``'s cell as ``work``'s, and commit that. Returns whether the record is this call's.
+
+    ``donor`` is its commit record. What the responses took to get stays in the new one, with the fingerprint of the cell they were
+    computed for.
+    """
+    samples = store.cell_samples(donor["fingerprint"])
+    scoring = of_docs(work.benchmark.score(work.benchmark.recall(samples)), map(doc_of_sample, samples))
+    origin = donor["metadata"].get("rescored_from", donor["fingerprint"])
+    metadata = {**donor["metadata"], "repeats": None, **facts_of(scoring), "rescored_from": origin}
+    return store.commit(work.cell, scoring, metadata)

@@ -28,9 +28,8 @@ from engines.distributed.cluster import (
 )
 from engines.distributed.runtime import LocalSpec
 from engines.host.folder import runtime_folder
-from tests.processes import gone, nothing_left, running, started_since
+from tests.processes import gone, killed_at_the_end, nothing_left, running, started_since
 
-ROOT = Path(__file__).resolve().parents[3]
 ONE = ClusterSpec((0,), 2, "cpu")
 OTHER = ClusterSpec((1,), 2, "cpu")
 
@@ -94,14 +93,9 @@ attach(ClusterSpec((0,), 2, "cpu"), "m")
 print("attached", flush=True)
 sys.stdin.read()
 """
-    client = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with client:
-        assert client.stdout is not None
-        assert client.stdout.readline() == "attached\n"
+    with killed_at_the_end(script) as said:
+        assert said == "attached\n"
         started = started_since(before)
-        client.kill()
     assert len(started) > 3
     assert gone(started, 60)
     assert nothing_left(before)

@@ -25,7 +25,7 @@ from engines.distributed.engine import DistributedEngine, service_name
 from engines.engine import Engine, EngineConfig
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
-from tests.processes import gone, nothing_left, running, started_since
+from tests.processes import gone, killed_at_the_end, nothing_left, running, started_since
 
 ROOT = Path(__file__).resolve().parents[3]
 CLUSTER = ClusterSpec((0, 1), 2, "cpu")
@@ -185,18 +185,9 @@ sys.stdin.read()
 """
     before = running()
     arguments = json.dumps(asdict(config(padded_smollm2)))
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script, arguments, str(tmp_path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == "open\n"
+    with killed_at_the_end(script, arguments, str(tmp_path)) as said:
+        assert said == "open\n"
         started = started_since(before)
-        parent.kill()
     assert len(started) > 5
     assert gone(started, 60)
     assert nothing_left(before)

@@ -29,7 +29,7 @@ from engines.host.slots import device_environment
 from engines.process.lightweight import MODULE, Claim, LightweightEngine, prewarmed
 from tests.engines import contract
 from tests.engines.conftest import WINDOW
-from tests.processes import gone, group_of
+from tests.processes import gone, group_of, killed_at_the_end
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -198,17 +198,8 @@ print(engine.open().detail["pid"], flush=True)
 sys.stdin.read()
 """
     arguments = json.dumps({"model": str(smollm2), "max_model_len": WINDOW, "device": "cpu", "gpu_memory_gb": 3})
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script, arguments, str(tmp_path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with parent:
-        assert parent.stdout is not None
-        group = group_of(int(parent.stdout.readline()))
-        parent.kill()
+    with killed_at_the_end(script, arguments, str(tmp_path)) as pid:
+        group = group_of(int(pid))
     assert len(group) > 1
     assert gone(group, 60)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +13,8 @@ import pytest
 from engines.process.child import Child
 from engines.process.engine import child_environment
 from engines.process.lightweight import Claim, Prewarmed
-from tests.processes import gone, group_of
+from tests.processes import gone, group_of, killed_at_the_end
 
-ROOT = Path(__file__).resolve().parents[3]
 MODULE = "tests.engines.scripted_process"
 
 
@@ -111,17 +108,8 @@ if sys.argv[2] == "waiting":
 print(children[0].pid, flush=True)
 sys.stdin.read()
 """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path), moment],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with parent:
-        assert parent.stdout is not None
-        group = group_of(int(parent.stdout.readline()))
-        parent.kill()
+    with killed_at_the_end(script, str(tmp_path), moment) as pid:
+        group = group_of(int(pid))
     assert len(group) == 1
     assert gone(group, 20)
 
