@@ -24,7 +24,7 @@ demo-rows: $(STAMP)
 	@$(BIN)/python -m deployments.demo rows
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow

@@ -27,11 +27,14 @@ BUCKET = "steelyard-tests"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with real engines come first, those of one folder in one worker: they are compared with the same."""
+    """Files with real engines come first, those of one folder in one worker: they are compared with the same.
+
+    What starts Ray elsewhere names the group of ``engines/distributed``: memory is there for one cluster with a model.
+    """
     marks = ((item.path, item.get_closest_marker) for item in items)
     first = {path for path, mark in marks if mark("vllm") and not mark("slow")}
     for item in items:
-        if item.path in first:
+        if item.path in first and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
     items.sort(key=lambda item: item.path not in first)
 

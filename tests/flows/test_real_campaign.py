@@ -17,6 +17,7 @@ LIMIT = 40
 
 
 @pytest.mark.vllm
+@pytest.mark.xdist_group("distributed")  # it starts Ray
 @pytest.mark.s3
 def test_both_engines_agree_and_a_broken_model_stops_neither(tmp_path: Path, s3_root: str) -> None:
     cache = models.cache_directory(tmp_path)
