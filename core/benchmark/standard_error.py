@@ -11,7 +11,7 @@ import inspect
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from core.scoring.resampling import (
 SECONDS = 10.0  # for an aggregation that has to be drawn by hand
 FEWEST = 30  # resamples, whatever they take: the standard error is then known to about an eighth
 TELL_SECONDS = 5.0
+TEXTS_AT_ONCE = 500
 TEXT_RESAMPLES = 100  # the harness's number for BLEU, chrF and TER
 
 log = logging.getLogger("steelyard.results")
@@ -115,10 +116,7 @@ def _of_labels(score_of: Callable[..., Callable[[Any], Any]], items: Sequence[An
 
 def _of_texts(metric: Any, items: Sequence[Any]) -> Found:
     """Score a corpus from sacrebleu's own statistics of each doc, which add up to those of any resample."""
-    from lm_eval.api.metrics import _sacreformat
-
-    references, texts = _sacreformat(*zip(*items, strict=True))
-    statistics = np.array(metric._extract_corpus_statistics(texts, references))
+    statistics = np.concatenate(list(_statistics(metric, items)))
 
     def score(sums: Any) -> float:
         return float(metric._compute_score_from_stats(sums.tolist()).score)
@@ -128,6 +126,21 @@ def _of_texts(metric: Any, items: Sequence[Any]) -> Found:
         return float(np.std([score(sums) for rows in counts for sums in rows @ statistics], ddof=1))
 
     return score(statistics.sum(axis=0)), stderr
+
+
+def _statistics(metric: Any, items: Sequence[Any]) -> Iterator[Any]:
+    """Yield sacrebleu's statistics [docs, numbers], some docs at a time, and tell how far it is: TER takes its time."""
+    from lm_eval.api.metrics import _sacreformat
+
+    references, texts = _sacreformat(*zip(*items, strict=True))
+    told = time.monotonic()
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = slice(start, start + TEXTS_AT_ONCE)
+        yield np.array(metric._extract_corpus_statistics(texts[part], [each[part] for each in references]))
+        now = time.monotonic()
+        if now - told > TELL_SECONDS:
+            told = now
+            log.info("%s: standard error, %d of %d docs", type(metric).__name__, min(part.stop, len(texts)), len(texts))
 
 
 def _by_hand(metric: str, aggregate: Callable[..., Any], items: Sequence[Any]) -> float:

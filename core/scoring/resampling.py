@@ -35,7 +35,7 @@ def draws(docs: int, resamples: int) -> Iterator[Counts]:
     for seed in range(resamples // chunk):
         _, state, _ = random.Random(seed).getstate()  # noqa: S311 - the harness's
         generator = np.random.RandomState()
-        generator.set_state(("MT19937", np.array(state[:-1], dtype=np.uint32), state[-1]))
+        generator.set_state(("MT19937", np.array(state[:-1], dtype=np.uint32), state[-1], 0, 0.0))
         for start in range(0, chunk, rows):
             yield (generator.random_sample((min(rows, chunk - start), docs)) * docs).astype(np.int64)
 

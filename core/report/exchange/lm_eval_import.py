@@ -69,7 +69,7 @@ def import_results(found: Mapping[str, Any], lines: Lines, name: str | None = No
     children = {group: tasks for group, tasks in (found.get("group_subtasks") or {}).items() if tasks}
     below = {task for tasks in children.values() for task in tasks}
     for benchmark in [each for each in found["results"] if each not in below]:
-        tree = list(_tree(benchmark, children))
+        tree = list(dict.fromkeys(_tree(benchmark, children)))
         tasks = [each for each in tree if each not in children]
         groups = [each for each in found.get("groups") or {} if each in tree]
         if any(task in found["configs"] for task in tasks):
