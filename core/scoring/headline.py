@@ -106,5 +106,5 @@ def _on_one_scale(rows: Sequence[Score]) -> bool:
 
 def _stderr(rows: Sequence[Score]) -> float | None:
     """Return the standard error of a mean of independent tasks, √(Σ stderr²)/tasks, as the harness's ``unweighted_mean_stderr``."""
-    known = [row.stderr for row in rows if row.stderr is not None]
+    known = [row.stderr for row in rows if row.stderr is not None and math.isfinite(row.stderr)]
     return math.sqrt(sum(stderr**2 for stderr in known)) / len(rows) if len(known) == len(rows) else None

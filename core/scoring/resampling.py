@@ -22,7 +22,8 @@ Counts = NDArray[np.int64]
 
 CHUNK = 1000  # resamples of one seed in the harness
 AS_DRAWN = 20_000_000  # docs to draw as the harness does, which takes some tenths of a second
-AT_ONCE = 4_000_000  # docs to hold while they are counted
+AT_ONCE = 4_000_000  # docs, or counts, to hold at once
+MOST_NUMBERS = 100_000_000  # counts to draw in all, which takes seconds
 
 
 def draws(docs: int, resamples: int) -> Iterator[Counts]:
@@ -48,18 +49,27 @@ def drawn_counts(kinds: Counts, resamples: int) -> Iterator[Counts]:
         yield np.bincount(cells.ravel(), minlength=len(places) * number).reshape(len(places), number)
 
 
+def alike_counts(kinds: Counts, resamples: int, seed: int) -> Iterator[Counts]:
+    """Yield counts as `drawn_counts` does, drawn with ``seed`` from their distribution: the multinomial of the kinds' shares.
+
+    Of many kinds there are fewer resamples than asked for, `CHUNK` at least.
+    """
+    shares = np.bincount(kinds) / len(kinds)
+    left = max(CHUNK, min(resamples, MOST_NUMBERS // len(shares)))
+    generator, rows = np.random.default_rng(seed), max(1, AT_ONCE // len(shares))
+    while left > 0:
+        yield generator.multinomial(len(kinds), shares, min(rows, left))
+        left -= rows
+
+
 def resampled_stderr(score: Callable[[Counts], Floats], kinds: Counts, resamples: int, *, seed: int = 0) -> float:
     """Return the standard deviation of a score [resamples] of the counts of kinds [resamples, number of kinds].
 
-    Resamples are the harness's own while those are few docs in all (`AS_DRAWN`), and drawn with ``seed`` from the same
-    distribution, the multinomial of the kinds' shares, beyond.
+    Resamples are the harness's own while those are few docs in all (`AS_DRAWN`), and alike beyond.
     """
-    if len(kinds) * resamples <= AS_DRAWN:
-        found = np.concatenate([score(counts) for counts in drawn_counts(kinds, resamples)])
-    else:
-        shares = np.bincount(kinds) / len(kinds)
-        found = score(np.random.default_rng(seed).multinomial(len(kinds), shares, resamples))
-    return float(found.std(ddof=1))
+    few = len(kinds) * resamples <= AS_DRAWN
+    counted = drawn_counts(kinds, resamples) if few else alike_counts(kinds, resamples, seed)
+    return float(np.concatenate([score(counts) for counts in counted]).std(ddof=1))
 
 
 def pairs_of(items: Sequence[tuple[object, object]]) -> tuple[list[tuple[object, object]], Counts]:

@@ -12,6 +12,7 @@ import pytest
 
 from core.scoring import resampling
 from core.scoring.resampling import (
+    alike_counts,
     correlation_of,
     drawn_counts,
     draws,
@@ -81,6 +82,15 @@ def test_counts_of_many_docs_are_drawn_from_the_same_distribution(
     monkeypatch.setattr(resampling, "AS_DRAWN", 0)
     assert resampled_stderr(score_of(pairs), kinds, 20_000) == pytest.approx(as_drawn, rel=0.03)
     assert resampled_stderr(score_of(pairs), kinds, 20_000) != as_drawn
+
+
+def test_of_many_kinds_fewer_resamples_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "MOST_NUMBERS", 4_000_000)
+    monkeypatch.setattr(resampling, "AT_ONCE", 30_000)
+    drawn = list(alike_counts(np.arange(1_000), 100_000, 0))
+    assert {int(number) for counts in drawn for number in counts.sum(axis=1)} == {1_000}
+    assert sum(map(len, drawn)) == 4_000
+    assert sum(map(len, alike_counts(np.arange(9_000), 100_000, 0))) == 1_000
 
 
 def bootstrap(score: Callable[[list[float]], float], values: Sequence[float]) -> float:
