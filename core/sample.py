@@ -58,13 +58,15 @@ class Score:
 class Scoring:
     """The result of scoring a cell. ``headline`` is the benchmark's own number in the leaderboard.
 
-    ``repeats`` takes apart the primary metric over single answers, where docs have several.
+    ``repeats`` takes apart the primary metric over single answers, where docs have several. ``remark`` says how the headline came
+    about where no task and no group gives it (`core.scoring.headline`).
     """
 
     samples: tuple[Sample, ...]
     scores: tuple[Score, ...]
     headline: Score
     repeats: Repeats | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)

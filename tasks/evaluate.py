@@ -65,7 +65,8 @@ async def store(bench: Bench, work: CellWork, scoring: Scoring, run: CellRun) ->
         await commit(bench.answering, work, scoring, bench.facts_of(run, scoring))
     head = scoring.headline
     spread = "" if head.stderr is None else f" ± {head.stderr:.4f}"
-    log.info(f"{work.label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs")
+    remark = f"; {scoring.remark}" if scoring.remark else ""
+    log.info(f"{work.label}: {head.metric} {head.value:.4f}{spread} over {head.docs} docs{remark}")
 
 
 @step("score again", "{work.label}", **RETRYING)

@@ -16,19 +16,20 @@ from core.benchmark.cell import digest, task_settings
 from core.benchmark.code_metrics import loads_code_eval, runs_in_sandbox
 from core.benchmark.datasets.call import LoadedDataset
 from core.benchmark.datasets.route import Route
-from core.benchmark.find import find, leaves_of
+from core.benchmark.find import find, leaves_of, scope_of
+from core.benchmark.groups import group_scores
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
 from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
 from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, sampling_of, score_docs, whole_answer
+from core.benchmark.standard_error import aggregated
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
 from core.sample import Sample, Score, Scoring
+from core.scoring.headline import headline
 from core.scoring.reasoning import cut, split_reasoning
 from core.scoring.sandbox.sandbox import choose_jail, unsafe_code_allowed
 from core.scoring.statistics import spread
-
-BOOTSTRAP_ITERATIONS = 100_000  # lm-eval's default; only medians, F1 and the like are bootstrapped
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class Benchmark:
         datasets: tuple[LoadedDataset, ...],
     ) -> None:
         self.label = benchmark_label(spec)
+        self._name = scope_of(spec.name)[0]  # of the task, group or tag that it is
         self.datasets = datasets
         self._spec, self._tasks, self._groups = spec, tasks, groups
         self._allow_unsafe_code, self._think_end_token = allow_unsafe_code, think_end_token
@@ -178,8 +180,6 @@ class Benchmark:
         A doc with a response missing or failed is a sample with its error and counts in no score. Raises
         `core.errors.SteelyardError` where a task has no doc left to score.
         """
-        from lm_eval.evaluator_utils import _process_results
-
         samples: list[Sample] = []
         answers: list[list[float]] = []
         accumulated: dict[str, Any] = {}
@@ -192,12 +192,13 @@ class Benchmark:
                 if not raw:
                     raise SteelyardError(f"{name}: no doc could be scored; the first said: {scored[0].error}")
                 accumulated[name] = {"task": task, "raw_metrics": raw, "logged_samples": []}
-            results = _process_results(accumulated, self._groups, BOOTSTRAP_ITERATIONS)
-        scores = [*self._task_scores(accumulated, results.metrics), *self._group_scores(results.metrics)]
-        headline = self._headline({score.task: score for score in scores if score.primary})
-        if headline not in scores:
-            scores.append(headline)
-        return Scoring(tuple(samples), tuple(scores), headline, spread(answers))
+            metrics = aggregated(accumulated, self._groups)
+        scores = list(self._task_scores(accumulated, metrics))
+        scores += group_scores(self._groups, metrics, scores)
+        head, remark = headline(self._name, scores)
+        if head not in scores:
+            scores.append(head)
+        return Scoring(tuple(samples), tuple(scores), head, spread(answers), remark)
 
     def _task_scores(self, accumulated: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterable[Score]:
         for name, task in self._tasks.items():
@@ -205,34 +206,6 @@ class Benchmark:
             counts = {f"{metric},{filter_}": len(values) for (metric, filter_), values in raw.items()}
             better = task.higher_is_better() or {}
             yield from read_scores(name, metrics[name], counts, better, primary_key(task, raw))
-
-    def _group_scores(self, metrics: Mapping[str, Any]) -> Iterable[Score]:
-        better = next(iter(self._tasks.values())).higher_is_better() or {}
-        for name, group in self._groups.items():
-            found = metrics.get(name, {})
-            keys = [key for key in found if "," in key and "_stderr," not in key]
-            if group.has_aggregation and keys:
-                counts = dict.fromkeys(keys, found.get("sample_len", 0))
-                yield from read_scores(name, found, counts, better, keys[0], group=True)
-
-    def _headline(self, primary: dict[str, Score]) -> Score:
-        for name in (self._spec.name, *self._groups):
-            if name in primary:
-                return primary[name]
-        leaves = [primary[name] for name in self._tasks]
-        if len(leaves) == 1:
-            return leaves[0]
-        return Score(
-            task=self.label,
-            metric=f"mean of {leaves[0].metric}",
-            filter=leaves[0].filter,
-            value=sum(score.value for score in leaves) / len(leaves),
-            stderr=None,
-            docs=sum(score.docs for score in leaves),
-            higher_is_better=leaves[0].higher_is_better,
-            primary=True,
-            group=True,
-        )
 
     def _requests_of(self, name: str, task: Any) -> Iterable[Request]:
         for instance in task.instances:

@@ -29,6 +29,7 @@ def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], d
     """
     root, scope = scope_of(name)
     manager = _harness()(include_defaults=False)
+    manager._factory = _factory()
     manager.task_index.update(_as_harness(scope))
     with LOADING, (route or Route()).active(), code_eval_in_sandbox():
         try:
@@ -84,6 +85,22 @@ def _as_harness(scope: Mapping[str, Entry]) -> dict[str, Any]:
         entry.name: HarnessEntry(entry.name, kinds[entry.kind], entry.path, tags=set(entry.members or entry.tags))
         for entry in scope.values()
     }
+
+
+@cache
+def _factory() -> Any:
+    """Return lm-eval's builder of tasks, which keeps every task of a group or tag that is listed with overrides.
+
+    Its own (0.4.13) passes ``{task: mmlu, num_fewshot: 5}`` on whole, so each task of ``mmlu`` gets that name, and the last stays.
+    """
+    from lm_eval.tasks._factory import TaskFactory
+
+    class Factory(TaskFactory):
+        def build(self, entry: Any, *, overrides: dict[str, Any] | None = None, registry: dict[str, Any]) -> Any:
+            own = {key: value for key, value in (overrides or {}).items() if key != "task"}
+            return super().build(entry, overrides=own, registry=registry)
+
+    return Factory()
 
 
 @cache

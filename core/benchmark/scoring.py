@@ -181,10 +181,8 @@ def read_scores(
     docs: Mapping[str, int],
     higher_is_better: Mapping[str, bool],
     primary: str,
-    *,
-    group: bool = False,
 ) -> list[Score]:
-    """Read lm-eval's flat ``"metric,filter"`` results of one task or group."""
+    """Read lm-eval's flat ``"metric,filter"`` results of one task; higher is better where it does not know."""
     scores = []
     for key, count in docs.items():
         metric, filter_ = key.rsplit(",", 1)
@@ -197,9 +195,8 @@ def read_scores(
                 value=float(metrics[key]),
                 stderr=float(stderr) if isinstance(stderr, int | float) else None,
                 docs=count,
-                higher_is_better=bool(higher_is_better.get(metric, True)),
+                higher_is_better=higher_is_better.get(metric) is not False,
                 primary=key == primary,
-                group=group,
             )
         )
     return scores

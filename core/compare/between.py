@@ -171,12 +171,18 @@ def regressions(
         sign = 1.0 if row["higher_is_better"] else -1.0
         name = f"{row['model_b']}, {row['benchmark']}"
         bound = fail_below.get(row["benchmark"], fail_below.get("") if sign > 0 else None)
-        if bound is not None and not sign * row["score_b"] >= sign * bound:
+        if bound is not None and math.isnan(row["score_b"]):
+            found.append(f"{name}: there is no score ({row['metric']}) to hold against {bound:g} (--fail-below)")
+        elif bound is not None and not sign * row["score_b"] >= sign * bound:
             found.append(f"{name}: {row['metric']} {row['score_b']:.4f} is worse than {bound:g} (--fail-below)")
         if max_regression is None:
             continue
         worse, certain = -sign * row["difference"], is_significant(row)
-        if not worse <= max_regression + 1e-12 and (certain or not significant):
+        if math.isnan(worse) and not significant:
+            found.append(
+                f"{name}: there are no two scores ({row['metric']}) to hold against {max_regression:g} (--max-regression)"
+            )
+        elif not worse <= max_regression + 1e-12 and (certain or not significant):
             found.append(
                 f"{name}: {row['metric']} is {worse:.4f} worse, more than {max_regression:g} (--max-regression)"
             )

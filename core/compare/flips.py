@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.results import Store
+from core.scoring.headline import MEAN_OF
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +84,8 @@ def answer_of(sample: Mapping[Any, Any], headline: Mapping[str, Any]) -> str:
         return "\n".join(map(str, texts))
     if not choices or len(choices) != len(logprobs):
         return ""
-    lengths = [max(1, len(choice)) if str(headline["metric"]).startswith("acc_norm") else 1 for choice in choices]
+    metric = str(headline["metric"]).removeprefix(MEAN_OF)
+    lengths = [max(1, len(choice)) if metric.startswith("acc_norm") else 1 for choice in choices]
     return str(choices[max(range(len(choices)), key=lambda place: logprobs[place] / lengths[place])])
 
 

@@ -77,6 +77,8 @@ def facts_of(scoring: Scoring) -> dict[str, Any]:
     if scoring.repeats is not None:
         values = asdict(scoring.repeats)
         facts["repeats"] = {name: None if math.isnan(value) else value for name, value in values.items()}
+    if scoring.remark:
+        facts["remark"] = scoring.remark
     return facts
 
 
@@ -140,5 +142,6 @@ def _notes(record: Mapping[str, Any]) -> Iterator[str]:
     """Yield the reasons why a cell's score is not what its benchmark's name says, or is worth less."""
     if record["settings"].get("benchmark", {}).get("fewshot_sampler"):
         yield "the same few-shot examples for every doc (first_n)"
+    yield record["metadata"].get("remark") or ""
     yield early(record["metadata"].get("adaptive"))
     yield notes(record["metadata"].get("quality", {}))

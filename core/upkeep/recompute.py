@@ -166,5 +166,5 @@ def rescore(store: Store, work: CellWork, donor: Mapping[str, Any]) -> bool:
     samples = store.cell_samples(donor["fingerprint"])
     scoring = of_docs(work.benchmark.score(work.benchmark.recall(samples)), map(doc_of_sample, samples))
     origin = donor["metadata"].get("rescored_from", donor["fingerprint"])
-    metadata = {**donor["metadata"], "repeats": None, **facts_of(scoring), "rescored_from": origin}
+    metadata = {**donor["metadata"], "repeats": None, "remark": "", **facts_of(scoring), "rescored_from": origin}
     return store.commit(work.cell, scoring, metadata)

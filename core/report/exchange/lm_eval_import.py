@@ -13,6 +13,7 @@ from core.benchmark.cell import fingerprint
 from core.errors import UserError
 from core.report.exchange.lm_eval_export import HARNESS
 from core.sample import Cell, Sample, Score, Scoring
+from core.scoring.headline import headline
 from core.strict import safe_name
 
 ENGINE = "lm-eval"
@@ -68,7 +69,7 @@ def import_results(found: Mapping[str, Any], lines: Lines, name: str | None = No
     children = {group: tasks for group, tasks in (found.get("group_subtasks") or {}).items() if tasks}
     below = {task for tasks in children.values() for task in tasks}
     for benchmark in [each for each in found["results"] if each not in below]:
-        tree = list(_tree(benchmark, children))
+        tree = list(dict.fromkeys(_tree(benchmark, children)))
         tasks = [each for each in tree if each not in children]
         groups = [each for each in found.get("groups") or {} if each in tree]
         if any(task in found["configs"] for task in tasks):
@@ -127,9 +128,9 @@ def _cell(
     answers = [[s.task, s.doc_id, s.prompt, s.target, s.texts, s.logprobs, s.filtered] for s in samples]
     digest = fingerprint({"settings": settings, "scores": content, "samples": answers})
     source = {"source": found.get("model_name") or _model_of(found), "revision": config.get("model_revision") or None}
-    return Cell(digest, model, benchmark, {**settings, **source}), Scoring(
-        tuple(samples), tuple(scores), _headline(benchmark, scores)
-    )
+    head, remark = headline(benchmark, scores)
+    scoring = Scoring(tuple(samples), tuple(scores), head, remark=remark)
+    return Cell(digest, model, benchmark, {**settings, **source}), scoring
 
 
 def _scores(found: Mapping[str, Any], task: str, metrics: Mapping[str, Any], *, group: bool) -> list[Score]:
@@ -157,19 +158,6 @@ def _scores(found: Mapping[str, Any], task: str, metrics: Mapping[str, Any], *, 
         )
         scores.append(score)
     return scores
-
-
-def _headline(benchmark: str, scores: Sequence[Score]) -> Score:
-    primary = [score for score in scores if score.primary]
-    for score in primary:
-        if score.task == benchmark:
-            return score
-    if len(primary) == 1:
-        return primary[0]
-    mean = sum(score.value for score in primary) / len(primary)
-    docs = sum(score.docs for score in primary)
-    metric = f"mean of {primary[0].metric}"
-    return replace(primary[0], task=benchmark, metric=metric, value=mean, stderr=None, docs=docs, group=True)
 
 
 def _samples(task: str, lines: Iterable[Mapping[str, Any]], primary: str) -> tuple[list[Sample], dict[str, Any]]:

@@ -174,7 +174,11 @@ def test_only_a_significant_regression_counts_where_that_is_asked_for(found: Sid
 
 def test_a_score_that_is_missing_holds_no_gate(found: SidesComparison) -> None:
     row = {**row_of(found, "right"), "score_b": math.nan, "difference": math.nan}
-    assert len(regressions([row], fail_below={"": 0.1}, max_regression=0.5)) == 2
+    broken = regressions([row], fail_below={"": 0.1}, max_regression=0.5)
+    assert [each.partition(": ")[2] for each in broken] == [
+        "there is no score (acc) to hold against 0.1 (--fail-below)",
+        "there are no two scores (acc) to hold against 0.5 (--max-regression)",
+    ]
 
 
 def test_scores_without_values_per_doc_differ_by_their_scores_alone(tmp_path: Path) -> None:
