@@ -16,6 +16,8 @@ from core.errors import UserError
 
 PATH_BYTES = 100  # a Unix socket's path may have 107
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
+UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
+NUMBER = re.compile(r"(?<![0-9a-f])\d+(?![0-9a-f])", re.IGNORECASE)  # and no piece of a hex text
 SCRATCH = "STEELYARD_SCRATCH"  # a process's own folder for temporary files
 
 
@@ -64,9 +66,15 @@ def shared_memory_of(group: int, since: float) -> set[Path]:
         with suppress(OSError, ValueError):
             if os.getpgid(int(entry.name)) != group:
                 continue
-            found |= {SHARED_MEMORY / name for name in names if re.search(rf"(?<!\d){entry.name}(?!\d)", name)}
+            found |= {SHARED_MEMORY / name for name in names if process_named(name) == entry.name}
             found |= mapped(entry.name)
     return {path for path in found if _made_since(path, since)}
+
+
+def process_named(file: str) -> str | None:
+    """The process id in the name of a file in shared memory: its first number, as in ``torch_PID_RANDOM_COUNT``, if any."""
+    found = NUMBER.search(UUID.sub("", file))
+    return found and found.group()
 
 
 def mapped(process: str) -> set[Path]:

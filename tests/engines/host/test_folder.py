@@ -9,10 +9,20 @@ import sys
 import time
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import binary, integers, uuids
 
-from engines.host.folder import SCRATCH, SHARED_MEMORY, runtime_folder, scratch_environment, shared_memory_of
+from engines.host.folder import (
+    SCRATCH,
+    SHARED_MEMORY,
+    process_named,
+    runtime_folder,
+    scratch_environment,
+    shared_memory_of,
+)
 from engines.process.child import Child
 from engines.process.engine import child_environment
 
@@ -93,6 +103,17 @@ def test_a_name_with_a_process_id_is_that_process() -> None:
     finally:
         ours.unlink()
         longer.unlink()
+
+
+PROCESSES = integers(1, 2**22)  # Linux's largest id
+
+
+@given(uuid=uuids(), process=PROCESSES, random=binary(min_size=4, max_size=16))
+def test_digits_of_random_names_are_no_process_id(uuid: UUID, process: int, random: bytes) -> None:
+    for name in (f"psm_{uuid}", f"{uuid.hex}.shm", f"psm_{random.hex()}a"):
+        assert process_named(name) is None
+    assert process_named(f"torch_{process}_{int.from_bytes(random)}_12") == str(process)
+    assert process_named(f"{uuid}-{process}") == str(process)
 
 
 def test_compiled_code_outlives_the_folder() -> None:
