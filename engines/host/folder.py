@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,14 +29,33 @@ def runtime_folder() -> Path:
     named = os.environ.get("STEELYARD_RUNTIME")
     usual = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     path = Path(named) if named else Path(usual) / f"steelyard-{os.getuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise UserError(f"STEELYARD_RUNTIME = {str(path)!r}: not a directory of yours; name one that is")
-    path.chmod(0o700)
+    _make_own(path, "STEELYARD_RUNTIME")
     if len(os.fsencode(path)) + 30 > PATH_BYTES:
         raise UserError(f"STEELYARD_RUNTIME = {str(path)!r}: too long for sockets; name a shorter path")
     return path
+
+
+def compiled_folder() -> Path:
+    """This user's own directory for what torch compiles, and runs: by itself, torch takes it from where all users may have put it.
+
+    Raises `core.errors.UserError` where it belongs to somebody else.
+    """
+    usual = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    path = Path(usual).expanduser() / "steelyard" / "compiled"
+    try:
+        _make_own(path, "XDG_CACHE_HOME")
+    except OSError:  # a home that is not there, or not to be written to
+        path = runtime_folder() / "compiled"
+        _make_own(path, "STEELYARD_RUNTIME")
+    return path
+
+
+def _make_own(path: Path, variable: str) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise UserError(f"{variable}: {str(path)!r} is not a directory of yours; name one that is")
+    path.chmod(0o700)
 
 
 @contextmanager
@@ -47,15 +66,14 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def scratch_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def scratch_environment() -> dict[str, str]:
     """Variables that have a process put its temporary files in a new folder of its own, `SCRATCH`.
 
-    vLLM leaves seven sockets in ``/tmp`` even at an orderly end. What torch compiles outlives the process, where it would else be.
+    vLLM leaves seven sockets in ``/tmp`` even at an orderly end.
     """
     # Sockets lie in it, so its path has to be short.
     folder = tempfile.mkdtemp(prefix="e", dir=runtime_folder())
-    kept = environment.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
-    return {SCRATCH: folder, "TMPDIR": folder, "TORCHINDUCTOR_CACHE_DIR": kept}
+    return {SCRATCH: folder, "TMPDIR": folder}
 
 
 def shared_memory_of(group: int, since: float) -> set[Path]:

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import binary, integers, uuids
 
+from core.errors import UserError
 from engines.host.folder import (
-    SCRATCH,
     SHARED_MEMORY,
+    compiled_folder,
     process_named,
     runtime_folder,
-    scratch_environment,
     shared_memory_of,
 )
 from engines.process.child import Child
@@ -116,10 +116,20 @@ def test_digits_of_random_names_are_no_process_id(uuid: UUID, process: int, rand
     assert process_named(f"{uuid}-{process}") == str(process)
 
 
-def test_compiled_code_outlives_the_folder() -> None:
-    made = scratch_environment({})
-    Path(made[SCRATCH]).rmdir()
-    assert not Path(made["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(made[SCRATCH])
-    kept = scratch_environment({"TORCHINDUCTOR_CACHE_DIR": "/cache"})
-    Path(kept[SCRATCH]).rmdir()
-    assert kept["TORCHINDUCTOR_CACHE_DIR"] == "/cache"
+def test_compiled_code_is_taken_from_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = Path(child_environment({})["TORCHINDUCTOR_CACHE_DIR"])
+    assert made == compiled_folder() == tmp_path / "steelyard" / "compiled"
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert child_environment({"TORCHINDUCTOR_CACHE_DIR": "/c"})["TORCHINDUCTOR_CACHE_DIR"] == "/c"
+
+
+@pytest.mark.parametrize("name", ["compiled", "runtime"])
+def test_a_folder_that_another_put_there_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("STEELYARD_RUNTIME", str(tmp_path / "steelyard" / "runtime"))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "steelyard").mkdir()
+    (tmp_path / "steelyard" / name).symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="is not a directory of yours; name one that is"):
+        compiled_folder() if name == "compiled" else runtime_folder()
