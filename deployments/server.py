@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -28,6 +27,9 @@ def server_client() -> Iterator[SyncPrefectClient]:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
+    from flows.login import log_in
+
+    log_in()
     url = get_current_settings().api.url
     if url is None:
         raise UserError(
@@ -61,11 +63,14 @@ def server_client() -> Iterator[SyncPrefectClient]:
 def serve(host: str, port: int) -> None:
     """Run Prefect's server in this process, as ``prefect server start`` does, with `flows.prefect_server`'s mend for SQLite.
 
+    It asks for a login: one of its own where none is set and only this machine reaches it.
     Raises `core.errors.UserError` where other machines could reach it and no login is set.
     """
     from prefect.cli import app
     from prefect.settings import get_current_settings
 
+    from deployments.console import console
+    from flows.login import is_loopback, require_login
     from flows.prefect_server import begin_immediate
 
     if not is_loopback(host) and get_current_settings().server.api.auth_string is None:
@@ -73,17 +78,21 @@ def serve(host: str, port: int) -> None:
             f"host = {host!r}: whoever reaches the port could run code on the workers: set "
             "PREFECT_SERVER_API_AUTH_STRING=user:password here, and PREFECT_API_AUTH_STRING for workers and users"
         )
+    if (file := require_login()) is not None:
+        console().print(
+            f"This server asks for a login, which is now in {file}, for you alone to read.\n"
+            "Steelyard's commands on this machine find it; a browser wants it typed in; other clients and machines take "
+            f'PREFECT_API_AUTH_STRING="$(cat {file})".',
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    api = get_current_settings().server.api
+    if "cors_allowed_origins" not in api.model_fields_set:  # its default lets a page of any site ask
+        api.cors_allowed_origins = ",".join(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost"))
     begin_immediate()
     sys.argv = ["prefect", "server", "start", "--host", host, "--port", str(port)]  # its entry point takes no others
     app()
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches ``host``."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def without_login(url: str) -> str:

@@ -19,6 +19,7 @@ from engines.control import CANCELLED
 from flows.canary import check_engines
 from flows.dispatch import evaluate_models
 from flows.interrupt import is_cancelling, run_interruptible
+from flows.login import log_in
 from flows.spec_flow import spec_flow
 from tasks.plan import check, forecast
 from tasks.publish import carry_over, publish, publish_report, watch_scores
@@ -27,6 +28,7 @@ if get_current_settings().api.url is None:
     from flows.prefect_server import TemporaryServer  # slow to import, and of no use to workers
 
     TemporaryServer()  # Prefect keeps one instance for all that name no port, and would make its own
+log_in()
 
 
 class CampaignFailedError(SteelyardError):

@@ -26,6 +26,7 @@ from prefect.settings import get_current_settings
 
 from core.errors import UserError
 from core.log import log
+from flows.login import temporary_login
 
 OWNER = "STEELYARD_PREFECT_OWNER"  # environment variable: the process that a temporary server ends with
 LEAST_SECONDS = 120  # Prefect's own 20 s are over before a busy machine, or a slow disk, has the server up
@@ -133,13 +134,14 @@ class TemporaryServer(SubprocessASGIServer):
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         server = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-        server[OWNER] = str(os.getpid())
+        server |= {OWNER: str(os.getpid()), "PREFECT_SERVER_API_AUTH_STRING": temporary_login()}
+        server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = self.address  # a page of any site may ask else
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         # Without -P and an app dir of ours, a `flows/` in the current directory would be taken for this package.
         command = [sys.executable, "-P", "-m", "uvicorn", "--app-dir", str(Path(__file__).resolve().parents[1])]
         command += ["--factory", f"{__name__}:create_app", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--log-level", "error", "--lifespan", "on"]
-        return subprocess.Popen(command, env={**os.environ, **server, **settings})
+        return subprocess.Popen(command, env={**os.environ, **settings, **server})
 
 
 def startup_seconds() -> float:

@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from core.errors import UserError
 
 PATH_BYTES = 100  # a Unix socket's path may have 107
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
+UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
+NUMBER = re.compile(r"(?<![0-9a-f])\d+(?![0-9a-f])", re.IGNORECASE)  # and no piece of a hex text
 SCRATCH = "STEELYARD_SCRATCH"  # a process's own folder for temporary files
 
 
@@ -27,14 +29,33 @@ def runtime_folder() -> Path:
     named = os.environ.get("STEELYARD_RUNTIME")
     usual = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     path = Path(named) if named else Path(usual) / f"steelyard-{os.getuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise UserError(f"STEELYARD_RUNTIME = {str(path)!r}: not a directory of yours; name one that is")
-    path.chmod(0o700)
+    _make_own(path, "STEELYARD_RUNTIME")
     if len(os.fsencode(path)) + 30 > PATH_BYTES:
         raise UserError(f"STEELYARD_RUNTIME = {str(path)!r}: too long for sockets; name a shorter path")
     return path
+
+
+def compiled_folder() -> Path:
+    """This user's own directory for what torch compiles, and runs: by itself, torch takes it from where all users may have put it.
+
+    Raises `core.errors.UserError` where it belongs to somebody else.
+    """
+    usual = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    path = Path(usual).expanduser() / "steelyard" / "compiled"
+    try:
+        _make_own(path, "XDG_CACHE_HOME")
+    except OSError:  # a home that is not there, or not to be written to
+        path = runtime_folder() / "compiled"
+        _make_own(path, "STEELYARD_RUNTIME")
+    return path
+
+
+def _make_own(path: Path, variable: str) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise UserError(f"{variable}: {str(path)!r} is not a directory of yours; name one that is")
+    path.chmod(0o700)
 
 
 @contextmanager
@@ -45,15 +66,14 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def scratch_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def scratch_environment() -> dict[str, str]:
     """Variables that have a process put its temporary files in a new folder of its own, `SCRATCH`.
 
-    vLLM leaves seven sockets in ``/tmp`` even at an orderly end. What torch compiles outlives the process, where it would else be.
+    vLLM leaves seven sockets in ``/tmp`` even at an orderly end.
     """
     # Sockets lie in it, so its path has to be short.
     folder = tempfile.mkdtemp(prefix="e", dir=runtime_folder())
-    kept = environment.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
-    return {SCRATCH: folder, "TMPDIR": folder, "TORCHINDUCTOR_CACHE_DIR": kept}
+    return {SCRATCH: folder, "TMPDIR": folder}
 
 
 def shared_memory_of(group: int, since: float) -> set[Path]:
@@ -64,9 +84,15 @@ def shared_memory_of(group: int, since: float) -> set[Path]:
         with suppress(OSError, ValueError):
             if os.getpgid(int(entry.name)) != group:
                 continue
-            found |= {SHARED_MEMORY / name for name in names if re.search(rf"(?<!\d){entry.name}(?!\d)", name)}
+            found |= {SHARED_MEMORY / name for name in names if process_named(name) == entry.name}
             found |= mapped(entry.name)
     return {path for path in found if _made_since(path, since)}
+
+
+def process_named(file: str) -> str | None:
+    """The process id in the name of a file in shared memory: its first number, as in ``torch_PID_RANDOM_COUNT``, if any."""
+    found = NUMBER.search(UUID.sub("", file))
+    return found and found.group()
 
 
 def mapped(process: str) -> set[Path]:

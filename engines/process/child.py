@@ -37,7 +37,7 @@ class Child:
     """
 
     def __init__(self, name: str, module: str, environment: Mapping[str, str], *, scratch: bool = False) -> None:
-        self._scratch = scratch_environment(environment) if scratch else {}
+        self._scratch = scratch_environment() if scratch else {}
         handle, path = tempfile.mkstemp(prefix=f"steelyard-{name}-", suffix=".log")
         self.log = Path(path)
         self._socket, theirs = socket.socketpair()

@@ -19,6 +19,7 @@ from core.redact import redact
 from core.request import Request, Response
 from engines.control import Stop
 from engines.engine import EngineInfo
+from engines.host.folder import compiled_folder
 from engines.process.child import OUT_OF_MEMORY, Child, batches, describe_exit, oom_kills, quote_log
 
 _Item = list[Response] | Exception | Stop | None  # what a run hears: responses, its end or a fault
@@ -218,9 +219,12 @@ def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process that imports our modules, from wherever it is started.
 
     Without safe path ``python -m`` would look in the current directory first, and find a ``core/`` or ``engines/`` of the user's.
+    Raises `core.errors.UserError` where the folder for compiled code is somebody else's.
     """
     environment = {**inherited, "VLLM_NO_USAGE_STATS": "1", "NO_COLOR": "1", "PYTHONFAULTHANDLER": "1"}
     environment["PYTHONSAFEPATH"] = "1"
     here = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (here, inherited.get("PYTHONPATH"))))
+    if not inherited.get("TORCHINDUCTOR_CACHE_DIR"):
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(compiled_folder())
     return environment

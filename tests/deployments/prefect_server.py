@@ -15,9 +15,10 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from engines.process.guard import ends_with_us
+from flows.login import KEPT
 from tests.prefect_events import drain
 
 START_SECONDS = 60
@@ -47,7 +48,8 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
     with process(command, env, home / "server.log"):
         _await(f"{url}/health", home / "server.log")
         drain()  # what emits events and logs keeps its connection, to the server of an earlier test
-        with temporary_settings(updates={PREFECT_API_URL: url}):
+        login = (home / KEPT).read_text(encoding="ascii")  # our commands find it by themselves
+        with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: login}):
             yield PrefectServer(url, {**env, "PREFECT_API_URL": url})
             drain()
 

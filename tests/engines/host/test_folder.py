@@ -9,10 +9,20 @@ import sys
 import time
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import binary, integers, uuids
 
-from engines.host.folder import SCRATCH, SHARED_MEMORY, runtime_folder, scratch_environment, shared_memory_of
+from core.errors import UserError
+from engines.host.folder import (
+    SHARED_MEMORY,
+    compiled_folder,
+    process_named,
+    runtime_folder,
+    shared_memory_of,
+)
 from engines.process.child import Child
 from engines.process.engine import child_environment
 
@@ -95,10 +105,31 @@ def test_a_name_with_a_process_id_is_that_process() -> None:
         longer.unlink()
 
 
-def test_compiled_code_outlives_the_folder() -> None:
-    made = scratch_environment({})
-    Path(made[SCRATCH]).rmdir()
-    assert not Path(made["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(made[SCRATCH])
-    kept = scratch_environment({"TORCHINDUCTOR_CACHE_DIR": "/cache"})
-    Path(kept[SCRATCH]).rmdir()
-    assert kept["TORCHINDUCTOR_CACHE_DIR"] == "/cache"
+PROCESSES = integers(1, 2**22)  # Linux's largest id
+
+
+@given(uuid=uuids(), process=PROCESSES, random=binary(min_size=4, max_size=16))
+def test_digits_of_random_names_are_no_process_id(uuid: UUID, process: int, random: bytes) -> None:
+    for name in (f"psm_{uuid}", f"{uuid.hex}.shm", f"psm_{random.hex()}a"):
+        assert process_named(name) is None
+    assert process_named(f"torch_{process}_{int.from_bytes(random)}_12") == str(process)
+    assert process_named(f"{uuid}-{process}") == str(process)
+
+
+def test_compiled_code_is_taken_from_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = Path(child_environment({})["TORCHINDUCTOR_CACHE_DIR"])
+    assert made == compiled_folder() == tmp_path / "steelyard" / "compiled"
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert child_environment({"TORCHINDUCTOR_CACHE_DIR": "/c"})["TORCHINDUCTOR_CACHE_DIR"] == "/c"
+
+
+@pytest.mark.parametrize("name", ["compiled", "runtime"])
+def test_a_folder_that_another_put_there_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("STEELYARD_RUNTIME", str(tmp_path / "steelyard" / "runtime"))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "steelyard").mkdir()
+    (tmp_path / "steelyard" / name).symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="is not a directory of yours; name one that is"):
+        compiled_folder() if name == "compiled" else runtime_folder()
