@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from core.errors import UserError
 from core.model import weights
-from core.model.checkpoint import read_checkpoint
+from core.model.checkpoint import Checkpoint, read_checkpoint
 from core.model.weights import (
     COPIED_TO_WORKERS,
     check_streamable,
@@ -65,13 +65,15 @@ def test_of_an_s3_checkpoint_one_fetches_and_without_weights_little_is(
     assert set(json.loads(header[8:])) == {"model.embed_tokens.weight"}
     with pytest.raises(SafetensorError):
         load_file(bare / "model.safetensors")
-    assert (has_weights(str(bare)), has_weights(str(folder)), has_weights("/none")) == (False, True, False)
+    names = checkpoint.weight_files
+    assert (has_weights(str(bare), names), has_weights(str(folder), names), has_weights("/none", names)) == (False, True, False)
+    assert not has_weights(str(folder), ["other.safetensors"])
     made: list[str] = []
     download = weights._download
 
-    def counted(uri: str, folder: Path, *, weights: bool) -> None:
-        made.append(uri)
-        download(uri, folder, weights=weights)
+    def counted(checkpoint: Checkpoint, folder: Path, *, weights: bool) -> None:
+        made.append(checkpoint.source)
+        download(checkpoint, folder, weights=weights)
 
     monkeypatch.setattr(weights, "_download", counted)
     with ThreadPoolExecutor(4) as pool:
@@ -83,12 +85,13 @@ def test_of_an_s3_checkpoint_one_fetches_and_without_weights_little_is(
 
 def test_weights_are_read_ahead_where_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_checkpoint(tmp_path / "a")
-    size = (folder / "model.safetensors").stat().st_size
-    assert read_ahead(folder) == size
-    assert read_ahead(tmp_path) == 0
+    files = [folder / "model.safetensors", folder / "none.safetensors"]
+    size = files[0].stat().st_size
+    assert read_ahead(files) == size
+    assert read_ahead([]) == 0
     scarce = psutil.virtual_memory()._replace(available=2 * size - 2)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: scarce)
-    assert read_ahead(folder) == 0
+    assert read_ahead(files) == 0
 
 
 def put(folder: Path, uri: str) -> None:
@@ -102,7 +105,11 @@ def test_weights_that_vllm_would_not_load_from_a_disk_are_not_streamed(tmp_path:
     check_streamable(read_checkpoint(f"{s3_root}/a"))
     (folder / "consolidated.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     put(folder, f"{s3_root}/b")
-    with pytest.raises(UserError, match=r"stream_weights: 'consolidated.safetensors' is not of the checkpoint's"):
+    words = (
+        r"stream_weights: vLLM would stream consolidated.safetensors, model.safetensors, and from a disk it loads "
+        r"consolidated.safetensors: move 'model.safetensors' elsewhere"
+    )
+    with pytest.raises(UserError, match=words):
         check_streamable(read_checkpoint(f"{s3_root}/b"))
 
 
