@@ -73,21 +73,21 @@ def _from_hub(checkpoint: Checkpoint, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    # Beside those that are chosen, weights in folders, which some architectures load besides.
-    kept = (*map(glob.escape, checkpoint.weight_files), "*/*.safetensors") if weights else ()
     repo, revision = checkpoint.source, checkpoint.revision
     try:
-        return Path(
-            snapshot_download(
-                repo, revision=revision, allow_patterns=[*kept, *SMALL_FILES], ignore_patterns=f"{ORIGINAL}*"
-            )
-        )
+        return Path(snapshot_download(repo, revision=revision, **hub_patterns(checkpoint, weights=weights)))
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise UserError(f"weights of {repo!r} at {revision} cannot be had: {_first_line(error)}") from error
     except Exception as error:  # the hub says no, or its HTTP client, whose errors have no base that stays
         raise HubUnreachableError(
             f"weights of {repo!r} at {revision} cannot be fetched: {_first_line(error)}"
         ) from error
+
+
+def hub_patterns(checkpoint: Checkpoint, *, weights: bool) -> dict[str, list[str]]:
+    """Return what is fetched of a repository, as ``snapshot_download`` is asked; see `_is_wanted`."""
+    kept = [*map(glob.escape, checkpoint.weight_files), "*/*.safetensors"] if weights else []
+    return {"allow_patterns": [*kept, *SMALL_FILES], "ignore_patterns": [f"{ORIGINAL}*"]}
 
 
 def _first_line(error: Exception) -> str:
@@ -126,7 +126,7 @@ def _download(checkpoint: Checkpoint, folder: Path, *, weights: bool) -> None:
 
 
 def _is_wanted(name: str, chosen: Sequence[str] | None) -> bool:
-    """Whether a file is fetched: of weights the ``chosen`` ones (None: none), and those in folders, which some architectures load."""
+    """Whether a file is fetched: of weights the ``chosen`` ones (None: none), and what folders hold, which some models load."""
     if not name.endswith(WEIGHT_ENDINGS):
         return True
     return chosen is not None and (name in chosen or ("/" in name and not name.startswith(ORIGINAL)))

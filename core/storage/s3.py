@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from core.errors import StoreError, StoreUnreachableError, UserError
+from core.errors import StoreError, StoreKeysError, StoreUnreachableError, UserError
 from core.storage.claims import SETTLE_SECONDS, put_once
 from core.storage.storage import SCRATCH, within
 
@@ -25,6 +25,7 @@ PROBE_SECONDS = 10
 PUT_BYTES = 5 << 30
 CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "500", "502", "503", "504"})
+REFUSED_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 UNKNOWN = frozenset({"NotImplemented", "501"})  # of servers that know no conditions
 EXISTS = frozenset({"PreconditionFailed", "412"})
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set holds
@@ -176,8 +177,7 @@ class S3Storage:
         except Exception as error:
             if not is_s3_error(error):
                 raise
-            kind = StoreUnreachableError if is_transient(error) else StoreError
-            raise kind(f"results {self.uri!r}: {explanation(error, self.bucket, what)}") from error
+            raise _kind(error)(f"results {self.uri!r}: {explanation(error, self.bucket, what)}") from error
 
 
 def _seconds_for(data: bytes) -> float:
@@ -251,9 +251,13 @@ def is_transient(error: BaseException) -> bool:
     return silent or _code(error) in BUSY
 
 
-def is_missing_bucket(error: BaseException) -> bool:
-    """Whether S3 says that there is no such bucket."""
-    return _code(error) == "NoSuchBucket"
+def _kind(error: BaseException) -> type[StoreError]:
+    from botocore import exceptions as boto
+
+    if is_transient(error):
+        return StoreUnreachableError
+    keyless = isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.ProfileNotFound)
+    return StoreKeysError if keyless or _code(error) in REFUSED_KEYS else StoreError
 
 
 def _endpoint() -> str:
@@ -275,11 +279,11 @@ def explanation(error: BaseException, bucket: str, what: str, needs: str = "read
         return f"{endpoint} does not answer ({type(error).__name__}): check AWS_ENDPOINT_URL and that the server runs"
     if code in BUSY:
         return f"{what}: {endpoint} is too busy ({code}): run fewer campaigns at once, or wait and run again"
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
+    if code in REFUSED_KEYS:
         return f"{endpoint} refuses the credentials ({code}): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if isinstance(error, PermissionError):
         rights = f"they need to {needs} in {bucket!r}"
         return f"{what}: not allowed ({code or 'forbidden'}): check the AWS keys; {rights}"
-    if is_missing_bucket(error) or isinstance(error, FileNotFoundError):
+    if code == "NoSuchBucket" or isinstance(error, FileNotFoundError):
         return f"bucket {bucket!r} does not exist at {endpoint}: create it or correct the URI"
     return f"{what}: {' '.join(str(error).split()) or type(error).__name__}"

@@ -60,7 +60,9 @@ def test_a_repository_of_the_hub_s_cache_names_its_snapshot(tmp_path: Path) -> N
 def test_an_index_left_behind_is_to_be_deleted(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "a")
     parts = [f"model-0000{part}-of-00002.safetensors" for part in (1, 2)]
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(zip("wb", parts, strict=True))}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict(zip("wb", parts, strict=True))})
+    )
     assert refusal(folder) == (
         f": model.safetensors.index.json names '{parts[0]}', and none of its 2 files is here: delete "
         "model.safetensors.index.json if model.safetensors is the whole checkpoint, or else fetch it again"

@@ -43,7 +43,10 @@ QUANTIZED: dict[str, tuple[dict[str, Any], dict[str, tuple[str, int]]]] = {
         },
     ),
     "NVFP4 of compressed-tensors": (
-        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "float"}}}},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "float"}}},
+        },
         {
             f"{W}.weight_packed": ("U8", ROWS * COLUMNS // 2),
             f"{W}.weight_scale": ("F8_E4M3", ROWS * COLUMNS // 16),
@@ -52,7 +55,10 @@ QUANTIZED: dict[str, tuple[dict[str, Any], dict[str, tuple[str, int]]]] = {
         },
     ),
     "INT4 of compressed-tensors": (
-        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}}},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}},
+        },
         {
             f"{W}.weight_packed": ("I32", ROWS * COLUMNS // 8),
             f"{W}.weight_scale": ("BF16", ROWS * COLUMNS // 128),
@@ -61,7 +67,10 @@ QUANTIZED: dict[str, tuple[dict[str, Any], dict[str, tuple[str, int]]]] = {
         },
     ),
     "INT8 of compressed-tensors": (
-        {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "int"}}}},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "int"}}},
+        },
         {f"{W}.weight": ("I8", ROWS * COLUMNS), f"{W}.weight_scale": ("BF16", ROWS)},
     ),
     "AWQ": (

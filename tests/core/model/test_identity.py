@@ -72,7 +72,15 @@ def test_a_file_of_further_tensors_is_hashed_and_counted(tmp_path: Path) -> None
 def test_what_vllm_leaves_is_not_hashed(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "a")
     plain = identity(folder)
-    for name in ("pytorch_model.bin", "model.pt", "optimizer.pt", "training_args.bin", "model.gguf", "tekken.json", "spiece.model"):
+    for name in (
+        "pytorch_model.bin",
+        "model.pt",
+        "optimizer.pt",
+        "training_args.bin",
+        "model.gguf",
+        "tekken.json",
+        "spiece.model",
+    ):
         (folder / name).write_text("1")
     (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}')
     (folder / "modeling_own.py").write_text("1")

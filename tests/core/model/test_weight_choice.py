@@ -29,7 +29,10 @@ FOLDERS: dict[str, tuple[dict[str, str], list[str] | None]] = {
     "shards": ({PARTS[0]: "", PARTS[1]: "", INDEX: index(*PARTS)}, [*PARTS]),
     "shards without an index": ({PARTS[0]: "", PARTS[1]: ""}, [*PARTS]),
     "any name": ({"weights.safetensors": ""}, ["weights.safetensors"]),
-    "Mistral's beside one file": ({"model.safetensors": "", "consolidated.safetensors": ""}, ["consolidated.safetensors"]),
+    "Mistral's beside one file": (
+        {"model.safetensors": "", "consolidated.safetensors": ""},
+        ["consolidated.safetensors"],
+    ),
     "Mistral's beside shards": (
         {PARTS[0]: "", PARTS[1]: "", INDEX: index(*PARTS), "consolidated.safetensors": ""},
         ["consolidated.safetensors"],

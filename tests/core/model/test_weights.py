@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import psutil
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -21,6 +23,7 @@ from core.model.weights import (
     check_unchanged,
     fetch_checkpoint,
     has_weights,
+    hub_patterns,
     read_ahead,
     streaming_environment,
 )
@@ -66,7 +69,11 @@ def test_of_an_s3_checkpoint_one_fetches_and_without_weights_little_is(
     with pytest.raises(SafetensorError):
         load_file(bare / "model.safetensors")
     names = checkpoint.weight_files
-    assert (has_weights(str(bare), names), has_weights(str(folder), names), has_weights("/none", names)) == (False, True, False)
+    assert (has_weights(str(bare), names), has_weights(str(folder), names), has_weights("/none", names)) == (
+        False,
+        True,
+        False,
+    )
     assert not has_weights(str(folder), ["other.safetensors"])
     made: list[str] = []
     download = weights._download
@@ -81,6 +88,57 @@ def test_of_an_s3_checkpoint_one_fetches_and_without_weights_little_is(
     assert len(made) == 1
     assert (whole / "model.safetensors").is_file()
     assert fetch_checkpoint(checkpoint, weights=False) == bare
+
+
+NAMES = (
+    "config.json",
+    "params.json",
+    "tekken.json",
+    "tokenizer.model.v7",
+    "model.safetensors",
+    "consolidated.safetensors",
+    "pytorch_model.bin",
+    "model.gguf",
+    "original/consolidated.00.pth",
+    "original/params.json",
+    "encoder/model.safetensors",
+)
+
+
+def test_of_the_hub_the_files_that_vllm_loads_are_fetched(tmp_path: Path) -> None:
+    checkpoint = replace(
+        read_checkpoint(str(write_checkpoint(tmp_path / "a"))), weight_files=("consolidated.safetensors",)
+    )
+    small = [*NAMES[:4]]
+    assert list(filter_repo_objects(NAMES, **hub_patterns(checkpoint, weights=False))) == small
+    whole = list(filter_repo_objects(NAMES, **hub_patterns(checkpoint, weights=True)))
+    assert whole == [*small, "consolidated.safetensors", "encoder/model.safetensors"]
+
+
+@pytest.mark.s3
+def test_of_s3_the_files_that_vllm_loads_are_fetched(
+    tmp_path: Path, s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    weights = (folder / "model.safetensors").read_bytes()
+    for name in NAMES[1:]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(weights)
+    for name in ("params.json", "tekken.json"):
+        (folder / name).write_text("{}")
+    put(folder, f"{s3_root}/a")
+    monkeypatch.setenv("STEELYARD_CACHE", str(tmp_path / "cache"))
+    checkpoint = read_checkpoint(f"{s3_root}/a")
+    local = fetch_checkpoint(checkpoint)
+    found = {
+        path.relative_to(local).as_posix()
+        for path in local.rglob("*.*")
+        if path.suffix in (".safetensors", ".bin", ".gguf")
+    }
+    assert found == {"consolidated.safetensors", "encoder/model.safetensors"}
+    assert has_weights(str(local), checkpoint.weight_files)
+    bare = fetch_checkpoint(checkpoint, weights=False)
+    assert [path.name for path in bare.rglob("*.safetensors")] == ["consolidated.safetensors"]
 
 
 def test_weights_are_read_ahead_where_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
