@@ -23,7 +23,6 @@ TOKENIZER_FILES = frozenset(
         "tekken.json",
         "tokenizer.json",
         "tokenizer.model",
-        "tokenizer.model.v3",
         "vocab.json",
         "vocab.txt",
     }
@@ -97,7 +96,10 @@ def read_checkpoint(
             identity=identity,
             has_chat_template=bool(tokenizer.get("chat_template")) or not TEMPLATE_FILES.isdisjoint(files.names),
             has_processor=not PROCESSOR_FILES.isdisjoint(files.names),
-            has_tokenizer=any(name in TOKENIZER_FILES or name.endswith(".tiktoken") for name in files.names),
+            has_tokenizer=any(
+                name in TOKENIZER_FILES or name.endswith(".tiktoken") or name.startswith("tokenizer.model.v")
+                for name in files.names
+            ),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -13,6 +13,7 @@ from core.errors import UserError
 from core.model.files import Files
 
 LARGEST_HEADER = 100_000_000  # the format's own limit
+ZIP_START, ZIP_END, ZIP_END_BYTES = b"PK\x03\x04", b"PK\x05\x06", 22
 GIT_LFS = b"version https://git-lfs"
 # Of the element types that fill whole bytes; others are packed.
 ELEMENT_BYTES = {
@@ -74,6 +75,13 @@ def check_fetched(files: Files, name: str) -> None:
     """Raise `core.errors.UserError` for what Git leaves in the place of a large file until it is fetched."""
     if files.names[name] < 1024 and files.read(name, 0, len(GIT_LFS)) == GIT_LFS:
         raise UserError(f"{files.source!r}: {name} is a pointer of Git LFS, not the file: run git lfs pull there")
+
+
+def check_archive(files: Files, name: str) -> None:
+    """Raise `core.errors.UserError` for a file of torch's that is cut off: it is a zip archive, whose end says where its parts are."""
+    head = files.read(name, 0, len(ZIP_START))
+    if head == ZIP_START and files.read(name, max(0, files.names[name] - ZIP_END_BYTES))[:4] != ZIP_END:
+        raise UserError(f"{files.source!r}: {name} is cut off, or no file of torch's: fetch it again")
 
 
 def _tensor(entry: Any) -> Tensor:

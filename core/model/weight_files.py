@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import UserError, nearest
 from core.model.files import Files
-from core.model.headers import Header, check_fetched, read_header
+from core.model.headers import Header, check_archive, check_fetched, read_header
 from core.model.holding import held, parameters_in, stored_dtype, without_copy
 from core.model.weight_choice import (
     LOAD_FORMATS,
@@ -195,6 +195,8 @@ def read_weights(
     for name in choice.files:
         check_fetched(files, name)
     if not choice.files[0].endswith(".safetensors"):
+        for name in choice.files:
+            check_archive(files, name)
         return Weights(sum(files.names[name] for name in choice.files), None, None, choice.files)
     headers = {name: read_header(files, name) for name in choice.files}
     _check_tensors(files, choice, headers)

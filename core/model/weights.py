@@ -75,7 +75,8 @@ def _from_hub(checkpoint: Checkpoint, *, weights: bool) -> Path:
 
     repo, revision = checkpoint.source, checkpoint.revision
     try:
-        return Path(snapshot_download(repo, revision=revision, **hub_patterns(checkpoint, weights=weights)))
+        allowed = hub_patterns(checkpoint, weights=weights)
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=f"{ORIGINAL}*"))
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise UserError(f"weights of {repo!r} at {revision} cannot be had: {_first_line(error)}") from error
     except Exception as error:  # the hub says no, or its HTTP client, whose errors have no base that stays
@@ -84,10 +85,10 @@ def _from_hub(checkpoint: Checkpoint, *, weights: bool) -> Path:
         ) from error
 
 
-def hub_patterns(checkpoint: Checkpoint, *, weights: bool) -> dict[str, list[str]]:
-    """Return what is fetched of a repository, as ``snapshot_download`` is asked; see `_is_wanted`."""
+def hub_patterns(checkpoint: Checkpoint, *, weights: bool) -> list[str]:
+    """Return patterns of the files that are fetched of a repository; see `_is_wanted`."""
     kept = [*map(glob.escape, checkpoint.weight_files), "*/*.safetensors"] if weights else []
-    return {"allow_patterns": [*kept, *SMALL_FILES], "ignore_patterns": [f"{ORIGINAL}*"]}
+    return [*kept, *SMALL_FILES]
 
 
 def _first_line(error: Exception) -> str:

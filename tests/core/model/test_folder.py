@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,17 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
         (folder / "model.safetensors").unlink(missing_ok=True)
         (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
         assert f"{name} is a pointer of Git LFS, not the file: run git lfs pull there" in refusal(folder)
+
+
+def test_a_file_of_torch_s_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    (folder / "model.safetensors").unlink()
+    file = folder / "pytorch_model.bin"
+    with zipfile.ZipFile(file, "w") as archive:  # as torch.save writes it
+        archive.writestr("archive/data.pkl", b"1" * 1000)
+    assert read_checkpoint(str(folder)).weight_bytes == file.stat().st_size
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "pytorch_model.bin is cut off" in refusal(folder)
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
