@@ -78,7 +78,7 @@ def check_fetched(files: Files, name: str) -> None:
 
 
 def check_archive(files: Files, name: str) -> None:
-    """Raise `core.errors.UserError` for a file of torch's that is cut off: it is a zip archive, whose end says where its parts are."""
+    """Raise `core.errors.UserError` for a file of torch's that is cut off: an archive, with a mark at its end."""
     head = files.read(name, 0, len(ZIP_START))
     if head == ZIP_START and files.read(name, max(0, files.names[name] - ZIP_END_BYTES))[:4] != ZIP_END:
         raise UserError(f"{files.source!r}: {name} is cut off, or no file of torch's: fetch it again")
