@@ -192,6 +192,7 @@ def read_weights(
     Raises `core.errors.UserError` for a file that is no whole safetensors file or lacks a tensor, and for two of one tensor.
     """
     choice = weight_files(files, arguments)
+    _check_elsewhere(files, config)
     for name in choice.files:
         check_fetched(files, name)
     if not choice.files[0].endswith(".safetensors"):
@@ -211,6 +212,15 @@ def read_weights(
         dtype=stored_dtype(named, config),
         files=choice.files,
     )
+
+
+def _check_elsewhere(files: Files, config: Mapping[str, Any]) -> None:
+    """Refuse a model whose language model vLLM would take from another repository, as Ultravox's is."""
+    if other := config.get("text_model_id"):
+        raise UserError(
+            f"{files.source!r}: config.json has vLLM load weights of {other!r} besides (text_model_id), which may change without a "
+            "trace in the results: merge the two into one checkpoint"
+        )
 
 
 def _same(files: Files, headers: Mapping[str, Header]) -> Callable[[Place, Place], bool]:

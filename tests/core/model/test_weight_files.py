@@ -44,6 +44,13 @@ def test_layers_that_are_not_loaded_take_no_memory(tmp_path: Path) -> None:
     assert weights_of(folder, config, {"speculative_config": {"method": "mtp"}}).bytes == 2 * BYTES
 
 
+def test_weights_of_another_repository_are_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "a")
+    assert weights_of(folder, {"text_model_id": None}).bytes == BYTES
+    with pytest.raises(UserError, match=r"load weights of 'org/llama' besides \(text_model_id\)"):
+        weights_of(folder, {"text_model_id": "org/llama"})
+
+
 def test_ranks_hold_parts_of_the_same_tensors(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "a")
     for rank in (0, 1):
