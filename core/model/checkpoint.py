@@ -9,7 +9,7 @@ from typing import Any, Literal
 from core.errors import UserError, nearest
 from core.model.files import open_files
 from core.model.folder import check_folder
-from core.model.identity import read_identity
+from core.model.identity import listing_of, read_identity
 from core.model.weight_files import Weights, read_weights
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
@@ -55,6 +55,7 @@ class Checkpoint:
     has_chat_template: bool
     has_tokenizer: bool = True
     weight_files: tuple[str, ...] = ()  # those that vLLM loads, of which ``identity`` and sizes are
+    listing: str = ""  # digest by which a fetch tells that it got the files of ``identity``
 
     @property
     def place(self) -> Literal["s3", "hub", "directory"]:
@@ -95,6 +96,7 @@ def read_checkpoint(
             revision=files.revision or f"sha256:{identity[:16]}",
             identity=identity,
             has_chat_template=bool(tokenizer.get("chat_template")) or not TEMPLATE_FILES.isdisjoint(files.names),
+            listing=listing_of(files, weights.files),
             has_processor=not PROCESSOR_FILES.isdisjoint(files.names),
             has_tokenizer=any(
                 name in TOKENIZER_FILES or name.endswith(".tiktoken") or name.startswith("tokenizer.model.v")
@@ -114,6 +116,7 @@ def describe(
     source: str,
     revision: str = "",
     identity: str = "",
+    listing: str = "",
     has_chat_template: bool = False,
     has_processor: bool = False,
     has_tokenizer: bool = True,
@@ -161,6 +164,7 @@ def describe(
         has_chat_template=has_chat_template,
         has_tokenizer=has_tokenizer,
         weight_files=weights.files,
+        listing=listing,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from core.model.files import Files, explained
 from core.model.headers import read_header
-from core.model.weight_choice import is_mistral_weight
+from core.model.weight_choice import WEIGHT_ENDINGS, is_mistral_weight
 from core.model.weight_files import NO_ARGUMENTS
 
 TENSOR_SAMPLE_BYTES = 4096
@@ -57,6 +57,16 @@ def read_identity(
         **{name: _content_id(files, name) for name in weights},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def listing_of(files: Files, weights: Collection[str]) -> str:
+    """Digest of sizes and a server's ids of all files but weights that are not loaded. Another says that something was written."""
+    counted = {
+        name: (size, files.ids.get(name))
+        for name, size in files.names.items()
+        if name in weights or not name.endswith(WEIGHT_ENDINGS)
+    }
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
 def _texts(files: Files, trust_remote_code: bool, arguments: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 MISTRAL_WEIGHTS = "consolidated*.safetensors"
+WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 LEFT_BY_TRAINERS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 
 

@@ -16,13 +16,13 @@ from core.errors import HubUnreachableError, UserError
 from core.model.checkpoint import Checkpoint, read_checkpoint
 from core.model.files import explained, open_files
 from core.model.headers import read_header
-from core.model.weight_choice import asked_format
+from core.model.identity import listing_of
+from core.model.weight_choice import WEIGHT_ENDINGS, asked_format
 from core.model.weight_files import NO_ARGUMENTS, read_weights, weight_files
 from core.storage.open import cache_dir, open_filesystem
 from core.storage.storage import within
 
 COPIED_TO_WORKERS = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
-WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 SMALL_FILES = ("*.json", "*.model", "*.model.v*", "*.txt", "*.jinja", "*.py", "*.tiktoken")
 ORIGINAL = "original/"  # a folder of hub repositories: the same weights once more, which vLLM leaves there, too
 
@@ -120,8 +120,12 @@ def _download(checkpoint: Checkpoint, folder: Path, *, weights: bool) -> None:
         names = [within(key.removeprefix(f"{root}/")) for key in filesystem.find(f"{root}/")]
         wanted = [name for name in names if _is_wanted(name, checkpoint.weight_files if weights else None)]
         filesystem.get([f"{root}/{name}" for name in wanted], [str(folder / name) for name in wanted])
+    files = open_files(uri, None)
+    if listing_of(files, checkpoint.weight_files) != checkpoint.listing:
+        raise UserError(
+            f"{uri!r} was written to since the campaign was planned: run the campaign again once nobody writes there"
+        )
     if not weights:
-        files = open_files(uri, None)
         for name in filter(lambda name: name.endswith(".safetensors"), checkpoint.weight_files):
             (folder / name).write_bytes(files.read(name, 0, read_header(files, name).data_start))
 

@@ -181,6 +181,22 @@ def test_a_checkpoint_that_was_written_to_is_not_the_one_planned_with(tmp_path: 
         check_unchanged(planned)
 
 
+@pytest.mark.s3
+def test_what_was_written_to_since_is_not_kept_as_what_was_planned(
+    tmp_path: Path, s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEELYARD_CACHE", str(tmp_path / "cache"))
+    put(write_checkpoint(tmp_path / "a"), f"{s3_root}/a")
+    planned = read_checkpoint(f"{s3_root}/a")
+    put(write_checkpoint(tmp_path / "b", seed=1), f"{s3_root}/a")
+    for whole in (True, False):
+        with pytest.raises(UserError, match="was written to since the campaign was planned"):
+            fetch_checkpoint(planned, weights=whole)
+    assert [path.name for path in (tmp_path / "cache" / "checkpoints").iterdir() if path.is_dir()] == []
+    put(tmp_path / "a", f"{s3_root}/a")
+    assert fetch_checkpoint(planned, weights=False).is_dir()
+
+
 @pytest.mark.parametrize(
     ("environment", "found"),
     [
