@@ -187,16 +187,15 @@ def _instead(files: Files, choice: Choice) -> str:
 def read_weights(
     files: Files, config: Mapping[str, Any] = NO_ARGUMENTS, arguments: Mapping[str, Any] = NO_ARGUMENTS
 ) -> Weights:
-    """Add up what vLLM holds of the weight files, a model of ``config`` under the arguments ``arguments``.
+    """Add up what vLLM holds of the weight files of a model with ``config``, under the engine's ``arguments``.
 
     Raises `core.errors.UserError` for a file that is no whole safetensors file or lacks a tensor, and for two of one tensor.
     """
     choice = weight_files(files, arguments)
     _check_elsewhere(files, config)
-    for name in choice.files:
-        check_fetched(files, name)
     if not choice.files[0].endswith(".safetensors"):
         for name in choice.files:
+            check_fetched(files, name)
             check_archive(files, name)
         return Weights(sum(files.names[name] for name in choice.files), None, None, choice.files)
     headers = {name: read_header(files, name) for name in choice.files}
