@@ -35,6 +35,10 @@ class StoreError(UserError):
     """The results store cannot be reached, read or written."""
 
 
+class StoreKeysError(StoreError):
+    """There are no keys to the results store, or it refuses them: nothing could be stored."""
+
+
 class StoreUnreachableError(StoreError, TransientError):
     """The results store does not answer, or is too busy to."""
 

@@ -158,6 +158,8 @@ def check_uri(value: str, schemes: Container[str], otherwise: str) -> str:
         raise ValueError(f"use s3://bucket/prefix or {otherwise}")
     if scheme == "s3" and not rest.strip("/"):
         raise ValueError("s3:// needs a bucket: s3://bucket/prefix")
+    if scheme == "s3" and "" in rest.rstrip("/").split("/"):
+        raise ValueError("there is nothing between two of its '/': use one '/' there")
     if scheme and ".." in rest.split("/"):
         raise ValueError("'..' cannot stand in a URI")
     return value.rstrip("/") or value

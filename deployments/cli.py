@@ -16,7 +16,7 @@ from deployments.commands.catalogue import benchmarks, datasets
 from deployments.commands.compare import compare
 from deployments.commands.exchange import export, import_
 from deployments.commands.results import report, results
-from deployments.commands.simulate import print_estimate, simulate
+from deployments.commands.simulate import past_runs, print_estimate, simulate
 from deployments.commands.store import gc, invalidate, rerun, status, upload
 from deployments.console import SpecPath, configure, console
 
@@ -74,19 +74,21 @@ def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why, how long the campaign would take and what it would cost. Starts nothing."""
     from core.planning.describe import placement_table
     from core.planning.plan import make_plan
+    from core.planning.schedule.fleet_file import group_of
     from deployments.launch import check_spec
 
     spec = load_spec(spec_path)
     check_spec(spec)
     planned = make_plan(spec)
     fleet = planned.fleet
+    past = past_runs(spec, group_of(fleet))
     out = console()
     out.print(
         f"Fleet: {fleet.nodes} × {fleet.gpus} {'GPUs' if fleet.device == 'cuda' else 'logical devices (no GPU)'} "
         f"of {fleet.gpu_memory_gb:g} GB"
     )
     out.print(placement_table(planned, spec.policy))
-    print_estimate(spec, planned, out)
+    print_estimate(spec, planned, past, out)
 
 
 @app.command()

@@ -1,9 +1,10 @@
-"""A server on loopback that speaks as much of the Hugging Face hub's HTTP interface as reading datasets takes."""
+"""A server on loopback that speaks as much of the Hugging Face hub's HTTP interface as reading datasets and models takes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Hub:
-    """Repositories of datasets: id → commit → path → bytes; the last commit is the newest. ``gated`` ids are refused."""
+    """Repositories of datasets and models: id → commit → path → bytes; the last commit is the newest. ``gated`` ids are refused."""
 
     repositories: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
@@ -52,7 +53,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             parts = path.strip("/").split("/")
             api = parts[:1] == ["api"]
             parts = parts[1:] if api else parts
-            if parts[:1] != ["datasets"] or len(parts) < 3:
+            if parts[2:3] == ["resolve"]:  # a model's file
+                parts = ["models", *parts]
+            if parts[:1] not in (["datasets"], ["models"]) or len(parts) < 3:
                 self._send(200, b"{}", head=head)
                 return
             repository, rest = "/".join(parts[1:3]), parts[3:]
@@ -106,7 +109,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if content is None:
                 self._send(404, b"", head=head, error="EntryNotFound", commit=commit)
                 return
-            self._send(200, content, head=head, commit=commit, etag=hashlib.sha1(content).hexdigest())
+            etag = hashlib.sha1(content).hexdigest()
+            if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
+                content = content[int(part[1]) : int(part[2]) + 1 if part[2] else None]
+            self._send(206 if part else 200, content, head=head, commit=commit, etag=etag)
 
         def _json(self, value: object, commit: str) -> None:
             self._send(200, json.dumps(value).encode(), commit=commit)

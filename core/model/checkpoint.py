@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from core.errors import UserError, nearest
 from core.model.files import open_files
-from core.model.weight_files import Weights, read_identity, read_weights
+from core.model.folder import check_folder
+from core.model.identity import listing_of, read_identity
+from core.model.weight_files import Weights, read_weights
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
 TORCH_DTYPES = (*DTYPE_BYTES, "auto", "half", "float", "double", "int8", "uint8")
@@ -21,7 +23,6 @@ TOKENIZER_FILES = frozenset(
         "tekken.json",
         "tokenizer.json",
         "tokenizer.model",
-        "tokenizer.model.v3",
         "vocab.json",
         "vocab.txt",
     }
@@ -40,7 +41,7 @@ class Checkpoint:
     dtype: str  # type most weights are stored in: "bfloat16", "float16", "float32", "float8_e4m3fn", …
     quantization: str | None  # quant_method, e.g. "awq"; None where weights are plain
     parameters: int | None  # None where packing or a file format hides them
-    weight_bytes: int  # bytes of the weights as stored
+    weight_bytes: int  # bytes of the weights that vLLM holds once loaded, at the types they are stored in
     layers: int
     hidden_size: int
     attention_heads: int
@@ -53,6 +54,8 @@ class Checkpoint:
     multimodal: bool  # takes images or sound, too
     has_chat_template: bool
     has_tokenizer: bool = True
+    weight_files: tuple[str, ...] = ()  # those that vLLM loads, of which ``identity`` and sizes are
+    listing: str = ""  # digest by which a fetch tells that it got the files of ``identity``
 
     @property
     def place(self) -> Literal["s3", "hub", "directory"]:
@@ -62,20 +65,28 @@ class Checkpoint:
         return "directory" if self.revision.startswith("sha256:") else "hub"
 
 
-def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Checkpoint:
+def read_checkpoint(
+    source: str,
+    revision: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> Checkpoint:
     """Read the facts of ``source`` (hub id, local directory or s3:// URI) from small files and weight headers alone.
 
-    ``trust_remote_code`` allows an architecture whose numbers its own Python code would have to be asked for; nothing is run here.
+    ``arguments`` are of vLLM's engine, some of which choose files. ``trust_remote_code`` allows an architecture whose numbers its
+    own Python code would have to be asked for; nothing is run here.
     Raises `core.errors.UserError` with one line that names the file and the mend.
     """
     files = open_files(source, revision)
+    check_folder(files)
     config = files.json("config.json")
     if config is None:
         raise UserError(f"{source!r} has no config.json: it is not a checkpoint that vLLM can load")
     if "auto_map" in config and not config.get("architectures") and not trust_remote_code:
         raise UserError(f"{source!r} brings its own model code: set trust_remote_code: true to run it")
-    weights = read_weights(files)
-    identity = read_identity(files, config)
+    weights = read_weights(files, config, arguments or {})
+    identity = read_identity(files, weights.files, trust_remote_code=trust_remote_code, arguments=arguments or {})
     tokenizer = files.json("tokenizer_config.json") or {}
     try:
         return describe(
@@ -85,8 +96,12 @@ def read_checkpoint(source: str, revision: str | None = None, *, trust_remote_co
             revision=files.revision or f"sha256:{identity[:16]}",
             identity=identity,
             has_chat_template=bool(tokenizer.get("chat_template")) or not TEMPLATE_FILES.isdisjoint(files.names),
+            listing=listing_of(files, weights.files),
             has_processor=not PROCESSOR_FILES.isdisjoint(files.names),
-            has_tokenizer=any(name in TOKENIZER_FILES or name.endswith(".tiktoken") for name in files.names),
+            has_tokenizer=any(
+                name in TOKENIZER_FILES or name.endswith(".tiktoken") or name.startswith("tokenizer.model.v")
+                for name in files.names
+            ),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -101,6 +116,7 @@ def describe(
     source: str,
     revision: str = "",
     identity: str = "",
+    listing: str = "",
     has_chat_template: bool = False,
     has_processor: bool = False,
     has_tokenizer: bool = True,
@@ -133,7 +149,7 @@ def describe(
         architecture=architectures[0],
         dtype=dtype,
         quantization=quantization,
-        parameters=weights.parameters if quantization in (None, "fp8") else None,
+        parameters=weights.parameters,
         weight_bytes=weights.bytes,
         layers=layers,
         hidden_size=hidden,
@@ -147,6 +163,8 @@ def describe(
         multimodal=has_processor or "vision_config" in whole or "audio_config" in whole,
         has_chat_template=has_chat_template,
         has_tokenizer=has_tokenizer,
+        weight_files=weights.files,
+        listing=listing,
     )
 
 

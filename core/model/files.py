@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import HubUnreachableError, UserError, nearest
+from core.errors import HubUnreachableError, TransientError, UserError, nearest
 from core.storage.open import open_filesystem
+from core.storage.s3 import explanation, is_s3_error, is_transient
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,15 @@ class Files:
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """Return bytes of one file."""
         end = None if length is None else start + length
-        return bytes(self.filesystem.cat_file(f"{self.root}/{name}", start=start, end=end))
+        with explained(self.source):
+            return bytes(self.filesystem.cat_file(f"{self.root}/{name}", start=start, end=end))
+
+    def below(self, levels: int | None = None) -> list[str]:
+        """Return the paths of files in folders under the checkpoint, at most ``levels`` of folders deep."""
+        with explained(self.source):
+            found = self.filesystem.find(self.root, maxdepth=None if levels is None else levels + 1)
+        paths = (path.removeprefix(f"{self.root}/") for path in found)
+        return [path for path in paths if "/" in path]
 
     def json(self, name: str) -> dict[str, Any] | None:
         """Return a JSON file's object, None where there is no such file. Raises `core.errors.UserError`."""
@@ -47,33 +58,42 @@ class Files:
 def open_files(source: str, revision: str | None) -> Files:
     """List the checkpoint's files. Raises `core.errors.UserError` where there are none or nobody answers."""
     if source.startswith("s3://"):
-        return _s3_files(source)
+        with explained(source):
+            return _listed(source, None, *open_filesystem(source))
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return _listed(source, None, *open_filesystem(source))
+        with explained(source):
+            return _listed(source, None, *open_filesystem(source))
     if folder.is_file():
         raise UserError(f"model {source!r} is a file: name the directory that holds config.json and the weights")
     if source.startswith(("/", ".", "~")) or source.count("/") != 1:
+        if "://" in source:
+            raise UserError(f"model {source!r}: use s3://bucket/prefix, a directory, or a name on the hub")
         siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise UserError(f"model directory {source!r} does not exist{nearest(folder.name, siblings)}")
     return _hub_files(source, revision)
 
 
-def _s3_files(source: str) -> Files:
-    from botocore.exceptions import BotoCoreError
-
+@contextmanager
+def explained(source: str) -> Iterator[None]:
+    """Turn what S3 or a disk says of a checkpoint into a `core.errors.UserError` with the mend."""
     try:
-        return _listed(source, None, *open_filesystem(source))
-    except FileNotFoundError as error:
-        raise UserError(f"model {source!r}: no such bucket or prefix") from error
-    except PermissionError as error:
-        raise UserError(
-            f"model {source!r}: access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        ) from error
-    except (OSError, BotoCoreError) as error:
-        raise UserError(
-            f"model {source!r}: S3 does not answer ({type(error).__name__}); check AWS_ENDPOINT_URL"
-        ) from error
+        yield
+    except Exception as error:
+        if source.startswith("s3://") and is_s3_error(error):
+            kind = TransientError if is_transient(error) else UserError
+            raise kind(f"model {source!r}: {_s3_words(source, error)}") from error
+        if not isinstance(error, OSError):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"model {source!r} cannot be read: {where}{error.strerror or error}") from error
+
+
+def _s3_words(source: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such bucket or prefix"
+    bucket = source.removeprefix("s3://").partition("/")[0]
+    return explanation(error, bucket, "cannot read it", needs="read and list")
 
 
 def _hub_files(source: str, revision: str | None) -> Files:
@@ -118,8 +138,8 @@ def _hub_files(source: str, revision: str | None) -> Files:
 def _listed(source: str, revision: str | None, filesystem: Any, root: str) -> Files:
     names, ids = {}, {}
     for entry in filesystem.ls(root, detail=True):
-        # A directory of the hub's cache holds links, whose type fsspec does not say.
-        if entry["type"] == "file" or (entry.get("islink") and filesystem.isfile(entry["name"])):
+        # A directory of the hub's cache holds links, whose type fsspec does not say; one that leads nowhere is a file to vLLM, too.
+        if entry["type"] == "file" or (entry.get("islink") and not filesystem.isdir(entry["name"])):
             name = entry["name"].rsplit("/", 1)[-1]
             names[name] = int(entry["size"])
             if said := entry.get("ETag") or (entry.get("lfs") or {}).get("sha256") or entry.get("blob_id"):

@@ -1,157 +1,110 @@
-"""The weight files of a checkpoint: names, safetensors headers, checks and identity. Weights are never read whole."""
+"""The weight files of a checkpoint: those that vLLM loads, checked to be whole, and what they come to."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import re
-import struct
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import UserError
+from core.errors import UserError, nearest
 from core.model.files import Files
-
-INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)(?P<ending>\.safetensors|\.bin)")
-TENSOR_SAMPLE_BYTES = 4096
-LARGEST_HEADER = 100_000_000  # the format's own limit
-# Of the element types that fill whole bytes; others are packed.
-ELEMENT_BYTES = {
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
-    **dict.fromkeys(("F32", "I32", "U32"), 4),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
-}
-# safetensors' names for element types; what is missing here is packed or integer and says nothing about the compute type.
-SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "BF16": "bfloat16",
-    "F16": "float16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
-# Small files that decide what goes into the model and what comes out.
-TEXT_FILES = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
+from core.model.headers import Header, check_archive, check_fetched, read_header
+from core.model.holding import held, parameters_in, stored_dtype, without_copy
+from core.model.weight_choice import (
+    LOAD_FORMATS,
+    UNKNOWABLE,
+    Choice,
+    asked_format,
+    choose,
+    is_mistral_weight,
+    resolved,
 )
-# Notes about the file, not about the model.
-VOLATILE_CONFIG = ("_name_or_path", "transformers_version")
+
+SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)(?P<ending>\.safetensors|\.bin|\.pt)")
+BIN_INDEX = "pytorch_model.bin.index.json"  # vLLM does not read it; it tells a missing file
+PIECE_BYTES = 4096
+NO_ARGUMENTS: Mapping[str, Any] = {}
+# By their files' endings, weights in formats that vLLM does not load.
+FOREIGN = {
+    ".gguf": "GGUF",
+    ".h5": "TensorFlow's format",
+    ".msgpack": "Flax's format",
+    ".npz": "MLX's format",
+    ".onnx": "ONNX",
+    ".pth": "Meta's format (.pth)",
+    ".ckpt": "a trainer's format (.ckpt)",
+}
+
+Place = tuple[str, str]  # a file, and a tensor in it
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights by their files' headers. ``parameters`` is None for files without readable headers."""
+    """The weights as vLLM holds them once loaded, by their files' headers: those of ``files`` that it does not drop.
+
+    ``parameters`` is None for files without readable headers and for packings that are not known here.
+    """
 
     bytes: int
     parameters: int | None
     dtype: str | None
+    files: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor: element type by safetensors' name, count of elements, and its bytes, ``start`` to ``end`` after the header."""
+def weight_files(files: Files, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> Choice:
+    """Choose the files that vLLM loads under the engine arguments ``arguments``.
 
-    dtype: str
-    elements: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """The header of a safetensors file. ``values`` is the header as stored, ``data_start`` where the tensors' bytes begin."""
-
-    values: dict[str, Any]
-    data_start: int
-    tensors: Mapping[str, Tensor]
-
-
-def read_header(files: Files, name: str) -> Header:
-    """Read one file's header and check the file against it.
-
-    Raises `core.errors.UserError` for a header that cannot be one, a file that is cut off or too long, and a tensor whose bytes are
-    not those of its shape and type.
+    Raises `core.errors.UserError` where there are none, where one is missing, and where it cannot be known which they are.
     """
-    fault = f"{files.source!r}: {name} is not a safetensors file"
-    size, head = files.names[name], files.read(name, 0, 8)
-    if len(head) < 8:
-        raise UserError(f"{fault}: {len(head)} bytes long; fetch it again")
-    (length,) = struct.unpack("<Q", head)
-    if length > min(LARGEST_HEADER, size - 8):
-        raise UserError(f"{fault}: its header claims {length:,} bytes of a {size:,} byte file; fetch it again")
-    try:
-        values = json.loads(files.read(name, 8, length))
-        tensors = {key: _tensor(entry) for key, entry in values.items() if key != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{fault}: its header is not what the format says; fetch it again") from error
-    _check(files.source, name, size - 8 - length, tensors)
-    return Header(values, 8 + length, tensors)
+    load_format = asked_format(arguments)
+    _check_format(load_format)
+    _check_below(files, load_format)
+    choice = choose(files.names, load_format, (), lambda name: _named_in(files, name))
+    _check_index(files, choice)
+    if not choice.files:
+        raise UserError(f"{files.source!r} has no weights {_looked_for(choice.format)}{_instead(files, choice)}")
+    _check_adapters(files, choice.files)
+    if not choice.index:
+        _check_count(files, choice.files)
+    return choice
 
 
-def _tensor(entry: Any) -> Tensor:
-    start, end = entry["data_offsets"]
-    return Tensor(str(entry["dtype"]), math.prod(entry["shape"]), int(start), int(end))
+def _check_format(load_format: str) -> None:
+    if load_format != "auto" and load_format not in LOAD_FORMATS:
+        why = (
+            "the weights would not be those of the checkpoint's files"
+            if load_format in UNKNOWABLE
+            else f"it cannot be known which files it loads{nearest(load_format, LOAD_FORMATS)}"
+        )
+        raise UserError(
+            f"vllm.load_format = {load_format!r}: {why}, which tell its results apart: leave it out, or use one of "
+            f"{', '.join(LOAD_FORMATS)}"
+        )
 
 
-def _check(source: str, name: str, stored: int, tensors: Mapping[str, Tensor]) -> None:
-    at = 0
-    for key, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
-        wide = ELEMENT_BYTES.get(tensor.dtype)
-        if tensor.start != at or (wide is not None and tensor.end - tensor.start != wide * tensor.elements):
-            raise UserError(
-                f"{source!r}: {name}: the bytes of tensor {key!r} are not those of its shape and type {tensor.dtype}; "
-                "fetch it again"
-            )
-        at = tensor.end
-    if at > stored:
-        raise UserError(f"{source!r}: {name} is cut off: {stored:,} bytes of {at:,} after its header; fetch it again")
-    if at < stored:
-        raise UserError(f"{source!r}: {name} is {stored - at:,} bytes longer than its header says; fetch it again")
+def _check_below(files: Files, load_format: str) -> None:
+    """Refuse what vLLM cannot load: Mistral's weights in a folder have it look for others beside the config, in vain."""
+    if load_format != "auto" or any(map(is_mistral_weight, files.names)):
+        return
+    if resolved(load_format, (), below := files.below()) == "mistral":
+        found = next(filter(is_mistral_weight, below))
+        raise UserError(
+            f"{files.source!r}: {found} has vLLM look for Mistral's format, which is not here: set vllm: "
+            "{load_format: hf}, or move that file elsewhere"
+        )
 
 
-def weight_files(files: Files) -> list[str]:
-    """Name the files that vLLM would load. Raises `core.errors.UserError` where there are none or one is missing."""
-    for index_name in INDEX_FILES:
-        shards = sorted(set(_weight_map(files, index_name).values()))
-        _check_shards(files, shards, f"named in {index_name}")
-        if shards:
-            return shards
-    safetensors = [
-        n for n in files.names if n.endswith(".safetensors") and not n.startswith(("consolidated", "adapter"))
-    ]
-    binaries = [n for n in files.names if n.startswith("pytorch_model") and n.endswith(".bin")]
-    chosen = ["model.safetensors"] if "model.safetensors" in files.names else safetensors or binaries
-    for parts in filter(None, map(SHARD.fullmatch, chosen)):
-        stem, count, ending = parts["stem"], parts["count"], parts["ending"]
-        every = [f"{stem}-{number:0{len(count)}}-of-{count}{ending}" for number in range(1, int(count) + 1)]
-        _check_shards(files, every, f"one of the {int(count)} that the names of the others count")
-    if chosen:
-        return sorted(chosen)
-    if any(name.endswith(".gguf") for name in files.names):
-        raise UserError(f"{files.source!r} holds GGUF only: convert it to safetensors first")
-    raise UserError(f"{files.source!r} has no weights (*.safetensors or pytorch_model*.bin)")
+def _named_in(files: Files, index: str) -> frozenset[str] | None:
+    return frozenset(_weight_map(files, index).values()) if index in files.names else None
 
 
 def _weight_map(files: Files, index_name: str) -> dict[str, str]:
-    """Return tensor → file of an index, empty where there is none."""
-    index = files.json(index_name) or {}
-    found = index.get("weight_map", {})
+    """Return tensor → file of an index, empty where there is no such file."""
+    index = files.json(index_name)
+    if index is None:
+        return {}
+    found = index.get("weight_map")
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
         raise UserError(
             f"{files.source!r}: the weight_map of {index_name} does not map tensors to files: fetch it again"
@@ -159,69 +112,144 @@ def _weight_map(files: Files, index_name: str) -> dict[str, str]:
     return found
 
 
-def _check_shards(files: Files, shards: list[str], why: str) -> None:
-    missing = [name for name in shards if name not in files.names]
-    if missing:
+def _check_index(files: Files, choice: Choice) -> None:
+    if not choice.index:
+        return
+    count = len(choice.missing) + len(choice.files)
+    if choice.missing and not choice.files:
+        others = _others(files, choice)
         raise UserError(
-            f"{files.source!r} lacks {missing[0]!r}, {why} "
-            f"({len(missing)} of {len(shards)} shards missing): fetch the checkpoint again"
+            f"{files.source!r}: {choice.index} names {choice.missing[0]!r}, and none of its {_shards(count)} is here: delete "
+            f"{choice.index} if {others[0]} is the whole checkpoint, or else fetch it again"
+        )
+    _check_missing(files, choice.missing, count, f"named in {choice.index}")
+    if not choice.files:
+        raise UserError(
+            f"{files.source!r}: {choice.index} names no file, and vLLM goes by it: delete it, or fetch it again"
         )
 
 
-def read_weights(files: Files) -> Weights:
-    """Add up the weight files. Raises `core.errors.UserError` for one that is no whole safetensors file or lacks a tensor."""
-    elements: Counter[str] = Counter()
-    total, readable = 0, True
-    held: dict[str, set[str]] = {}
-    for name in weight_files(files):
-        if not name.endswith(".safetensors"):
-            total, readable = total + files.names[name], False
-            continue
-        tensors = read_header(files, name).tensors
-        held[name] = set(tensors)
-        for tensor in tensors.values():
-            total += tensor.end - tensor.start
-            elements[tensor.dtype] += tensor.elements
-    for tensor_name, name in _weight_map(files, INDEX_FILES[0]).items():
-        if name in held and tensor_name not in held[name]:
-            raise UserError(
-                f"{files.source!r}: {name} lacks tensor {tensor_name!r}, which {INDEX_FILES[0]} says it holds: "
-                "fetch the checkpoint again"
-            )
-    plain = {SAFETENSORS_DTYPES[kind]: count for kind, count in elements.items() if kind in SAFETENSORS_DTYPES}
+def _others(files: Files, choice: Choice) -> tuple[str, ...]:
+    return choose(files.names, choice.format, (), lambda _: None).files
+
+
+def _shards(count: int) -> str:
+    return f"{count} file{'s' if count > 1 else ''}"
+
+
+def _check_missing(files: Files, missing: Iterable[str], count: int, why: str) -> None:
+    if lacking := list(missing):
+        raise UserError(
+            f"{files.source!r} lacks {lacking[0]!r}, {why} "
+            f"({len(lacking)} of {count} shards missing): fetch the checkpoint again"
+        )
+
+
+def _check_count(files: Files, chosen: Iterable[str]) -> None:
+    """Refuse a checkpoint without a shard that its other shards' names count, or that the index of *.bin files names."""
+    for parts in filter(None, map(SHARD.fullmatch, chosen)):
+        stem, count, ending = parts["stem"], parts["count"], parts["ending"]
+        every = [f"{stem}-{number:0{len(count)}}-of-{count}{ending}" for number in range(1, int(count) + 1)]
+        missing = [name for name in every if name not in files.names]
+        _check_missing(files, missing, int(count), f"one of the {int(count)} that the names of the others count")
+    if any(name.endswith(".bin") for name in chosen):
+        named = set(_weight_map(files, BIN_INDEX).values())
+        missing = sorted(named - set(files.names))
+        if named & set(files.names):  # else it was left behind by other files
+            _check_missing(files, missing, len(named), f"named in {BIN_INDEX}")
+
+
+def _check_adapters(files: Files, chosen: Iterable[str]) -> None:
+    if adapters := [name for name in chosen if name.startswith("adapter_model")]:
+        raise UserError(
+            f"{files.source!r}: vLLM would load {adapters[0]} with the other weights, and an adapter is none: "
+            "move it elsewhere, or merge it into them"
+        )
+
+
+def _looked_for(load_format: str) -> str:
+    patterns = LOAD_FORMATS[load_format].patterns
+    return f"({' or '.join([', '.join(patterns[:-1]), patterns[-1]] if patterns[1:] else patterns)})"
+
+
+def _instead(files: Files, choice: Choice) -> str:
+    """Return what to do about it, by what lies there instead."""
+    foreign = {known for name in files.names for ending, known in FOREIGN.items() if name.endswith(ending)}
+    if foreign:
+        return f", only {', '.join(sorted(foreign))}: convert it to safetensors first"
+    if "zero_to_fp32.py" in files.names:
+        return ": they are in DeepSpeed's parts; run its zero_to_fp32.py first"
+    if choice.format != "hf" and _others(files, Choice("hf", (), "", ())):
+        return f", for which vllm.load_format = {choice.format!r} looks: leave that out"
+    return ": fetch the checkpoint again"
+
+
+def read_weights(
+    files: Files, config: Mapping[str, Any] = NO_ARGUMENTS, arguments: Mapping[str, Any] = NO_ARGUMENTS
+) -> Weights:
+    """Add up what vLLM holds of the weight files of a model with ``config``, under the engine's ``arguments``.
+
+    Raises `core.errors.UserError` for a file that is no whole safetensors file or lacks a tensor, and for two of one tensor.
+    """
+    choice = weight_files(files, arguments)
+    _check_elsewhere(files, config)
+    if not choice.files[0].endswith(".safetensors"):
+        for name in choice.files:
+            check_fetched(files, name)
+            check_archive(files, name)
+        return Weights(sum(files.names[name] for name in choice.files), None, None, choice.files)
+    headers = {name: read_header(files, name) for name in choice.files}
+    _check_tensors(files, choice, headers)
+    tensors = {(name, key): tensor for name, header in headers.items() for key, tensor in header.tensors.items()}
+    if not LOAD_FORMATS[choice.format].in_ranks:
+        kept = {key: tensor for key, tensor in tensors.items() if held(key[1], config, arguments)}
+        tensors = without_copy(kept, lambda key: key[1], _same(files, headers), config)
+    named = [(key, tensor) for (_, key), tensor in tensors.items()]
     return Weights(
-        bytes=total,
-        parameters=sum(elements.values()) if readable else None,
-        dtype=max(plain, key=lambda kind: plain[kind]) if plain else None,
+        bytes=sum(tensor.bytes for tensor in tensors.values()),
+        parameters=parameters_in(named, config),
+        dtype=stored_dtype(named, config),
+        files=choice.files,
     )
 
 
-def read_identity(files: Files, config: Mapping[str, Any]) -> str:
-    """Digest of config, tokenizer, templates and weights: 64 hex digits, the same wherever a local copy lies."""
-    parts = {
-        "config.json": {key: value for key, value in config.items() if key not in VOLATILE_CONFIG},
-        **{name: _content_id(files, name) for name in TEXT_FILES if name in files.names},
-        **{name: _content_id(files, name) for name in weight_files(files)},
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _check_elsewhere(files: Files, config: Mapping[str, Any]) -> None:
+    """Refuse a model whose language model vLLM would take from another repository, as Ultravox's is."""
+    if other := config.get("text_model_id"):
+        raise UserError(
+            f"{files.source!r}: config.json has vLLM load weights of {other!r} besides (text_model_id), which may change without a "
+            "trace in the results: merge the two into one checkpoint"
+        )
 
 
-def _content_id(files: Files, name: str) -> str:
-    """Return a string that changes when the file's content does.
+def _same(files: Files, headers: Mapping[str, Header]) -> Callable[[Place, Place], bool]:
+    """Return the comparison of two tensors by pieces of their bytes: it decides sizes only, and they may take gigabytes."""
 
-    In a directory that is the digest of the whole file; of a safetensors file, its header and a piece of every tensor. Reading
-    140 GB to plan a campaign would take minutes. Checkpoints of one training run differ in every tensor; an edit of a few rows
-    of one tensor can go unseen.
-    """
-    if name in files.ids:
-        return f"{files.names[name]}:{files.ids[name]}"
-    with files.filesystem.open(f"{files.root}/{name}", "rb") as file:
-        if not name.endswith(".safetensors"):
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        header = read_header(files, name)
-        digest = hashlib.sha256(json.dumps(header.values, sort_keys=True).encode())
-        for tensor in sorted(header.tensors.values(), key=lambda t: (t.start, t.end)):
-            size = tensor.end - tensor.start
-            file.seek(header.data_start + tensor.start + max(0, (size - TENSOR_SAMPLE_BYTES) // 2))
-            digest.update(file.read(min(size, TENSOR_SAMPLE_BYTES)))
-    return digest.hexdigest()
+    def pieces(place: Place) -> list[bytes]:
+        name, key = place
+        tensor = headers[name].tensors[key]
+        starts = (max(0, (tensor.bytes - PIECE_BYTES) * part // 7) for part in range(8))
+        length = min(PIECE_BYTES, tensor.bytes)
+        return [files.read(name, headers[name].data_start + tensor.start + start, length) for start in starts]
+
+    return lambda one, other: pieces(one) == pieces(other)
+
+
+def _check_tensors(files: Files, choice: Choice, headers: Mapping[str, Header]) -> None:
+    for key, name in (_weight_map(files, choice.index) if choice.index else {}).items():
+        if key not in headers[name].tensors:
+            raise UserError(
+                f"{files.source!r}: {name} lacks tensor {key!r}, which {choice.index} says it holds: "
+                "fetch the checkpoint again"
+            )
+    if choice.index or LOAD_FORMATS[choice.format].in_ranks:
+        return
+    first: dict[str, str] = {}
+    for name, header in headers.items():
+        for key in header.tensors:
+            if key in first:
+                raise UserError(
+                    f"{files.source!r}: {first[key]} and {name} both hold tensor {key!r}, and vLLM loads both, one over the "
+                    "other: move one of the two elsewhere"
+                )
+            first[key] = name

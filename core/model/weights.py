@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from core.errors import HubUnreachableError, UserError
 from core.model.checkpoint import Checkpoint, read_checkpoint
-from core.model.files import open_files
-from core.model.weight_files import read_header, read_weights, weight_files
+from core.model.files import explained, open_files
+from core.model.headers import read_header
+from core.model.identity import listing_of
+from core.model.weight_choice import WEIGHT_ENDINGS, asked_format
+from core.model.weight_files import NO_ARGUMENTS, read_weights, weight_files
 from core.storage.open import cache_dir, open_filesystem
 from core.storage.storage import within
 
 COPIED_TO_WORKERS = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
-WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+SMALL_FILES = ("*.json", "*.model", "*.model.v*", "*.txt", "*.jinja", "*.py", "*.tiktoken")
+ORIGINAL = "original/"  # a folder of hub repositories: the same weights once more, which vLLM leaves there, too
 
 
 def fetch_checkpoint(checkpoint: Checkpoint, *, weights: bool = True) -> Path:
@@ -32,30 +38,32 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, weights: bool = True) -> Path:
     if checkpoint.place == "s3":
         # Two places, so that the one without weights is the same on machines that hold both.
         name = checkpoint.identity if weights else f"{checkpoint.identity}-without-weights"
-        return _from_s3(source, cache_dir() / "checkpoints" / name, weights=weights)
+        return _from_s3(checkpoint, cache_dir() / "checkpoints" / name, weights=weights)
     if (folder := Path(source).expanduser()).is_dir():
         return folder.resolve()
     return _from_hub(checkpoint, weights=weights)
 
 
-def has_weights(folder: str) -> bool:
-    """Whether a directory holds a checkpoint with all its weights."""
+def has_weights(folder: str, names: Sequence[str], arguments: Mapping[str, Any] = NO_ARGUMENTS) -> bool:
+    """Whether a directory holds the weight files ``names``, each whole, and vLLM would load these under ``arguments``."""
     try:
-        return Path(folder).is_dir() and read_weights(open_files(folder, None)).bytes > 0
+        return Path(folder).is_dir() and read_weights(open_files(folder, None), arguments=arguments).files == tuple(
+            names
+        )
     except UserError:
         return False
 
 
-def read_ahead(folder: Path) -> int:
-    """Have the kernel read the weights in ``folder`` into its page cache, in the background.
+def read_ahead(files: Iterable[Path]) -> int:
+    """Have the kernel read the weights in ``files`` into its page cache, in the background.
 
     Only where they take at most half of the memory that is available. Returns how many bytes were asked for.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    size = sum(file.stat().st_size for file in files)
+    found = [file for file in files if file.is_file()]
+    size = sum(file.stat().st_size for file in found)
     if not hasattr(os, "posix_fadvise") or size > psutil.virtual_memory().available // 2:
         return 0
-    for file in files:
+    for file in found:
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
     return size
@@ -65,12 +73,10 @@ def _from_hub(checkpoint: Checkpoint, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    # Of a repository that offers both, vLLM loads safetensors alone.
-    kept = "pytorch_model*.bin" if checkpoint.parameters is None and not checkpoint.quantization else "*.safetensors"
-    patterns = [*([kept] if weights else []), "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.tiktoken"]
     repo, revision = checkpoint.source, checkpoint.revision
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        allowed = hub_patterns(checkpoint, weights=weights)
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=f"{ORIGINAL}*"))
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise UserError(f"weights of {repo!r} at {revision} cannot be had: {_first_line(error)}") from error
     except Exception as error:  # the hub says no, or its HTTP client, whose errors have no base that stays
@@ -79,11 +85,17 @@ def _from_hub(checkpoint: Checkpoint, *, weights: bool) -> Path:
         ) from error
 
 
+def hub_patterns(checkpoint: Checkpoint, *, weights: bool) -> list[str]:
+    """Return patterns of the files that are fetched of a repository; see `_is_wanted`."""
+    kept = [*map(glob.escape, checkpoint.weight_files), "*/*.safetensors"] if weights else []
+    return [*kept, *SMALL_FILES]
+
+
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _from_s3(uri: str, target: Path, *, weights: bool) -> Path:
+def _from_s3(checkpoint: Checkpoint, target: Path, *, weights: bool) -> Path:
     """Download next to ``target`` and rename: a directory of that name is always as it should be."""
     if target.is_dir():
         return target
@@ -94,45 +106,65 @@ def _from_s3(uri: str, target: Path, *, weights: bool) -> Path:
         if not target.is_dir():
             partial = Path(tempfile.mkdtemp(prefix=f"{target.name[:16]}-", dir=target.parent))
             try:
-                _download(uri, partial, weights=weights)
+                _download(checkpoint, partial, weights=weights)
                 partial.rename(target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
-def _download(uri: str, folder: Path, *, weights: bool) -> None:
+def _download(checkpoint: Checkpoint, folder: Path, *, weights: bool) -> None:
+    uri = checkpoint.source
     filesystem, root = open_filesystem(uri)
-    names = [within(key.removeprefix(f"{root}/")) for key in filesystem.find(f"{root}/")]
-    wanted = [name for name in names if weights or not name.endswith(WEIGHT_ENDINGS)]
-    filesystem.get([f"{root}/{name}" for name in wanted], [str(folder / name) for name in wanted])
+    with explained(uri):
+        names = [within(key.removeprefix(f"{root}/")) for key in filesystem.find(f"{root}/")]
+        wanted = [name for name in names if _is_wanted(name, checkpoint.weight_files if weights else None)]
+        filesystem.get([f"{root}/{name}" for name in wanted], [str(folder / name) for name in wanted])
+    files = open_files(uri, None)
+    if listing_of(files, checkpoint.weight_files) != checkpoint.listing:
+        raise UserError(
+            f"{uri!r} was written to since the campaign was planned: run the campaign again once nobody writes there"
+        )
     if not weights:
-        files = open_files(uri, None)
-        for name in filter(lambda name: name.endswith(".safetensors"), files.names):
+        for name in filter(lambda name: name.endswith(".safetensors"), checkpoint.weight_files):
             (folder / name).write_bytes(files.read(name, 0, read_header(files, name).data_start))
 
 
-def check_streamable(checkpoint: Checkpoint) -> None:
+def _is_wanted(name: str, chosen: Sequence[str] | None) -> bool:
+    """Whether a file is fetched: of weights the ``chosen`` ones (None: none), and what folders hold, which some models load."""
+    if not name.endswith(WEIGHT_ENDINGS):
+        return True
+    return chosen is not None and (name in chosen or ("/" in name and not name.startswith(ORIGINAL)))
+
+
+def check_streamable(checkpoint: Checkpoint, arguments: Mapping[str, Any] = NO_ARGUMENTS) -> None:
     """Raise `core.errors.UserError` where vLLM would stream other files than it would load from a disk.
 
     Its streamer reads every ``*.safetensors`` beside config.json, whatever the index says.
     """
-    files = open_files(checkpoint.source, None)
-    weights = set(weight_files(files))
-    streamed = {name for name in files.names if name.endswith(".safetensors")}
-    if others := sorted(weights ^ streamed):
+    load_format = asked_format(arguments)
+    streaming = {**arguments, "load_format": "runai_streamer"} if load_format == "auto" else arguments
+    if load_format not in ("auto", "runai_streamer", "runai_streamer_sharded"):
         raise UserError(
-            f"stream_weights: {others[0]!r} is not of the checkpoint's safetensors files, of which alone vLLM streams all: "
-            "move it elsewhere, or leave stream_weights out"
+            f"vllm.load_format = {load_format!r}: stream_weights has a format of its own: leave load_format out"
+        )
+    streamed = set(weight_files(open_files(checkpoint.source, None), streaming).files)
+    if others := sorted(streamed ^ set(checkpoint.weight_files)):
+        raise UserError(
+            f"stream_weights: vLLM would stream {', '.join(sorted(streamed))}, and from a disk it loads "
+            f"{', '.join(checkpoint.weight_files)}: move {others[0]!r} elsewhere, or leave stream_weights out"
         )
 
 
-def check_unchanged(checkpoint: Checkpoint) -> None:
+def check_unchanged(
+    checkpoint: Checkpoint, *, trust_remote_code: bool = False, arguments: Mapping[str, Any] = NO_ARGUMENTS
+) -> None:
     """Raise `core.errors.UserError` where the checkpoint's source has changed since the campaign was planned.
 
     Fetched weights are a copy; streamed ones are whatever lies there.
     """
-    if read_checkpoint(checkpoint.source, trust_remote_code=True).identity != checkpoint.identity:
+    found = read_checkpoint(checkpoint.source, trust_remote_code=trust_remote_code, arguments=arguments)
+    if found.identity != checkpoint.identity:
         raise UserError(
             f"{checkpoint.source!r} was written to since the campaign was planned, and its weights are streamed: "
             "run the campaign again, or leave stream_weights out"

@@ -18,7 +18,9 @@ from core.results import Store, open_store
 def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> PlannedModel:
     """Read one checkpoint and place it. Raises `core.errors.UserError` naming the model."""
     try:
-        checkpoint = read_checkpoint(model.model, model.revision, trust_remote_code=model.trust_remote_code)
+        checkpoint = read_checkpoint(
+            model.model, model.revision, trust_remote_code=model.trust_remote_code, arguments=model.vllm
+        )
         if model.chat_template and not checkpoint.has_chat_template:
             raise UserError("chat_template: the checkpoint has none; set chat_template: false")
         if not checkpoint.has_tokenizer and "tokenizer" not in model.vllm and not model.trust_remote_code:
@@ -26,7 +28,7 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
                 f"{model.model!r} has no tokenizer (tokenizer.json, tokenizer.model): fetch the checkpoint again"
             )
         if model.stream_weights:
-            check_streamable(checkpoint)
+            check_streamable(checkpoint, model.vllm)
         placement = place(checkpoint, model, fleet, spec.policy)
         with_replicas(placement, model, fleet, spec.policy)  # refuses; how many is decided with the work known
         if placement.gpus > fleet.gpus and fleet.device != "cpu" and not (fleet.ray_address or fleet.kuberay):

@@ -90,7 +90,7 @@ class ModelSpec(Strict):
         for name in value:
             if owner := OWNED.get(name):
                 raise ValueError(f"{name} is set by {owner}: leave it out here")
-        if value.get("load_format") == "dummy":
+        if str(value.get("load_format")).lower() == "dummy":  # as vLLM reads it
             raise ValueError(
                 "load_format 'dummy' makes random weights, whose scores would pass for the checkpoint's: leave it out"
             )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from core.errors import StoreError, StoreUnreachableError
+from core.errors import StoreError, StoreKeysError, StoreUnreachableError, UserError
 from core.storage.claims import SETTLE_SECONDS, put_once
 from core.storage.storage import SCRATCH, within
 
@@ -24,8 +25,11 @@ PROBE_SECONDS = 10
 PUT_BYTES = 5 << 30
 CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 BUSY = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "500", "502", "503", "504"})
+REFUSED_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 UNKNOWN = frozenset({"NotImplemented", "501"})  # of servers that know no conditions
 EXISTS = frozenset({"PreconditionFailed", "412"})
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set holds
+PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 
 _CREATES_ONCE: dict[tuple[str, str], bool] = {}  # by endpoint and bucket
 
@@ -170,9 +174,10 @@ class S3Storage:
     def _explained(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, _boto_error()) as error:
-            kind = StoreUnreachableError if _is_transient(error) else StoreError
-            raise kind(f"results {self.uri!r}: {_explanation(error, self.bucket, what)}") from error
+        except Exception as error:
+            if not is_s3_error(error):
+                raise
+            raise _kind(error)(f"results {self.uri!r}: {explanation(error, self.bucket, what)}") from error
 
 
 def _seconds_for(data: bytes) -> float:
@@ -180,9 +185,13 @@ def _seconds_for(data: bytes) -> float:
 
 
 def s3_filesystem(attempts: int) -> Any:
-    """Return s3fs, set up by the AWS variables; each call is tried ``attempts`` times."""
+    """Return s3fs, set up by the AWS variables; each call is tried ``attempts`` times.
+
+    Raises `core.errors.UserError` for an endpoint that is no URL.
+    """
     import s3fs
 
+    check_endpoint(os.environ)
     # botocore reads AWS_DEFAULT_REGION alone; every other SDK reads AWS_REGION.
     region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
     fs = s3fs.S3FileSystem(
@@ -199,10 +208,34 @@ def s3_filesystem(attempts: int) -> Any:
     return fs
 
 
-def _boto_error() -> type[Exception]:
+def check_endpoint(environment: Mapping[str, str]) -> None:
+    """Raise `core.errors.UserError` for an endpoint without http:// or https://, or that names no server."""
+    name = _first_set(ENDPOINTS, environment)
+    value = environment[name] if name else ""
+    if not value:
+        return
+    if "://" not in value:
+        raise UserError(f"{name} = {value!r}: write http:// or https:// before it")
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of a port that is no number
+        usable = False
+    if not usable or any(map(str.isspace, value)):
+        raise UserError(f"{name} = {value!r}: use http://host:port or https://host:port")
+
+
+def _first_set(names: Iterable[str], environment: Mapping[str, str]) -> str | None:
+    return next((name for name in names if environment.get(name)), None)
+
+
+def is_s3_error(error: Exception) -> bool:
+    """Whether an error is S3's, or of what it is reached by; botocore has a plain one for a config file's bad endpoint."""
     from botocore.exceptions import BotoCoreError
 
-    return BotoCoreError
+    return isinstance(error, OSError | BotoCoreError) or (
+        isinstance(error, ValueError) and str(error).startswith("Invalid endpoint")
+    )
 
 
 def _code(error: BaseException) -> str:
@@ -210,32 +243,46 @@ def _code(error: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def _is_transient(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
+    """Whether S3 does not answer, or is too busy to."""
     from botocore import exceptions as boto
 
     silent = isinstance(error, boto.ConnectionError | boto.HTTPClientError | TimeoutError)
     return silent or _code(error) in BUSY
 
 
+def _kind(error: BaseException) -> type[StoreError]:
+    from botocore import exceptions as boto
+
+    if is_transient(error):
+        return StoreUnreachableError
+    keyless = isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.ProfileNotFound)
+    return StoreKeysError if keyless or _code(error) in REFUSED_KEYS else StoreError
+
+
 def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+    name = _first_set(ENDPOINTS, os.environ)
+    return os.environ[name] if name else "AWS"
 
 
-def _explanation(error: BaseException, bucket: str, what: str) -> str:
+def explanation(error: BaseException, bucket: str, what: str, needs: str = "read, list, write and delete") -> str:
+    """Return S3's error on one line, with the mend. ``what`` was tried; ``needs`` are the rights that it takes."""
     from botocore import exceptions as boto
 
     endpoint = _endpoint()
     code = _code(error)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
         return "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if isinstance(error, boto.ProfileNotFound) and (name := _first_set(PROFILES, os.environ)):
+        return f"{name} = {os.environ[name]!r}: no such profile in the AWS config files: correct it, or unset it"
     if isinstance(error, boto.ConnectionError | boto.HTTPClientError | TimeoutError):
         return f"{endpoint} does not answer ({type(error).__name__}): check AWS_ENDPOINT_URL and that the server runs"
     if code in BUSY:
         return f"{what}: {endpoint} is too busy ({code}): run fewer campaigns at once, or wait and run again"
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
+    if code in REFUSED_KEYS:
         return f"{endpoint} refuses the credentials ({code}): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if isinstance(error, PermissionError):
-        rights = f"they need to read, list, write and delete in {bucket!r}"
+        rights = f"they need to {needs} in {bucket!r}"
         return f"{what}: not allowed ({code or 'forbidden'}): check the AWS keys; {rights}"
     if code == "NoSuchBucket" or isinstance(error, FileNotFoundError):
         return f"bucket {bucket!r} does not exist at {endpoint}: create it or correct the URI"

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from core.campaign import CampaignSpec, load_spec
-from core.errors import StoreError, UserError
+from core.errors import StoreError, StoreKeysError, UserError
 from core.model.checkpoint import read_checkpoint
 from core.model.fleet import resolve_fleet
 from core.model.placement import Plan
@@ -63,14 +63,13 @@ def simulate(
         out.print(f"Gantt chart: {html}", soft_wrap=True)
 
 
-def print_estimate(spec: CampaignSpec, plan: Plan, out: Console) -> None:
-    """Print what a planned campaign will take, and how good such estimates were."""
+def print_estimate(spec: CampaignSpec, plan: Plan, past: tuple[History, list[str]], out: Console) -> None:
+    """Print what a planned campaign will take, and how good such estimates were; ``past`` is `past_runs`."""
     from core.planning.describe import basis_lines, campaign_lines, estimate_table
 
-    group = group_of(plan.fleet)
-    history, notes = _history(spec, group)
+    history, notes = past
     whole = plan_estimate(spec, plan, history)
-    out.print(estimate_table(whole, group.price_per_gpu_hour))
+    out.print(estimate_table(whole, group_of(plan.fleet).price_per_gpu_hour))
     for line in [
         *campaign_lines(whole, past_error(history.jobs), len(history.jobs)),
         *basis_lines(whole.models),
@@ -80,14 +79,16 @@ def print_estimate(spec: CampaignSpec, plan: Plan, out: Console) -> None:
 
 
 def _estimates(spec: CampaignSpec, groups: Sequence[NodeGroup], out: Console) -> list[ModelEstimate]:
-    history, notes = _history(spec, groups[0])
+    history, notes = past_runs(spec, groups[0])
     for note in notes:
         out.print(note, soft_wrap=True, markup=False)
     estimator = Estimator(history)
     found, problems = [], []
     for model in spec.models:
         try:
-            checkpoint = read_checkpoint(model.model, model.revision, trust_remote_code=model.trust_remote_code)
+            checkpoint = read_checkpoint(
+                model.model, model.revision, trust_remote_code=model.trust_remote_code, arguments=model.vllm
+            )
             placements = placed_everywhere(checkpoint, model, groups, spec.policy)
             found.append(estimator.estimate(spec, model, checkpoint, placements))
         except UserError as error:
@@ -97,9 +98,15 @@ def _estimates(spec: CampaignSpec, groups: Sequence[NodeGroup], out: Console) ->
     return found
 
 
-def _history(spec: CampaignSpec, group: NodeGroup) -> tuple[History, list[str]]:
+def past_runs(spec: CampaignSpec, group: NodeGroup) -> tuple[History, list[str]]:
+    """Return what the store tells of past runs, and notes on what it does not.
+
+    Raises `core.errors.UserError` where a run would be refused for want of keys or of a place.
+    """
     try:
         return read_history(open_store(spec.results), group.kind), []
+    except StoreKeysError:  # a run would be refused for the same
+        raise
     except StoreError as error:
         return History(), [f"No past runs are used: {error}"]
 

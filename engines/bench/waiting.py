@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class QueuePlace:
             self.ticket(planned),
             service=service_name(config) if local else None,
             idle_seconds=self._spec.policy.service_idle_seconds,
-            weights=Path(config.model),
+            weights=[Path(config.model, name) for name in planned.checkpoint.weight_files],
         )
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class QueuePlace:
 
 @asynccontextmanager
 async def hold(
-    ticket: Ticket, *, service: str | None = None, idle_seconds: float = 0.0, weights: Path | None = None
+    ticket: Ticket, *, service: str | None = None, idle_seconds: float = 0.0, weights: Sequence[Path] = ()
 ) -> AsyncIterator[Held]:
     """Wait for the devices of ``ticket``, which is used up, and release them at the end.
 
@@ -103,9 +103,9 @@ async def hold(
                 break
             if ticket.is_first():
                 await asyncio.to_thread(end_unused, pool.kind, pool.names)
-                if weights is not None:
+                if weights:
                     await asyncio.to_thread(read_ahead, weights)
-                    weights = None
+                    weights = ()
             if waited <= PATIENCE_SECONDS < waited + POLL_SECONDS:
                 others = ", ".join(f"{holder.device} is held by {holder.label}" for holder in holders(pool))
                 why = others or "others wait for them too"

@@ -103,7 +103,11 @@ def on_every_node(config: EngineConfig) -> EngineConfig:
     if checkpoint is None:
         return config
     if checkpoint.place != "s3":
-        lacking = [host for host, found in _ask_nodes(has_weights, config.model) if not found]
+        lacking = [
+            host
+            for host, found in _ask_nodes(has_weights, config.model, checkpoint.weight_files, config.extra)
+            if not found
+        ]
         if lacking and checkpoint.place == "directory":
             raise UserError(
                 f"{config.model!r} is not whole on {lacking[0]}, a node of the Ray cluster: put it there, or name a checkpoint "

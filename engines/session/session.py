@@ -84,7 +84,10 @@ class Session:
             session.scored_rows_only = await score_rows_only(session._engine)
             await session.check_numbers(config.model)
             if config.checkpoint is not None and config.stream:
-                await asyncio.to_thread(check_unchanged, config.checkpoint)
+                trusted, arguments = config.trust_remote_code, config.extra
+                await asyncio.to_thread(
+                    check_unchanged, config.checkpoint, trust_remote_code=trusted, arguments=arguments
+                )
         except BaseException:
             await session.close()
             raise

@@ -92,9 +92,9 @@ REAL = {
     "Llama-70B-AWQ": Real(
         dense("Llama", 80, 8192, 64, 8, 8192, quantization_config={"quant_method": "awq", "bits": 4}),
         39_770_000_000,
-        9_900_000_000,
+        70_553_706_496,
         "float16",
-        {"quantization": "awq", "parameters": None, "kv_bytes_per_token": 327_680},
+        {"quantization": "awq", "parameters": 70_553_706_496, "kv_bytes_per_token": 327_680},
     ),
 }
 

@@ -177,3 +177,27 @@ def test_a_timeline_is_shown_of_each_campaigns_newest_run(
     ]
     code, _, err = steelyard("results", str(tmp_path), "--timeline", "--format", "jsn")
     assert (code, "did you mean 'json'" in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "results", "rescore", "simulate"])
+def test_an_endpoint_without_its_scheme_is_one_line_of_every_command(
+    command: str,
+    steelyard: Callable[..., tuple[int, str, str]],
+    campaign: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
+    code, out, err = steelyard(command, campaign(results="s3://evals/x"))
+    assert (code, out) == (2, "")
+    assert err == "steelyard: AWS_ENDPOINT_URL = '127.0.0.1:9000': write http:// or https:// before it\n"
+
+
+def test_plan_is_refused_for_missing_keys_as_a_run_would_be(
+    steelyard: Callable[..., tuple[int, str, str]],
+    campaign: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "none-of-this-name")
+    code, out, err = steelyard("plan", campaign(results="s3://evals/x"))
+    assert (code, out) == (2, "")
+    assert "AWS_PROFILE = 'none-of-this-name': no such profile" in err

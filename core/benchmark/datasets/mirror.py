@@ -20,6 +20,7 @@ from typing import Any
 from core.benchmark.datasets.call import HUB_URL, DatasetCall
 from core.errors import UserError
 from core.storage.open import cache_dir, open_filesystem
+from core.storage.s3 import explanation, is_s3_error
 from core.storage.storage import within
 
 RECORD = "steelyard.json"
@@ -197,16 +198,16 @@ class Mirror:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError
-
         try:
             yield
         except FileNotFoundError:
             raise
-        except (OSError, BotoCoreError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            mend = "its permissions" if self._is_local else "AWS_ENDPOINT_URL and the AWS keys"
-            raise UserError(f"mirror {self.uri!r}: {reason}; check {mend}") from error
+        except Exception as error:
+            if not is_s3_error(error):
+                raise
+            bucket, what = self._root.partition("/")[0], "cannot read or write it"
+            reason = f"{error}; check its permissions" if self._is_local else explanation(error, bucket, what)
+            raise UserError(f"mirror {self.uri!r}: {reason}") from error
 
 
 def _within(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:

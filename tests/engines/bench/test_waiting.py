@@ -74,13 +74,13 @@ def test_a_loaded_service_is_joined_and_an_unused_one_makes_room() -> None:
 
 
 def test_whoever_is_next_has_its_weights_read_ahead(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[Path] = []
+    read: list[list[Path]] = []
     monkeypatch.setattr("engines.bench.waiting.read_ahead", read.append)
     pool = DevicePool(kind, ("0",))
     first, second, third = (tmp_path / name for name in "abc")
 
     async def job(weights: Path, until: int) -> None:
-        async with hold(Ticket(pool, Demand(weights.name, 1)), weights=weights), asyncio.timeout(20):
+        async with hold(Ticket(pool, Demand(weights.name, 1)), weights=[weights]), asyncio.timeout(20):
             while len(read) < until:
                 await asyncio.sleep(0.01)
 
@@ -88,4 +88,4 @@ def test_whoever_is_next_has_its_weights_read_ahead(kind: str, tmp_path: Path, m
         await asyncio.gather(job(first, 1), job(second, 2), job(third, 2))
 
     asyncio.run(main())
-    assert read == [second, third], "who gets a device at once needs nothing read ahead"
+    assert read == [[second], [third]], "who gets a device at once needs nothing read ahead"
