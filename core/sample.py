@@ -37,6 +37,9 @@ class Sample:
     dropped_tokens: int = 0  # of the prompts, from the left, to fit the window
     images: tuple[str, ...] = ()  # digest of each image of the prompt, see core.benchmark.images.EncodedImage
     error: str | None = None
+    faults: tuple[
+        str, ...
+    ] = ()  # what makes the doc's number worth less, whatever was answered: core.benchmark.doc_faults
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,15 @@ class Score:
 class Scoring:
     """The result of scoring a cell. ``headline`` is the benchmark's own number in the leaderboard.
 
-    ``repeats`` takes apart the primary metric over single answers, where docs have several.
+    ``repeats`` takes apart the primary metric over single answers, where docs have several. ``warnings`` are the harness's, of
+    prompts and answers.
     """
 
     samples: tuple[Sample, ...]
     scores: tuple[Score, ...]
     headline: Score
     repeats: Repeats | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
