@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 LOGGERS = ("lm_eval", "lm-eval")  # its modules', and what older tasks of its catalogue use
+OPTION = re.compile(r"(?<![\w-])--[a-z]")
 MOST_OF_A_KIND = 3  # different lines of one place in its code that are repeated, say one for each task of a group
 
 
@@ -19,9 +21,9 @@ class Heard:
         self._kinds: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
 
     def add(self, record: logging.LogRecord) -> None:
-        """Count a record by its first line; the others show whole docs."""
+        """Count a record by its first line, the others show whole docs. Advice on the harness's command line is passed over."""
         line = next(filter(None, map(str.strip, record.getMessage().splitlines())), "")
-        if line:
+        if line and not OPTION.search(line):
             self._kinds[record.pathname, record.lineno][line] += 1
 
     @property

@@ -23,7 +23,10 @@ def _literal(text: str) -> list[str]:
         tokens = list(Environment().lex(text))  # noqa: S701 - read, never rendered
     except TemplateSyntaxError:
         return []
-    return [value for _, kind, value in tokens if kind == "data"]
+    before = ["", *(kind for _, kind, _ in tokens)]  # {% raw %} says that braces are meant
+    return [
+        value for (_, kind, value), last in zip(tokens, before, strict=False) if kind == "data" != last != "raw_begin"
+    ]
 
 
 def is_template(text: str) -> bool:

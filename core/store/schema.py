@@ -55,9 +55,7 @@ SAMPLES = pa.schema(
         pa.field("truncated", pa.bool_()),  # an answer stopped at its length limit
         pa.field("dropped_tokens", pa.int64()),  # of the prompts, from the left, to fit the window
         pa.field("error", pa.string()),  # null where the sample was answered
-        pa.field(
-            "faults", pa.list_(pa.string())
-        ),  # what makes its number worth less: an answer shown, a target that cannot be
+        pa.field("faults", pa.list_(pa.string())),  # of how it was asked, that make its number worth less; mostly empty
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"samples"},
 )
