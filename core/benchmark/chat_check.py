@@ -62,6 +62,10 @@ def check_chats(models: Iterable[PlannedModel], benchmarks: Sequence[BenchmarkSp
         except UserError as error:
             checked.faults.append(str(error))
             continue
+        except OSError as error:
+            reason = error.strerror or error
+            checked.faults.append(f"model {planned.model.name!r}: its tokenizer cannot be read: {reason}")
+            continue
         if chat is not None:
             _check(planned.model, chat, benchmarks, checked)
     return checked

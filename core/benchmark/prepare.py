@@ -17,7 +17,7 @@ from core.benchmark.find import cluster_field
 from core.benchmark.load import LOADING
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
 from core.cell_work import CellWork
-from core.errors import UserError
+from core.errors import UserError, nearest
 from core.log import log, warn_once
 from core.model.placement import PlannedModel
 from core.request import Generate
@@ -136,6 +136,7 @@ def chat_renderer(
     processors = _processors_template(directory)
     if not (tokenizer.chat_template or processors or chosen):
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} has none; set chat_template: false")
+    _check_chosen(chosen, tokenizer.chat_template)
 
     def apply(messages: Messages, add_generation_prompt: bool) -> str:
         parts = any(not isinstance(message["content"], str) for message in messages)
@@ -159,6 +160,21 @@ def chat_renderer(
             raise UserError(f"chat_template: {reason}") from error
 
     return render
+
+
+def _check_chosen(chosen: Any, templates: Any) -> None:
+    """Raise `core.errors.UserError` where a tokenizer has several templates and none is chosen, or none of a name that is."""
+    names = sorted(templates) if isinstance(templates, dict) else []
+    if chosen is None and names and "default" not in names:
+        raise UserError(
+            f"chat_template: the tokenizer has {', '.join(map(repr, names))} and no default: name one of them in "
+            f"chat_template_args: {{chat_template: {names[0]}}}"
+        )
+    if chosen is not None and chosen not in names and "{" not in str(chosen):
+        raise UserError(
+            f"chat_template_args.chat_template = {chosen!r}: neither a template nor the name of one that the tokenizer has"
+            f"{nearest(str(chosen), names)}"
+        )
 
 
 def _processors_template(directory: Path) -> str | None:
