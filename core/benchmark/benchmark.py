@@ -136,7 +136,7 @@ def load_benchmark(
             ) from error
         if images:
             hold_images(task.instances, image_token() if image_token and not chat else None)
-        faults[name] = doc_faults(task, seen, chat and chat.system_prompt, chat=chat is not None)
+        faults[name] = doc_faults(task, seen, chat.system_prompt if chat else None, chat=chat is not None)
     found = Found(loading.lines, building.lines, faults)
     return Benchmark(
         spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded), found

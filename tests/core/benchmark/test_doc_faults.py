@@ -18,8 +18,8 @@ from core.request import Generate, Generated, Loglikelihood, Response, Scored
 from core.store.quality import facts_of, notes, quality_of
 
 ROWS = [{"q": f"Question {number}?", "label": letter} for number, letter in enumerate("ABCD")]
-CHOICE = {"output_type": "multiple_choice", "doc_to_choice": ["A", "B", "C", "D"]}
-TEXT = {"output_type": "generate_until", "generation_kwargs": {"until": ["\n"]}}
+CHOICE: dict[str, Any] = {"output_type": "multiple_choice", "doc_to_choice": ["A", "B", "C", "D"]}
+TEXT: dict[str, Any] = {"output_type": "generate_until", "generation_kwargs": {"until": ["\n"]}}
 METRICS = {"multiple_choice": "acc", "generate_until": "exact_match"}
 
 
@@ -84,7 +84,7 @@ def test_numbers_of_choices_that_there_are_not_count(tmp_path: Path, labels: lis
 
 def test_of_questions_that_choices_complete_the_choice_s_number_counts(tmp_path: Path) -> None:
     rows = [{"options": [f"a{n}", f"b{n}"], "right": right, "end": f"so {n}"} for n, right in enumerate([0, 1, 2])]
-    fields = {**CHOICE, "doc_to_choice": "options", "doc_to_text": "right", "doc_to_target": "end"}
+    fields: dict[str, Any] = {**CHOICE, "doc_to_choice": "options", "doc_to_text": "right", "doc_to_target": "end"}
     assert counts(load(tmp_path, rows, **fields)) == {OUTSIDE: 1}
 
 
@@ -127,7 +127,7 @@ def test_examples_of_the_evaluated_split_without_the_doc_s_own_are_told_apart(tm
 def test_examples_of_a_split_of_their_own_are_sound_but_for_a_copy_of_a_doc(tmp_path: Path) -> None:
     rows = [{**row, "source": "ours"} for row in ROWS]
     others = [{"q": f"Another {number}?", "label": letter, "source": "ours"} for number, letter in enumerate("ABC")]
-    fields = {"training_split": "train", "fewshot_split": "train", "num_fewshot": 3, **TEXT}
+    fields: dict[str, Any] = {"training_split": "train", "fewshot_split": "train", "num_fewshot": 3, **TEXT}
     assert counts(load(tmp_path, rows, shots=others, **fields)) == {}
     (tmp_path / "copied").mkdir()
     copied = [*others[:2], {"q": "Question 1?", "label": "B", "source": "elsewhere"}]
@@ -135,7 +135,10 @@ def test_examples_of_a_split_of_their_own_are_sound_but_for_a_copy_of_a_doc(tmp_
 
 
 def test_examples_that_a_yaml_lists_count_too(tmp_path: Path) -> None:
-    shots = {"sampler": "first_n", "samples": [{"q": "Question 2?", "label": "C"}, {"q": "Else?", "label": "A"}]}
+    shots: dict[str, Any] = {
+        "sampler": "first_n",
+        "samples": [{"q": "Question 2?", "label": "C"}, {"q": "Else?", "label": "A"}],
+    }
     assert counts(load(tmp_path, fewshot_config=shots, num_fewshot=2, **TEXT)) == {OWN_ANSWER: 1, EVALUATED: 3}
 
 
@@ -145,7 +148,12 @@ def test_a_template_in_single_braces_asks_every_doc_the_same(
     tmp_path: Path, fields: dict[str, Any], shown: int
 ) -> None:
     others = [{"q": f"Another {number}?", "label": f"M{number}"} for number in range(3)]
-    own = {"doc_to_text": "Q: {q}", "training_split": "train", "fewshot_split": "train", "num_fewshot": shown}
+    own: dict[str, Any] = {
+        "doc_to_text": "Q: {q}",
+        "training_split": "train",
+        "fewshot_split": "train",
+        "num_fewshot": shown,
+    }
     rows = [{"q": f"Question {number}?", "label": letter} for number, letter in enumerate("ABCD")]
     found = counts(load(tmp_path, rows, shots=others, **{**fields, **own}))
     assert found == {"doc_to_text: {q} is no template: write {{q}}": 4, ALIKE: 4}
@@ -185,7 +193,7 @@ def test_docs_that_ask_the_same_twice_are_duplicates_and_others_of_one_prompt_al
 
 def test_choices_may_ask_all_there_is(tmp_path: Path) -> None:
     rows = [{"options": [f"good {number}", f"bad {number}"], "label": 0} for number in range(3)]
-    fields = {"doc_to_text": "", "doc_to_choice": "options", "output_type": "multiple_choice"}
+    fields: dict[str, Any] = {"doc_to_text": "", "doc_to_choice": "options", "output_type": "multiple_choice"}
     benchmark = load(tmp_path, rows, **fields)
     assert counts(benchmark) == {}
     assert {each.context for each in benchmark.requests() if isinstance(each, Loglikelihood)} == {""}
@@ -204,7 +212,7 @@ def test_one_target_for_all_docs_is_told(tmp_path: Path, fields: dict[str, Any])
 
 def test_the_first_of_choices_that_differ_is_no_one_target(tmp_path: Path) -> None:
     rows = [{"q": f"Question {number}?", "options": [f"yes {number}", "no"]} for number in range(3)]
-    fields = {"doc_to_choice": "options", "doc_to_target": 0, "output_type": "multiple_choice"}
+    fields: dict[str, Any] = {"doc_to_choice": "options", "doc_to_target": 0, "output_type": "multiple_choice"}
     assert counts(load(tmp_path, rows, **fields)) == {}
 
 
