@@ -16,6 +16,7 @@ from core.store.quality import NAMES_OF_DOCS
 OUTSIDE = "target outside the choices"
 ONE_TARGET = "the same target as every other doc"
 ALIKE = "the same prompt as another doc"
+ONE_QUESTION = "the same question as every other doc, only choices differ"
 EMPTY = "empty prompt"
 OWN_ANSWER = "its own answer among the few-shot examples"
 EVALUATED = "few-shot examples from the evaluated docs"
@@ -49,6 +50,7 @@ def doc_faults(
             found[doc.doc_id].append(fault)
     marked = [
         (ALIKE, alike := _alike(docs)),
+        (ONE_QUESTION, _one_question(docs) - alike),
         (EMPTY, _empty(docs, alike) if task.OUTPUT_TYPE != "loglikelihood_rolling" else set()),
         (OWN_ANSWER, {doc.doc_id for doc in docs if _key(doc.turn) in map(_key, doc.shots)}),
         (EVALUATED, _showing_others(docs)),
@@ -76,12 +78,20 @@ def template_faults(task: Any, docs: Sequence[Asked]) -> Iterator[str]:
         text = task.get_config(field)
         if not isinstance(text, str) or text in fields:
             continue
-        # An instruction may name what to answer, as in: end with {answer}.
-        meant = [name for name in literal_names(text) if name in fields and not (is_template(text) and name in target)]
-        if meant:
-            yield f"{field}: {{{meant[0]}}} is no template: write {{{{{meant[0]}}}}}"
+        if meant := _meant(field, text, fields, target):
+            yield f"{field}: {{{meant}}} is no template: write {{{{{meant}}}}}"
         elif _names_no_field(field, text, docs):
             yield f"{field}: {text!r} is no field of the docs, and is taken as text"
+
+
+def _meant(field: str, text: str, fields: set[str], target: str) -> str | None:
+    """Return the first name in single braces that was meant to be filled in.
+
+    Without any template a question's are; beside one an instruction may name what to answer, as in: end with {answer}.
+    """
+    names, mixed = literal_names(text), is_template(text)
+    known = (name for name in names if name in fields and not (mixed and name in target))
+    return next(known, names[0] if names and field == "doc_to_text" and not mixed else None)
 
 
 def _names_no_field(field: str, text: str, docs: Sequence[Asked]) -> bool:
@@ -115,6 +125,13 @@ def _alike(docs: Sequence[Asked]) -> set[int]:
         groups[doc.request].append(doc)
     several = (group for group in groups.values() if len(group) > 1)
     return {doc.doc_id for group in several if len(set(map(_content, group))) > 1 for doc in group}
+
+
+def _one_question(docs: Sequence[Asked]) -> set[int]:
+    """All docs, where several are asked one question, without images. An empty one leaves the asking to the choices."""
+    questions = {doc.turn.question for doc in docs if isinstance(doc.turn.question, str)}
+    one = len(questions) == 1 < len(docs) and all(isinstance(doc.turn.question, str) and not doc.images for doc in docs)
+    return {doc.doc_id for doc in docs} if one and questions.pop().strip() else set()
 
 
 def _content(doc: Asked) -> str:

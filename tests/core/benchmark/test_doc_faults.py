@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from core.benchmark.benchmark import Benchmark, Chat, load_benchmark
-from core.benchmark.doc_faults import ALIKE, EMPTY, EVALUATED, ONE_TARGET, OUTSIDE, OWN_ANSWER, UNSAID
+from core.benchmark.doc_faults import ALIKE, EMPTY, EVALUATED, ONE_QUESTION, ONE_TARGET, OUTSIDE, OWN_ANSWER, UNSAID
 from core.benchmark.find import bundled
 from core.campaign import BenchmarkSpec
 from core.request import Generate, Generated, Loglikelihood, Response, Scored
@@ -167,6 +167,7 @@ def test_a_template_in_single_braces_asks_every_doc_the_same(
             {"doc_to_text": "{{q}} of {label!r}", "doc_to_target": "q"},
             "doc_to_text: {label} is no template: write {{label}}",
         ),
+        ({"doc_to_text": "Ask {Q}"}, "doc_to_text: {Q} is no template: write {{Q}}"),
         ({"doc_to_target": "{label}"}, "doc_to_target: {label} is no template: write {{label}}"),
         ({"doc_to_target": "lable"}, "doc_to_target: 'lable' is no field of the docs, and is taken as text"),
         ({"description": "About { q }: "}, "description: {q} is no template: write {{q}}"),
@@ -197,6 +198,12 @@ def test_choices_may_ask_all_there_is(tmp_path: Path) -> None:
     benchmark = load(tmp_path, rows, **fields)
     assert counts(benchmark) == {}
     assert {each.context for each in benchmark.requests() if isinstance(each, Loglikelihood)} == {""}
+
+
+def test_one_question_for_all_docs_is_told_though_their_choices_differ(tmp_path: Path) -> None:
+    rows = [{"options": [f"good {number}", f"bad {number}"], "label": 0} for number in range(3)]
+    fields: dict[str, Any] = {"doc_to_text": "%(q)s", "doc_to_choice": "options", "output_type": "multiple_choice"}
+    assert counts(load(tmp_path, rows, **fields)) == {ONE_QUESTION: 3}
 
 
 def test_a_doc_without_a_question_is_counted_whatever_stands_around_it(tmp_path: Path) -> None:
