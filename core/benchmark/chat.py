@@ -7,6 +7,7 @@ from typing import Any
 
 Messages = Sequence[Mapping[str, Any]]
 
+MEND = "set system_as_user: true, which has system_prompt and a benchmark's description open the first user turn, or leave both out"
 BETWEEN = "\n\n"  # a system message and the turn it opens, as templates do that make one of the two themselves
 
 
@@ -43,10 +44,7 @@ def refusal(messages: Messages, error: Exception, render: Callable[[Messages], s
 
     what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     if messages[0]["role"] == "system" and _renders(render, opened_by_system(messages)):
-        return (
-            f"it takes no system message ({what}): set system_as_user: true, which has system_prompt and a benchmark's description "
-            "open the first user turn"
-        )
+        return f"it takes no system message ({what}): {MEND}"
     if sum(message["role"] == "user" for message in messages) > 1 and _renders(render, _last_turns(messages)):
         return f"it takes no few-shot examples as turns ({what}): set fewshot_as_multiturn: false"
     if isinstance(error, UndefinedError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.benchmark.benchmark import Chat
+from core.benchmark.chat import MEND
 from core.benchmark.find import leaves_of
 from core.benchmark.images import PLACEHOLDER, asks_images, in_parts
 from core.benchmark.prepare import chat_of
@@ -16,10 +17,7 @@ from core.model.placement import PlannedModel
 from core.model.weights import fetch_checkpoint
 
 NO_QUESTION = "it leaves out the question: correct it, or set chat_template: false"
-NO_SYSTEM = (
-    "it leaves out the system message in silence: set system_as_user: true, which has system_prompt and a benchmark's "
-    "description open the first user turn"
-)
+NO_SYSTEM = f"it leaves out the system message in silence: {MEND}"
 SYSTEM, QUESTION, ANSWER = "Be brief.", "Is water wet?", "Yes"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from core.benchmark.benchmark import load_benchmark
+from core.benchmark.chat import MEND
 from core.benchmark.prepare import chat_of
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, load_spec
 from core.errors import UserError
@@ -43,7 +44,6 @@ doc_to_target: gold
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
 """
 DESCRIBED = "description: 'Answer yes or no.'\n"
-MERGED = "set system_as_user: true, which has system_prompt and a benchmark's description open the first user turn"
 
 
 def keep_template(folder: Path, template: Any) -> None:
@@ -100,7 +100,7 @@ def prompts(spec: CampaignSpec) -> list[str]:
 )
 def test_a_description_that_a_template_refuses_is_refused_by_the_plan(tmp_path: Path, template: str, said: str) -> None:
     assert refused(tmp_path, template) == (
-        f"benchmark 'described': model 'gemma': chat_template: it takes no system message ({said}): {MERGED}"
+        f"benchmark 'described': model 'gemma': chat_template: it takes no system message ({said}): {MEND}"
     )
 
 
@@ -137,7 +137,7 @@ def test_a_template_that_passes_over_system_messages_is_told_of(tmp_path: Path) 
     assert warning.startswith(
         "benchmark 'described': model 'gemma': chat_template: it leaves out the system message in silence"
     )
-    assert warning.endswith(MERGED)
+    assert warning.endswith(MEND)
 
 
 @pytest.mark.parametrize(
