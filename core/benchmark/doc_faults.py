@@ -44,6 +44,7 @@ def doc_faults(
     ``chat`` says that prompts went through a chat template, with ``system_prompt`` and the task's description as system message.
     """
     docs = list(_asked(task, seen))
+    themselves, others = _showing(docs)
     found: dict[int, list[str]] = defaultdict(list)
     for fault in template_faults(task, docs):
         for doc in docs:
@@ -52,8 +53,8 @@ def doc_faults(
         (ALIKE, alike := _alike(docs)),
         (ONE_QUESTION, _one_question(docs) - alike),
         (EMPTY, _empty(docs, alike) if task.OUTPUT_TYPE != "loglikelihood_rolling" else set()),
-        (OWN_ANSWER, {doc.doc_id for doc in docs if _key(doc.turn) in map(_key, doc.shots)}),
-        (EVALUATED, _showing_others(docs)),
+        (OWN_ANSWER, themselves),
+        (EVALUATED, others),
         (OUTSIDE, {doc.doc_id for doc in docs if _outside(task, doc.turn)}),
         (ONE_TARGET, _one_target(task, docs)),
         (UNSAID, {doc.doc_id for doc in docs if not _says(task, doc, system_prompt)} if chat else set()),
@@ -113,8 +114,8 @@ def _asked(task: Any, seen: Seen) -> Iterator[Asked]:
         images = tuple(image.sha256 for image in images_of(instances[0]))
         asked = tuple(tuple(each for each in instance.args if isinstance(each, str)) for instance in instances)
         if shots:  # which differ from doc to doc
-            own = tuple(turn.choices) if isinstance(turn.question, int) else turn.question
-            asked = (own, *(args[1:] for args in asked))
+            own = turn.choices if isinstance(turn.question, int) else turn.question
+            asked = ((str(own),), *(args[1:] for args in asked))
         yield Asked(doc_id, row, turn, shots, instances[0].args[0], (asked, images), bool(images))
 
 
@@ -156,14 +157,28 @@ def _says(task: Any, doc: Asked, system_prompt: str | None) -> bool:
     return all(text.strip() in doc.prompt for text in (system_prompt, description) if text)
 
 
-def _key(turn: Turn) -> tuple[str, str | None]:
-    return turn.text.strip(), turn.answer
+def _showing(docs: Sequence[Asked]) -> tuple[set[int], set[int]]:
+    """Docs that have themselves among their examples, and docs that have others of the evaluation there."""
+    if not any(doc.shots for doc in docs):
+        return set(), set()
+    turns = {id(turn): turn for doc in docs for turn in (doc.turn, *doc.shots)}
+    marks = {key: _marks(turn) for key, turn in turns.items()}
+    evaluated = set().union(*(marks[id(doc.turn)] for doc in docs))
+    themselves, others = set(), set()
+    for doc in docs:
+        own = marks[id(doc.turn)]
+        shown = [marks[id(shot)] for shot in doc.shots]
+        if any(own & each for each in shown):
+            themselves.add(doc.doc_id)
+        if any(evaluated & each for each in shown if not own & each):
+            others.add(doc.doc_id)
+    return themselves, others
 
 
-def _showing_others(docs: Sequence[Asked]) -> set[int]:
-    """Docs whose examples are other docs of the evaluation."""
-    evaluated = {_key(doc.turn) for doc in docs} if any(doc.shots for doc in docs) else set()
-    return {doc.doc_id for doc in docs if evaluated.intersection(map(_key, doc.shots)) - {_key(doc.turn)}}
+def _marks(turn: Turn) -> set[Any]:
+    """What two turns of one doc share: the row, as examples may be worded otherwise, or the words, where rows differ."""
+    worded = {(turn.text.strip(), turn.answer)} if turn.answer is not None else set()
+    return {row_digest(turn.row), *worded}
 
 
 def _compares_targets(task: Any) -> bool:

@@ -14,6 +14,7 @@ PARTS = {"doc_to_text": "question", "doc_to_choice": "choices", "doc_to_target":
 class Turn:
     """A row as the harness rendered it, whether as a doc or as an example; None where it did not ask for that part."""
 
+    row: Any
     question: Any = None
     choices: Any = None
     target: Any = None
@@ -40,15 +41,15 @@ def _chosen(choices: Any, which: Any) -> Any:
 
 
 class Seen:
-    """Turns by row, and by doc the examples that its prompt shows."""
+    """Turns of rows, and of each doc the examples that its prompt shows."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, tuple[Any, Turn]] = {}  # rows are kept, so that no other gets the id of one
+        self._turns: dict[int, Turn] = {}  # which keep their rows, so that no other gets the id of one
         self._shots: dict[int, list[Turn]] = {}
 
     def turn(self, row: Any) -> Turn:
         """Return the turn of a row, the same object each time."""
-        return self._rows.setdefault(id(row), (row, Turn()))[1]
+        return self._turns.setdefault(id(row), Turn(row))
 
     def show(self, doc: Any, shots: list[Any]) -> None:
         """Keep which examples a doc's prompt shows."""

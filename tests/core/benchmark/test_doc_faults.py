@@ -142,7 +142,13 @@ def test_examples_that_a_yaml_lists_count_too(tmp_path: Path) -> None:
     assert counts(load(tmp_path, fewshot_config=shots, num_fewshot=2, **TEXT)) == {OWN_ANSWER: 1, EVALUATED: 3}
 
 
-@pytest.mark.parametrize("fields", [CHOICE, {**TEXT}])
+def test_examples_worded_otherwise_are_known_by_their_rows(tmp_path: Path) -> None:
+    rows = [{**row, "why": f"because of {row['label']}"} for row in ROWS]
+    worded = {"doc_to_text": "Explain: {{q}}", "doc_to_target": "why"}
+    assert counts(load(tmp_path, rows, fewshot_config=worded, num_fewshot=4, **TEXT)) == {OWN_ANSWER: 4, EVALUATED: 4}
+
+
+@pytest.mark.parametrize("fields", [CHOICE, TEXT])
 @pytest.mark.parametrize("shown", [0, 2])
 def test_a_template_in_single_braces_asks_every_doc_the_same(
     tmp_path: Path, fields: dict[str, Any], shown: int
