@@ -37,6 +37,9 @@ class Sample:
     dropped_tokens: int = 0  # of the prompts, from the left, to fit the window
     images: tuple[str, ...] = ()  # digest of each image of the prompt, see core.benchmark.images.EncodedImage
     error: str | None = None
+    faults: tuple[
+        str, ...
+    ] = ()  # what makes the doc's number worth less, whatever was answered: core.benchmark.doc_faults
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Scoring:
 
     ``repeats`` takes apart the primary metric over single answers, where docs have several. ``remark`` says how the headline came
     about where no task and no group gives it (`core.scoring.headline`).
+    ``warnings`` are the harness's, of prompts and answers.
     """
 
     samples: tuple[Sample, ...]
@@ -67,6 +71,7 @@ class Scoring:
     headline: Score
     repeats: Repeats | None = None
     remark: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ def plan(spec_path: SpecPath) -> None:
         f"of {fleet.gpu_memory_gb:g} GB"
     )
     out.print(placement_table(planned, spec.policy))
+    for warning in planned.warnings:
+        print(f"steelyard: warning: {warning}", file=sys.stderr)
     print_estimate(spec, planned, past, out)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from core.benchmark.benchmark import load_benchmark
 from core.cell_work import CellWork
 from core.compare.adaptive import of_docs
-from core.log import log
+from core.log import log, warn_once
 from core.monitor.progress import Progress
 from core.monitor.progress import tell as tell_listeners
 from core.planning.canary import BENCHMARK
@@ -55,6 +55,8 @@ async def score(bench: Bench, work: CellWork, run: CellRun) -> Scoring:
     """Turn responses into samples and scores."""
     with bench.job.timeline.span("score", work.cell.benchmark):
         scoring = await asyncio.to_thread(work.benchmark.score, run.responses)
+        for warning in scoring.warnings:
+            warn_once(f"benchmark {work.cell.benchmark!r}: {warning}")
         return of_docs(scoring, map(doc_of, run.responses)) if run.adaptive else scoring
 
 

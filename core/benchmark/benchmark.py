@@ -9,18 +9,21 @@ import random
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.benchmark.cell import digest, task_settings
 from core.benchmark.code_metrics import loads_code_eval, runs_in_sandbox
 from core.benchmark.datasets.call import LoadedDataset
 from core.benchmark.datasets.route import Route
+from core.benchmark.doc_faults import counted, doc_faults
 from core.benchmark.find import find, leaves_of, scope_of
 from core.benchmark.groups import group_scores
+from core.benchmark.heard import Heard, hearing
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
 from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
 from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, sampling_of, score_docs, whole_answer
+from core.benchmark.seen import watched
 from core.benchmark.standard_error import aggregated
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
 from core.errors import SteelyardError, UserError
@@ -40,6 +43,15 @@ class Chat:
     tokenizer_name: str
     system_prompt: str | None = None
     fewshot_as_multiturn: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is held against a benchmark before it is answered: the harness's warnings, and faults of docs by task and doc id."""
+
+    loading: tuple[str, ...] = ()
+    building: tuple[str, ...] = ()
+    faults: Mapping[str, Mapping[int, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> None:
@@ -84,13 +96,15 @@ def load_benchmark(
     cannot be loaded.
     """
     check_benchmark(spec, allow_unsafe_code=allow_unsafe_code)
-    with unsafe_code_allowed(allow_unsafe_code):  # code_eval tries itself when it is loaded
+    loading, building = Heard(), Heard()
+    with unsafe_code_allowed(allow_unsafe_code), hearing(loading):  # code_eval tries itself when it is loaded
         route = Route(datasets, spec.dataset_revision)
         tasks, groups = load_tasks(spec.name, route)
     if spec.fewshot_sampler is not None:
         for name, task in tasks.items():
             show_first_shots(spec, name, task)
     shots = {name: drawn_shots(task) for name, task in tasks.items()}
+    faults = {}
     for name, task in tasks.items():
         if task.get_config("unsafe_code") and not (allow_unsafe_code or runs_in_sandbox(task)):
             raise _unsafe(name)
@@ -103,7 +117,7 @@ def load_benchmark(
         task.set_fewshot_seed(seed=seed)
         images = task_asks_images(name, task, takes_images=image_token is not None)
         try:
-            with LOADING:
+            with LOADING, hearing(building), watched(task) as seen:
                 # Some tasks draw from the module's generator while they build prompts.
                 random.seed(seed)
                 task.build_all_requests(
@@ -114,6 +128,8 @@ def load_benchmark(
                     chat_template=in_parts(chat.render) if chat and images else chat and chat.render,
                     tokenizer_name=chat.tokenizer_name if chat else "",
                 )
+        except UserError as error:  # of the chat template
+            raise UserError(f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {error}") from error
         except Exception as error:  # a task's own templates and functions raise anything
             reason = next(iter(str(error).splitlines()), "")
             raise UserError(
@@ -121,7 +137,11 @@ def load_benchmark(
             ) from error
         if images:
             hold_images(task.instances, image_token() if image_token and not chat else None)
-    return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded))
+        faults[name] = doc_faults(task, seen, chat.system_prompt if chat else None, chat=chat is not None)
+    found = Found(loading.lines, building.lines, faults)
+    return Benchmark(
+        spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded), found
+    )
 
 
 class Benchmark:
@@ -138,12 +158,14 @@ class Benchmark:
         think_end_token: str | None,
         shots: Mapping[str, Mapping[int, Any]],
         datasets: tuple[LoadedDataset, ...],
+        found: Found,
     ) -> None:
         self.label = benchmark_label(spec)
         self._name = scope_of(spec.name)[0]  # of the task, group or tag that it is
         self.datasets = datasets
         self._spec, self._tasks, self._groups = spec, tasks, groups
         self._allow_unsafe_code, self._think_end_token = allow_unsafe_code, think_end_token
+        self._found = found
         self._scoring = threading.Lock()  # lm-eval keeps responses on its instances
         self.docs = sum(len({instance.doc_id for instance in task.instances}) for task in tasks.values())
         self.settings: dict[str, Any] = {
@@ -159,6 +181,12 @@ class Benchmark:
             # Named where it is set, so that no other fingerprint changes.
             **({"fewshot_sampler": spec.fewshot_sampler} if spec.fewshot_sampler else {}),
         }
+
+    @property
+    def remarks(self) -> list[str]:
+        """What makes scores worth less, known before anything is answered: a line each."""
+        faults = [faults for of_task in self._found.faults.values() for faults in of_task.values()]
+        return [*self._found.loading, *self._found.building, *counted(faults, self.docs)]
 
     def requests(self) -> list[Request]:
         """Return every request, ids ``<task>/<doc>/<request of the doc>/<repeat>``, in the benchmark's order."""
@@ -183,11 +211,12 @@ class Benchmark:
         samples: list[Sample] = []
         answers: list[list[float]] = []
         accumulated: dict[str, Any] = {}
-        with self._scoring, unsafe_code_allowed(self._allow_unsafe_code):
+        heard = Heard()
+        with self._scoring, unsafe_code_allowed(self._allow_unsafe_code), hearing(heard):
             for name, task in self._tasks.items():
                 split = self._split if self._think_end_token else whole_answer
                 scored, raw, single = score_docs(name, task, responses, split)
-                samples += scored
+                samples += [replace(each, faults=self._found.faults[name].get(each.doc_id, ())) for each in scored]
                 answers += single
                 if not raw:
                     raise SteelyardError(f"{name}: no doc could be scored; the first said: {scored[0].error}")
@@ -198,7 +227,8 @@ class Benchmark:
         head, remark = headline(self._name, scores)
         if head not in scores:
             scores.append(head)
-        return Scoring(tuple(samples), tuple(scores), head, spread(answers), remark)
+        warnings = tuple(dict.fromkeys([*self._found.building, *heard.lines]))
+        return Scoring(tuple(samples), tuple(scores), head, spread(answers), remark, warnings)
 
     def _task_scores(self, accumulated: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterable[Score]:
         for name, task in self._tasks.items():

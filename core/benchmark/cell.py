@@ -69,11 +69,12 @@ def digest(value: Any) -> str:
 
 def rows_digest(docs: Iterable[Any], shots: Iterable[Any] = ()) -> str:
     """Hash docs in their order and the distinct few-shot examples: 64 hex digits, the same wherever the rows came from."""
-    hashed = [*map(_row, docs), *sorted(set(map(_row, shots)))]
+    hashed = [*map(row_digest, docs), *sorted(set(map(row_digest, shots)))]
     return hashlib.sha256("".join(hashed).encode()).hexdigest()
 
 
-def _row(row: Any) -> str:
+def row_digest(row: Any) -> str:
+    """Hash one row: 64 hex digits."""
     text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -115,7 +116,7 @@ def make_cell(
         "benchmark": dict(benchmark_settings),
     }
     # Named where they are set, so that a new field changes no fingerprint of those who do not use it.
-    for name in ("trust_remote_code", "think_end_token", "chat_template_args"):
+    for name in ("trust_remote_code", "think_end_token", "chat_template_args", "system_as_user"):
         if value := getattr(model, name):
             settings[name] = value
     # Kept for people, outside the hash: a revision's name may change while its content does not.

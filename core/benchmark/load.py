@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from core.benchmark.code_metrics import code_eval_in_sandbox
 from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
+from core.benchmark.heard import listen
 from core.catalogue.index import Entry
 from core.errors import UserError
 from core.spec.parts import BenchmarkSpec
@@ -108,7 +108,7 @@ def _harness() -> Any:
     """Set lm-eval up for our processes, once. Returns its TaskManager class."""
     # It forks processes for bootstrapped standard errors otherwise; a campaign has threads, which do not survive a fork.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    listen()
     import datasets
     from lm_eval.api import task
     from lm_eval.tasks import TaskManager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -11,17 +12,23 @@ from typing import Any
 
 from core.benchmark.benchmark import Chat, load_benchmark
 from core.benchmark.cell import make_cell
+from core.benchmark.chat import Messages, opened_by_system, refusal
 from core.benchmark.find import cluster_field
 from core.benchmark.load import LOADING
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
 from core.cell_work import CellWork
-from core.errors import UserError
-from core.log import log
+from core.errors import UserError, nearest
+from core.log import log, warn_once
 from core.model.placement import PlannedModel
 from core.request import Generate
 from core.results import Store, open_store
 from core.scoring.judge import Judging
 from core.scoring.judge_spec import JudgeSpec
+
+# Arguments of ``apply_chat_template`` that are not the template's variables.
+OURS = frozenset(
+    {"conversation", "tokenize", "add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask"}
+)
 
 
 def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, benchmark: BenchmarkSpec) -> CellWork:
@@ -36,6 +43,8 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
         image_token=_image_token(planned, weights),
         datasets=spec.datasets,
     )
+    for remark in loaded.remarks:
+        warn_once(f"benchmark {loaded.label!r}: {remark}")
     if benchmark.judge and not all(isinstance(request, Generate) for request in loaded.requests()):
         raise UserError(f"benchmark {loaded.label!r} has no generated answers for a judge to score: drop its judge")
     adaptive = benchmark.adaptive
@@ -65,23 +74,57 @@ def chat_of(model: ModelSpec, weights: Path) -> Chat | None:
     if not model.chat_template:
         return None
     return Chat(
-        render=chat_renderer(weights, trust_remote_code=model.trust_remote_code, variables=model.chat_template_args),
+        render=_renderer_of(model, weights),
         tokenizer_name=model.name,
         system_prompt=model.system_prompt,
         fewshot_as_multiturn=model.fewshot_as_multiturn,
     )
 
 
+def _renderer_of(model: ModelSpec, weights: Path) -> Callable[..., str]:
+    """Return `chat_renderer` as the spec of a model asks for it, whose errors name the model."""
+    with _naming(model):
+        render = chat_renderer(
+            weights,
+            trust_remote_code=model.trust_remote_code,
+            variables=model.chat_template_args,
+            system_as_user=model.system_as_user,
+        )
+
+    def render_named(messages: Messages, add_generation_prompt: bool = True) -> str:
+        with _naming(model):
+            return render(messages, add_generation_prompt)
+
+    return render_named
+
+
+@contextmanager
+def _naming(model: ModelSpec) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"model {model.name!r}: {error}") from error
+
+
 def chat_renderer(
-    directory: Path, *, trust_remote_code: bool = False, variables: Mapping[str, Any] | None = None
+    directory: Path,
+    *,
+    trust_remote_code: bool = False,
+    variables: Mapping[str, Any] | None = None,
+    system_as_user: bool = False,
 ) -> Callable[..., str]:
     """Return ``render(messages, add_generation_prompt=True) -> str`` for the checkpoint in ``directory``.
 
-    ``variables`` go to the template beside the messages. Without a generation prompt the last message is left open for the model to
-    continue, as lm-evaluation-harness does. Messages in content parts (`core.benchmark.images.in_parts`) get the processor's
-    template where it has one of its own. Raises `core.errors.UserError` where there is no chat template, or
-    no tokenizer to apply it.
+    ``variables`` go to the template beside the messages; ``chat_template`` among them names one of several, or is one. Without a
+    generation prompt the last message is left open for the model to continue, as lm-evaluation-harness does. Messages in content
+    parts (`core.benchmark.images.in_parts`) get the processor's template where it has one of its own. With ``system_as_user`` a
+    system message opens the first user turn. Raises `core.errors.UserError` where there is no chat template, or no tokenizer to
+    apply it, and so does the function returned where the template refuses the messages.
     """
+    given = dict(variables or {})
+    if taken := sorted(OURS.intersection(given)):
+        raise UserError(f"chat_template_args.{taken[0]} = {given[taken[0]]!r}: Steelyard sets it: leave it out")
+    chosen = given.pop("chat_template", None)
     with LOADING:  # models are prepared side by side; transformers' lazy modules do not stand two first imports at once
         from transformers import AutoTokenizer
 
@@ -91,23 +134,47 @@ def chat_renderer(
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason}") from error
     processors = _processors_template(directory)
-    if not (tokenizer.chat_template or processors):
+    if not (tokenizer.chat_template or processors or chosen):
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} has none; set chat_template: false")
+    _check_chosen(chosen, tokenizer.chat_template)
 
-    def render(messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+    def apply(messages: Messages, add_generation_prompt: bool) -> str:
         parts = any(not isinstance(message["content"], str) for message in messages)
         return str(
             tokenizer.apply_chat_template(
-                messages,
-                chat_template=processors if parts or not tokenizer.chat_template else None,
+                list(messages),
+                chat_template=chosen or (processors if parts or not tokenizer.chat_template else None),
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
-                **(variables or {}),
+                **given,
             )
         )
 
+    def render(messages: Messages, add_generation_prompt: bool = True) -> str:
+        turns = opened_by_system(messages) if system_as_user else messages
+        try:
+            return apply(turns, add_generation_prompt)
+        except Exception as error:  # a template raises anything
+            reason = refusal(turns, error, lambda others: apply(others, add_generation_prompt))
+            raise UserError(f"chat_template: {reason}") from error
+
     return render
+
+
+def _check_chosen(chosen: Any, templates: Any) -> None:
+    """Raise `core.errors.UserError` where a tokenizer has several templates and none is chosen, or none of a name that is."""
+    names = sorted(templates) if isinstance(templates, dict) else []
+    if chosen is None and names and "default" not in names:
+        raise UserError(
+            f"chat_template: the tokenizer has {', '.join(map(repr, names))} and no default: name one of them in "
+            f"chat_template_args: {{chat_template: {names[0]}}}"
+        )
+    if chosen is not None and chosen not in names and "{" not in str(chosen):
+        raise UserError(
+            f"chat_template_args.chat_template = {chosen!r}: neither a template nor the name of one that the tokenizer has"
+            f"{nearest(str(chosen), names)}"
+        )
 
 
 def _processors_template(directory: Path) -> str | None:
@@ -117,9 +184,11 @@ def _processors_template(directory: Path) -> str | None:
         return None
     try:
         template = json.loads(file.read_text(encoding="utf-8"))["chat_template"]
+        if isinstance(template, list):  # of several, as in tokenizer_config.json
+            template = {each["name"]: each["template"] for each in template}
+        return str(template["default"] if isinstance(template, dict) else template)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"chat_template: {str(file)!r} holds none; fetch the file again") from error
-    return str(template)
 
 
 @cache

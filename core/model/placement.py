@@ -284,10 +284,11 @@ class PlannedModel:
 
 @dataclass(frozen=True)
 class Plan:
-    """A campaign that can run: the fleet and every model's placement."""
+    """A campaign that can run: the fleet and every model's placement, and what its scores may be worth less for."""
 
     fleet: FleetSpec
     models: tuple[PlannedModel, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def loads_from_here(planned: PlannedModel, fleet: FleetSpec) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from core.benchmark.benchmark import check_benchmark
+from core.benchmark.chat_check import check_chats
+from core.benchmark.find import leaves_of
 from core.benchmark.images import benchmark_asks_images
 from core.benchmark.needed import faults
 from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec, benchmark_label
+from core.catalogue.literal_templates import constant_fault
 from core.errors import UserError, nearest
+from core.log import warn_once
 from core.model.checkpoint import read_checkpoint
 from core.model.fleet import resolve_fleet
 from core.model.placement import Plan, PlannedModel, place
@@ -21,7 +27,7 @@ def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> Planne
         checkpoint = read_checkpoint(
             model.model, model.revision, trust_remote_code=model.trust_remote_code, arguments=model.vllm
         )
-        if model.chat_template and not checkpoint.has_chat_template:
+        if model.chat_template and not (checkpoint.has_chat_template or "chat_template" in model.chat_template_args):
             raise UserError("chat_template: the checkpoint has none; set chat_template: false")
         if not checkpoint.has_tokenizer and "tokenizer" not in model.vllm and not model.trust_remote_code:
             raise UserError(
@@ -76,14 +82,24 @@ def make_plan(spec: CampaignSpec) -> Plan:
         for each in planned
         if not each.checkpoint.multimodal
     ]
+    chats = check_chats(planned, known)
+    problems += chats.faults
     if problems:
         raise UserError("\n".join(problems))
-    return Plan(fleet, tuple(planned))
+    return Plan(fleet, tuple(planned), (*chats.warnings, *constant_prompts(known)))
+
+
+def constant_prompts(benchmarks: Iterable[BenchmarkSpec]) -> list[str]:
+    """Return a line for each task whose YAML alone shows that it asks every doc the same."""
+    found = {leaf.name: constant_fault(leaf.config) for benchmark in benchmarks for leaf in leaves_of(benchmark.name)}
+    return [f"benchmark {name!r}: {fault}" for name, fault in found.items() if fault]
 
 
 def check_campaign(spec: CampaignSpec) -> Plan:
     """Return the plan, all checked that can fail before a GPU is held: `make_plan`, the results store, models compared with."""
     plan = make_plan(spec)
+    for warning in plan.warnings:
+        warn_once(warning)
     store = open_store(spec.results)
     store.check()
     _check_compared_with(spec, store)

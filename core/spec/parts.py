@@ -48,6 +48,8 @@ class ModelSpec(Strict):
     """System message; needs ``chat_template``."""
     fewshot_as_multiturn: bool = True
     """With a chat template: each few-shot example as a user and an assistant turn."""
+    system_as_user: bool = False
+    """``system_prompt`` and a benchmark's description open the first user turn, for a chat template without a system message."""
     chat_template_args: dict[str, Any] = Field(default_factory=dict)
     """Further variables of the chat template, say ``enable_thinking: true``; needs ``chat_template``."""
     think_end_token: str | None = Field(default=None, min_length=1)
@@ -98,7 +100,7 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
-        for field in ("system_prompt", "chat_template_args"):
+        for field in ("system_prompt", "chat_template_args", "system_as_user"):
             if getattr(self, field) and not self.chat_template:
                 raise ValueError(f"{field} needs chat_template: true")
         if self.stream_weights and not self.model.startswith("s3://"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from core.sample import Sample, Scoring
@@ -55,6 +56,7 @@ class Quality:
     dropped_tokens: int  # how many, over all prompts
     duplicates: int  # asks what an earlier doc of its task asks, under another name or none
     empty_targets: int
+    faults: Mapping[str, int] = field(default_factory=dict)  # of the docs as they were asked: core.benchmark.doc_faults
 
 
 def quality_of(samples: Iterable[Sample]) -> Quality:
@@ -68,12 +70,15 @@ def quality_of(samples: Iterable[Sample]) -> Quality:
         dropped_tokens=sum(sample.dropped_tokens for sample in listed),
         duplicates=len(listed) - len({(sample.task, _question(sample)) for sample in listed}),
         empty_targets=sum(not sample.target.strip() for sample in listed if sample.choices or sample.texts),
+        faults=dict(Counter(fault for sample in listed for fault in sample.faults)),
     )
 
 
 def facts_of(scoring: Scoring) -> dict[str, Any]:
     """Return the facts of a scoring beside its scores, for the commit record. JSON values."""
     facts: dict[str, Any] = {"quality": asdict(quality_of(scoring.samples))}
+    if scoring.warnings:
+        facts["quality"]["warnings"] = list(scoring.warnings)
     if scoring.repeats is not None:
         values = asdict(scoring.repeats)
         facts["repeats"] = {name: None if math.isnan(value) else value for name, value in values.items()}
@@ -82,8 +87,8 @@ def facts_of(scoring: Scoring) -> dict[str, Any]:
     return facts
 
 
-def notes(counts: Mapping[str, int]) -> str:
-    """Return in words what `Quality`, as a mapping, holds against a score; empty where nothing does."""
+def notes(counts: Mapping[str, Any]) -> str:
+    """Return in words what `Quality`, as a mapping, and ``warnings`` hold against a score; empty where nothing does."""
     docs = counts.get("docs", 0)
     found = [
         (counts.get("failed", 0), f"of {docs:,} docs not answered"),
@@ -95,7 +100,8 @@ def notes(counts: Mapping[str, int]) -> str:
         (counts.get("duplicates", 0), "duplicate docs"),
         (counts.get("empty_targets", 0), "empty targets"),
     ]
-    return "; ".join(f"{count:,} {what}" for count, what in found if count)
+    found += [(count, f"of {docs:,} docs: {fault}") for fault, count in counts.get("faults", {}).items()]
+    return "; ".join([*(f"{count:,} {what}" for count, what in found if count), *counts.get("warnings", ())])
 
 
 def _question(sample: Sample) -> str:

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from core.request import Generated, Response, Scored
 from core.sample import Cell, Sample, Score
 
-SCHEMA_VERSION = "2"
-READABLE = ("1", "2")  # 1 had no reasoning, no dropped_tokens and no images
+SCHEMA_VERSION = "3"
+READABLE = ("1", "2", "3")  # 1 had no reasoning, no dropped_tokens and no images, 2 no faults
 VERSION_KEY = b"steelyard.schema"
 TABLE_KEY = b"steelyard.table"
 ROWS_IN_GROUP = 1 << 16  # of a Parquet file; one is on its way to the storage while the next is made
@@ -55,6 +55,7 @@ SAMPLES = pa.schema(
         pa.field("truncated", pa.bool_()),  # an answer stopped at its length limit
         pa.field("dropped_tokens", pa.int64()),  # of the prompts, from the left, to fit the window
         pa.field("error", pa.string()),  # null where the sample was answered
+        pa.field("faults", pa.list_(pa.string())),  # of how it was asked, that make its number worth less; mostly empty
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"samples"},
 )

@@ -85,6 +85,7 @@ REFERENCES: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("models", 0, "model"), "org/model", "no such directory here"),
     (("models", 0, "name"), "../up", "models[0].name = '../up': use letters, digits"),
     (("models", 0, "system_prompt"), "Hi.", "system_prompt needs chat_template: true"),
+    (("models", 0, "system_as_user"), True, "system_as_user needs chat_template: true"),
     (("models", 0, "chat_template"), True, "the checkpoint has none; set chat_template: false"),
     (("models", 0, "max_model_len"), 4096, "max_model_len = 4096: the checkpoint's window is 2,048 tokens"),
     (("models", 0, "tensor_parallel"), 3, "tensor_parallel = 3 does not divide"),

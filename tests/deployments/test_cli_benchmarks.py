@@ -110,3 +110,16 @@ def test_datasets_are_listed_with_place_and_fault(steelyard: Run, campaign: Call
     assert "datasets.offline is set" in lines["cais/mmlu"]
     assert "code" in lines["hooks.rows"]
     assert steelyard("datasets", "list", campaign("steelyard_facts"))[0] == 0
+
+
+def test_plan_warns_of_a_prompt_that_every_doc_gets_and_goes_on(
+    steelyard: Run, campaign: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"q": "2 + 2?", "a": "4"}\n')
+    files = f"dataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
+    text = f"task: own\ndataset_path: json\n{files}test_split: test\ndoc_to_text: 'Q: {{q}}'\ndoc_to_target: a\n"
+    (tmp_path / "own.yaml").write_text(text)
+    code, out, err = steelyard("plan", campaign("own.yaml"))
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("steelyard: warning: benchmark 'own': doc_to_text = 'Q: {q}' is no template")
+    assert "lightweight" in out

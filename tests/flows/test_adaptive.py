@@ -40,7 +40,9 @@ def test_a_model_that_is_told_apart_answers_a_part_of_the_docs(engines: Engines,
     store = open_store(adaptive["results"])
     board = store.leaderboard("flows").set_index("model")
     assert (board.docs["first"], board.docs["second"]) == (DOCS, 64)
-    assert (board.notes["first"], board.notes["second"]) == ("", f"ended after 64 of {DOCS} docs")
+    one_target = "docs: the same target as every other doc"
+    assert board.notes["first"] == f"{DOCS} of {DOCS} {one_target}"
+    assert board.notes["second"] == f"ended after 64 of {DOCS} docs; 64 of 64 {one_target}"
     record = store.commit_record(board.fingerprint["second"])
     assert record is not None
     (found,) = record["metadata"]["adaptive"]["standings"]

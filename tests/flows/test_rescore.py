@@ -57,7 +57,9 @@ def test_a_changed_filter_scores_again_without_an_engine(
     assert (after["headline"]["value"], after["metadata"]["rescored_from"]) == (0.0, before["fingerprint"])
     board = store.leaderboard("flows")
     assert list(board["score"]) == [0.0]
-    assert len(store.samples("flows")) == LIMIT
+    assert list(board["notes"]) == [f"{LIMIT} of {LIMIT} docs: the same target as every other doc"]
+    samples = store.samples("flows")
+    assert [list(each) for each in samples["faults"]] == [["the same target as every other doc"]] * LIMIT
 
     again = rescore(spec)
     assert (again.rescored, again.unchanged) == ((), ("first · own",))

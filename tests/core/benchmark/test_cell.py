@@ -49,6 +49,7 @@ def test_what_only_changes_speed_is_not_part_of_a_cell(speed: dict[str, Any]) ->
         {"max_model_len": 4096},
         {"chat_template": True},
         {"chat_template": True, "system_prompt": "Be brief."},
+        {"chat_template": True, "system_as_user": True},
         {"vllm": {"quantization": "fp8"}},
         {"trust_remote_code": True},
         {"identity": "b"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,12 @@ def test_a_template_file_that_holds_none_is_refused(checkpoint: Path) -> None:
     (checkpoint / "chat_template.json").write_text('{"template": ""}')
     with pytest.raises(UserError, match=r"chat_template: '.*chat_template.json' holds none; fetch the file again"):
         chat_renderer(checkpoint)
+
+
+@pytest.mark.parametrize("several", [[{"name": "default", "template": PARTED}], {"default": PARTED, "rag": "rag"}])
+def test_of_several_templates_of_the_processor_its_default_is_taken(checkpoint: Path, several: Any) -> None:
+    (checkpoint / "chat_template.json").write_text(json.dumps({"chat_template": several}))
+    assert chat_renderer(checkpoint)(PARTS) == "image;text;"
 
 
 def test_a_tokenizer_that_cannot_be_loaded_is_refused_on_one_line(checkpoint: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
-from core.sample import Sample
-from core.store.quality import Quality, notes, quality_of
+from core.sample import Sample, Score, Scoring
+from core.store.quality import Quality, facts_of, notes, quality_of
 
 SOUND = Sample("t", 0, json.dumps({"id": 1, "question": "2+2?"}), "2+2?", (), "4", texts=("4",))
 
@@ -42,3 +42,13 @@ def test_notes_say_what_counts_and_nothing_of_a_sound_cell() -> None:
     assert notes(counts) == (
         "30 of 1,200 answers cut at their length limit; 2 of 1,200 prompts cut on the left, 1,500 tokens in all; 1 empty targets"
     )
+
+
+def test_faults_of_docs_and_the_harness_s_warnings_are_notes_with_their_counts() -> None:
+    samples = (replace(SOUND, faults=("empty prompt", "shown")), replace(SOUND, doc_id=1, doc='"b"', faults=("shown",)))
+    score = Score("t", "acc", "none", 1.0, None, 2, higher_is_better=True, primary=True)
+    facts = facts_of(Scoring(samples, (score,), score, warnings=("lm-eval: no filter (2 times)",)))
+    assert facts["quality"]["faults"] == {"empty prompt": 1, "shown": 2}
+    assert notes(facts["quality"]) == ("1 of 2 docs: empty prompt; 2 of 2 docs: shown; lm-eval: no filter (2 times)")
+    assert "warnings" not in facts_of(Scoring(samples, (score,), score))["quality"]
+    assert json.loads(json.dumps(facts)) == facts

@@ -33,7 +33,7 @@ def as_version(table: pa.Table, version: bytes) -> pa.Table:
 
 def test_samples_of_version_1_lack_what_came_later_and_nothing_else() -> None:
     now = samples_table(make_cell(), make_scoring().samples, {b"own": b"kept"})
-    old = as_version(now.drop_columns(["reasoning", "dropped_tokens"]), b"1")
+    old = as_version(now.drop_columns(["reasoning", "dropped_tokens", "faults"]), b"1")
     read = decode(encode(old), SAMPLES)
     assert read.schema.equals(SAMPLES, check_metadata=False)
     assert read["reasoning"].null_count == read["dropped_tokens"].null_count == read.num_rows > 0
@@ -69,8 +69,8 @@ def test_a_column_that_version_1_had_already_is_missed() -> None:
 
 
 def test_files_of_a_later_version_are_refused() -> None:
-    later = as_version(samples_table(make_cell(), make_scoring().samples, {}), b"3")
-    with pytest.raises(ValueError, match="schema version 1 or 2"):
+    later = as_version(samples_table(make_cell(), make_scoring().samples, {}), b"4")
+    with pytest.raises(ValueError, match="schema version 1 or 2 or 3"):
         decode(encode(later), SAMPLES)
 
 
@@ -82,8 +82,17 @@ def test_samples_come_back_as_they_were() -> None:
 
 def test_samples_of_version_1_come_back_with_defaults() -> None:
     samples = list(make_scoring().samples)
-    old = as_version(samples_table(make_cell(), samples, {}).drop_columns(["reasoning", "dropped_tokens"]), b"1")
+    later = ["reasoning", "dropped_tokens", "faults"]
+    old = as_version(samples_table(make_cell(), samples, {}).drop_columns(later), b"1")
     assert samples_of(decode(encode(old), SAMPLES)) == samples
+
+
+def test_samples_of_version_2_have_no_faults() -> None:
+    samples = [replace(sample, faults=("empty prompt",)) for sample in make_scoring().samples]
+    now = samples_table(make_cell(), samples, {})
+    assert samples_of(decode(encode(now), SAMPLES)) == samples
+    old = as_version(now.drop_columns(["faults"]), b"2")
+    assert samples_of(decode(encode(old), SAMPLES)) == list(make_scoring().samples)
 
 
 @pytest.mark.parametrize("docs", [0, 1, 4, 9])
