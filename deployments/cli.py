@@ -62,16 +62,17 @@ def run(spec_path: SpecPath) -> None:
 
 @app.command()
 def rescore(spec_path: SpecPath) -> None:
-    """Score a campaign's stored samples again, where a metric, a filter or a target has changed. Starts no engine."""
+    """Score a campaign's stored answers again, where a metric, a filter or a target has changed. Starts no engine."""
     from deployments.launch import rescore_campaign
 
     configure()
-    rescore_campaign(load_spec(spec_path))
+    sys.exit(rescore_campaign(load_spec(spec_path)))
 
 
 @app.command()
 def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why, how long the campaign would take and what it would cost. Starts nothing."""
+    from core.benchmark.needed import doubts
     from core.planning.describe import placement_table
     from core.planning.plan import make_plan
     from deployments.launch import check_spec
@@ -79,6 +80,7 @@ def plan(spec_path: SpecPath) -> None:
     spec = load_spec(spec_path)
     check_spec(spec)
     planned = make_plan(spec)
+    doubtful = doubts(spec.benchmarks, spec.datasets)
     fleet = planned.fleet
     out = console()
     out.print(
@@ -87,6 +89,8 @@ def plan(spec_path: SpecPath) -> None:
     )
     out.print(placement_table(planned, spec.policy))
     print_estimate(spec, planned, out)
+    for line in doubtful:
+        print(f"steelyard: {line}", file=sys.stderr)
 
 
 @app.command()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from core.campaign import BenchmarkSpec, benchmark_label
 from core.cell_work import CellWork
+from core.errors import SteelyardError, StoreError, said
 from core.log import log
 from core.store.spool import Spool
+from core.upkeep.status import cell_lines
 from engines.bench.job import Job
 from flows.holding import Leases
+from tasks.evaluate import score_answered
 from tasks.prepare import prepare, prepare_judging
-from tasks.publish import record_model, record_verdicts
+from tasks.publish import Failures, record_model, record_verdicts
 
 POLL_SECONDS = 2.0  # nothing announces a cell that others complete
 POLL_SECONDS_PER_CELL = 0.25  # the more there are to look at, the less often
@@ -33,16 +37,17 @@ class Cells:
 
     def __init__(self, job: Job, leases: Leases, spool: Spool | None) -> None:
         self.job, self._leases, self.spool = job, leases, spool
+        self._asked: list[BenchmarkSpec | None] = [None] if job.part == "judge" else [*job.spec.benchmarks]
         self._preparations: list[Preparation] = []
         self._over: set[str] = set()  # complete, answered here, or given up
         self._failed: set[str] = set()  # of those, the ones that could not be answered
+        self._errors: dict[str, tuple[CellWork, BaseException]] = {}  # of failed cells, by fingerprint
         self._reserved: set[str] = set()  # leased by `any_to_answer`
         self._busy: set[object] = set()
         self._idle = asyncio.Event()
 
     async def __aenter__(self) -> Cells:
-        asked = [None] if self.job.part == "judge" else self.job.spec.benchmarks
-        self._preparations = [asyncio.create_task(self._prepare(each)) for each in asked]
+        self._preparations = [asyncio.create_task(self._prepare(each)) for each in self._asked]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -54,8 +59,17 @@ class Cells:
         """Return the cells that are prepared."""
         return known(self._preparations)
 
-    def raise_failures(self) -> None:
-        """Raise the first reason why a benchmark could not be prepared."""
+    def failures(self) -> dict[tuple[str, str], BaseException]:
+        """Return the errors of cells that could not be prepared, answered, scored or stored, by (model, benchmark)."""
+        found = {(work.cell.model, work.cell.benchmark): error for work, error in self._errors.values()}
+        for preparation, benchmark in zip(self._preparations, self._asked, strict=True):
+            error = failure_of(preparation) if preparation.done() else None
+            if error is not None and benchmark is not None and isinstance(error, Exception):
+                found[self.job.model, benchmark_label(benchmark)] = error
+        return found
+
+    def raise_unprepared(self) -> None:
+        """Raise the first reason why what is asked could not be prepared."""
         raise_first(failure_of(each) for each in self._preparations)
 
     async def all_known(self, timeout: float | None = None) -> bool:
@@ -119,8 +133,9 @@ class Cells:
         """Keep the engine busy with a cell that is ours within the block. One that fails there is given up, and back to others."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self._failed.add(work.cell.fingerprint)
+            self._errors[work.cell.fingerprint] = work, error
             self._end(work)
             await self._leases.give_back(work)
             raise
@@ -131,16 +146,21 @@ class Cells:
         """Let others have a cell after the block: it is committed, or cannot be."""
         try:
             yield
+        except BaseException as error:
+            self._errors[work.cell.fingerprint] = work, error
+            raise
         finally:
             await self._leases.give_back(work)
 
     def reopen_failed(self) -> None:
         """Have cells that were given up answered after all, by another engine."""
         self._over -= self._failed
+        for fingerprint in self._failed:
+            self._errors.pop(fingerprint, None)
         self._failed.clear()
 
     async def _prepare(self, benchmark: BenchmarkSpec | None) -> list[CellWork]:
-        """Prepare a benchmark's cell; without one, all that the job's model is to judge."""
+        """Prepare a benchmark's cell; without one, all that the job's model is to judge. What is answered already is scored."""
         job = self.job
         with job.timeline.span("prepare", benchmark_label(benchmark) if benchmark else ""):
             if benchmark is None:
@@ -150,7 +170,20 @@ class Cells:
         for work in works:
             if work.complete:
                 log.info(f"{work.label}: complete in the store, not computed again")
-        return works
+        return [await self._scored(work) if work.answered else work for work in works]
+
+    async def _scored(self, work: CellWork) -> CellWork:
+        """Score a cell whose answers are all stored: that needs no engine. One that fails is given up."""
+        taken = await self._leases.take(work)
+        if not taken:
+            return replace(work, complete=taken is None)
+        try:
+            async with self.giving_back(work):
+                with self.job.timeline.span("score", work.cell.benchmark):
+                    return replace(work, complete=await score_answered(work, self.job.spec.results))
+        except Exception:  # its reason is kept, and raised with all others'
+            self._over.add(work.cell.fingerprint)
+            return work
 
     async def _look(self, preparation: Preparation, ready: asyncio.Queue[CellWork | None]) -> None:
         """Hand on the cells of one preparation that are ours; what others compute is taken over where they give up."""
@@ -214,6 +247,56 @@ class Cells:
     def _end(self, work: CellWork) -> None:
         self._over.add(work.cell.fingerprint)
         self._stop(work.cell.fingerprint)
+
+
+class CellsFailedError(SteelyardError):
+    """Cells failed, each for its own reason; every other result is stored."""
+
+
+@asynccontextmanager
+async def told_apart(cells: Cells) -> AsyncIterator[None]:
+    """Raise every failed cell's own reason at the end of the block, and what failed beside them; the store keeps them too."""
+    beside: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        beside = error
+    failures = cells.failures()
+    if cells.job.control.is_cancelled or (beside is None and not failures):
+        raise_first([beside])
+        return
+    if any(beside is error for error in failures.values()):
+        beside = None
+    reasons = {cell: _reason(*cell, error) for cell, error in failures.items()}
+    await asyncio.shield(_record_failures(cells, Failures(reasons, None if beside is None else str(beside))))
+    if beside is not None and not failures:
+        raise beside
+    raise CellsFailedError(in_words(cells.job.model, reasons, beside)) from (beside or next(iter(failures.values())))
+
+
+def reason_of(work: CellWork, error: BaseException) -> str:
+    """Return why a cell failed, without its own name."""
+    return _reason(work.cell.model, work.cell.benchmark, error)
+
+
+def _reason(model: str, benchmark: str, error: BaseException) -> str:
+    text = str(error) if isinstance(error, SteelyardError) else said(error)
+    return text.removeprefix(f"{model} · {benchmark}: ").removeprefix(f"{benchmark}: ")
+
+
+def in_words(model: str, reasons: Mapping[tuple[str, str], str], beside: Exception | None = None) -> str:
+    """Return on one line why cells of a model failed, by (model, benchmark), and what failed ``beside`` them."""
+    own = {benchmark if name == model else f"{name} · {benchmark}": why for (name, benchmark), why in reasons.items()}
+    return "; ".join([*cell_lines(own), *([] if beside is None else [said(beside)])])
+
+
+async def _record_failures(cells: Cells, failures: Failures) -> None:
+    job = cells.job
+    write = record_verdicts if job.part == "judge" else record_model
+    try:
+        await write(job.spec, job.run, job.placed, [work.cell for work in cells.known()], failures)
+    except StoreError as error:
+        log.warning(f"{job.model}: the store does not hear why its cells failed: {error}")
 
 
 async def record(cells: Cells) -> None:

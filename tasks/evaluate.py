@@ -17,7 +17,9 @@ from core.request import doc_of
 from core.results import open_store
 from core.sample import Scoring
 from core.storage.open import open_storage
+from core.store.quality import warn_of_faults
 from core.store.runs import write_answers
+from core.upkeep.answers import score_stored
 from core.upkeep.recompute import rescore
 from engines.bench.answering import CellRun, commit, run_cell
 from engines.bench.bench import Bench
@@ -55,7 +57,9 @@ async def score(bench: Bench, work: CellWork, run: CellRun) -> Scoring:
     """Turn responses into samples and scores."""
     with bench.job.timeline.span("score", work.cell.benchmark):
         scoring = await asyncio.to_thread(work.benchmark.score, run.responses)
-        return of_docs(scoring, map(doc_of, run.responses)) if run.adaptive else scoring
+        scoring = of_docs(scoring, map(doc_of, run.responses)) if run.adaptive else scoring
+    warn_of_faults(work.label, scoring)
+    return scoring
 
 
 @step("store", "{work.label}")
@@ -72,6 +76,18 @@ async def store(bench: Bench, work: CellWork, scoring: Scoring, run: CellRun) ->
 async def score_again(work: CellWork, donor: Mapping[str, Any], results: str) -> bool:
     """Score the stored samples of ``donor``'s cell as ``work``'s, and commit that. Returns whether the record is this call's."""
     return await asyncio.to_thread(rescore, open_store(results), work, donor)
+
+
+@step("score stored answers", "{work.label}", **RETRYING)
+async def score_answered(work: CellWork, results: str, *, errors_too: bool = False) -> bool:
+    """Score a cell by the answers that the store holds to what it asks, and commit it; False where they are not all there.
+
+    With ``errors_too`` a request that failed stays so.
+    """
+    scoring = asyncio.to_thread(score_stored, open_store(results), work, errors_too=errors_too)
+    if done := await scoring:
+        log.info(f"{work.label}: scored from stored answers, without an engine")
+    return done
 
 
 @step("answer canary set", "{bench.placed.placement.engine}", **RETRYING)
