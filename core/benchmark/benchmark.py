@@ -30,7 +30,13 @@ from core.benchmark.scoring import (
     score_docs,
     whole_answer,
 )
-from core.benchmark.targets import count_in_whole_numbers, faults_in_words, refuse_hopeless, targets_of
+from core.benchmark.targets import (
+    count_in_whole_numbers,
+    faults_in_words,
+    refuse_hopeless,
+    targets_of,
+    targets_unread,
+)
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
@@ -115,7 +121,7 @@ def load_benchmark(
         task.set_fewshot_seed(seed=seed)
         images = task_asks_images(name, task, takes_images=image_token is not None)
         try:
-            with LOADING:
+            with LOADING, targets_unread(task):
                 # Some tasks draw from the module's generator while they build prompts.
                 random.seed(seed)
                 task.build_all_requests(

@@ -73,23 +73,26 @@ def _afresh(apply: Apply, given: Mapping[int, list[Any]]) -> Callable[[Docs], No
 
 def _applied(apply: Callable[[Docs], None], docs: Docs) -> dict[int, Exception]:
     """Apply a filter to all docs that it can take, at once. Returns what it raised for each of the others."""
-    if _error(apply, docs) is None:
+    error = _error(apply, docs) if docs else None
+    if error is None:
         return {}
-    refused = _refused(apply, docs)
+    refused = _refused(apply, docs, error)
     rest = [each for each in docs if each[0] not in refused]
     error = _error(apply, rest) if rest else None
     return refused if error is None else refused | dict.fromkeys((doc_id for doc_id, _ in rest), error)
 
 
-def _refused(apply: Callable[[Docs], None], docs: Docs) -> dict[int, Exception]:
-    """Return the docs that a filter cannot take even alone, found by halving: few calls where they are few."""
-    error = _error(apply, docs)
-    if error is None:
-        return {}
+def _refused(apply: Callable[[Docs], None], docs: Docs, error: Exception) -> dict[int, Exception]:
+    """Return those of docs, which together raised ``error``, that raise alone; by halving: few calls where they are few."""
     if len(docs) == 1:
         return {docs[0][0]: error}
+    found: dict[int, Exception] = {}
     middle = len(docs) // 2
-    return _refused(apply, docs[:middle]) | _refused(apply, docs[middle:])
+    for half in (docs[:middle], docs[middle:]):
+        raised = _error(apply, half)
+        if raised is not None:
+            found |= _refused(apply, half, raised)
+    return found
 
 
 def _error(apply: Callable[[Docs], None], docs: Docs) -> Exception | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,57 @@ def _whole(target: Any) -> Any:
     if isinstance(target, float) and target.is_integer():
         return int(target)
     return [_whole(each) for each in target] if isinstance(target, list) else target
+
+
+@contextmanager
+def targets_unread(task: Any) -> Iterator[None]:
+    """Have an lm-eval task build prompts within the block without the targets of the docs it asks: the harness reads them in vain.
+
+    Those of few-shot examples are needed, and so are targets that are asked about.
+    """
+    from lm_eval.api.task import ConfigurableTask
+
+    kinds = ("generate_until",) if getattr(task, "multiple_input", 0) else ("generate_until", "multiple_choice")
+    if type(task).fewshot_context is not ConfigurableTask.fewshot_context or task.OUTPUT_TYPE not in kinds:
+        yield
+        return
+    given = task.doc_to_target
+
+    def asked(doc: Any, *shown: Any, **options: Any) -> Any:  # of examples the harness says how they are shown
+        if shown or options:
+            return given(doc, *shown, **options)
+        with suppress(Exception):  # it is told by `targets_of`
+            return given(doc)
+
+    task.doc_to_target = asked
+    try:
+        yield
+    finally:
+        task.doc_to_target = given
+
+
+@contextmanager
+def first_target_untried() -> Iterator[None]:
+    """Have lm-eval load tasks in this thread whose first target is no choice, or cannot be made: that costs a doc, not the task."""
+    from lm_eval.api.task import ConfigurableTask
+
+    given, loading = ConfigurableTask.doc_to_target, threading.get_ident()
+
+    def tried(task: Any, doc: Any, *arguments: Any) -> Any:
+        if threading.get_ident() != loading:
+            return given(task, doc, *arguments)
+        with suppress(Exception):  # it is told by `targets_of`
+            target = given(task, doc, *arguments)
+            if not isinstance(target, int) or task.config.doc_to_choice is None:
+                return target
+            return target if target < len(task.doc_to_choice(doc)) else None
+        return None
+
+    ConfigurableTask.doc_to_target = tried
+    try:
+        yield
+    finally:
+        ConfigurableTask.doc_to_target = given
 
 
 def targets_of(task: Any) -> dict[int, Target]:
@@ -101,9 +154,10 @@ def faults_in_words(name: str, targets: Mapping[int, Target]) -> list[str]:
 
 
 def refuse_hopeless(benchmark: str, name: str, task: Any, targets: Mapping[int, Target]) -> None:
-    """Raise `core.errors.UserError` where no doc of a task has a right choice: as in a split without labels."""
+    """Raise `core.errors.UserError` where no doc of a task has a right choice, as in a split without labels, or any target."""
     faults = faults_in_words(name, targets)
-    if task.get_config("doc_to_choice") is not None and faults and len(faults) == len(targets):
+    none_is_right = task.get_config("doc_to_choice") is not None or all(not target.text for target in targets.values())
+    if none_is_right and faults and len(faults) == len(targets):
         raise UserError(
             f"benchmark {benchmark!r}: no doc of {name!r} can be answered right; {faults[0]}: correct doc_to_target, or evaluate "
             "a split that has labels"
