@@ -26,7 +26,11 @@ def test_each_cell_has_its_own_reason_and_one_that_did_not_fail_has_none(store: 
     part = {"model": "m", "cells": {**CELLS, "other": "c" * 64}, "failures": {"beams": "no beams", "fault": "KeyError"}}
     store.write_model_run("two", "1", part)
     store.write_campaign({"campaign": "two", "run": "1", "failures": {"m": "beams: no beams; fault: KeyError"}})
-    assert details(store) == {"beams": ("failed", "no beams"), "fault": ("failed", "KeyError"), "other": ("missing", "")}
+    assert details(store) == {
+        "beams": ("failed", "no beams"),
+        "fault": ("failed", "KeyError"),
+        "other": ("missing", ""),
+    }
     (run,) = store.campaigns("two")
     assert failed_cells(run) == {"m": {"beams": "no beams", "fault": "KeyError"}}
 
