@@ -97,7 +97,7 @@ class Store(Runs):
         """Return what `responses` does, and merge its shards into few. For the holder of the cell's lease."""
         return compact(self._storage, shards_folder(fingerprint))
 
-    def asked(self, digest: str) -> dict[str, dict[str, Any]]:
+    def cells_asking(self, digest: str) -> dict[str, dict[str, Any]]:
         """Return the cells that ask what ``digest`` names, newest first, with how they are answered (`core.store.asked`)."""
         return read_asked(self._storage, digest)
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -49,12 +49,17 @@ def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
                 print_leaderboard(open_store(spec.results), spec.name)
             except StoreError as unread:
                 print(f"steelyard: no leaderboard: {unread}", file=sys.stderr)
-            for model, reason in error.failures.items():
-                for line in cell_lines(error.cells.get(model, {})) or [reason]:
-                    print(f"steelyard: model {model!r} failed: {line}", file=sys.stderr)
+            print_failures(error.failures, error.cells)
             return 1
     print_leaderboard(open_store(spec.results), spec.name)
     return 0
+
+
+def print_failures(failures: Mapping[str, str], cells: Mapping[str, Mapping[str, str]]) -> None:
+    """Say on stderr why models failed, a line for each reason; ``cells`` are reasons by benchmark of those of which cells did."""
+    for model, reason in failures.items():
+        for line in cell_lines(cells.get(model, {})) or [reason]:
+            print(f"steelyard: model {model!r} failed: {line}", file=sys.stderr)
 
 
 def rerun_failed(spec: CampaignSpec) -> int:

@@ -40,7 +40,7 @@ def stored_answers(store: Store, work: CellWork, own: Mapping[str, Response] | N
     """
     fingerprint = work.cell.fingerprint
     responses = dict(store.responses(fingerprint) if own is None else own)
-    asked = store.asked(work.asked) if work.asked else {}
+    asked = store.cells_asking(work.asked) if work.asked else {}
     metadata, origin = asked.pop(fingerprint, {}), None
     for other, about in asked.items():
         if Answers(responses, metadata).are_whole(work):
@@ -97,7 +97,7 @@ def _given(
 
 def _settled(store: Store, work: CellWork) -> Iterator[dict[str, Any]]:
     """Yield the records of other cells that asked the same of fewer docs."""
-    for fingerprint in store.asked(work.asked) if work.asked else ():
+    for fingerprint in store.cells_asking(work.asked) if work.asked else ():
         record = store.commit_record(fingerprint) if fingerprint != work.cell.fingerprint else None
         if record is not None:
             yield record

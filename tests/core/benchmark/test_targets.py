@@ -34,12 +34,12 @@ def test_what_is_one_is_not(tmp_path: Path, targets: tuple[Any, Any]) -> None:
 
 @pytest.mark.parametrize(("target", "wrong"), [([0, 2], 2), ([None], None)])
 def test_each_of_several_targets_counts(tmp_path: Path, target: list[Any], wrong: Any) -> None:
-    rows = [{"q": "1?", "gold": [0]}, {"q": "2?", "gold": target}]
+    rows: list[dict[str, Any]] = [{"q": "1?", "gold": [0]}, {"q": "2?", "gold": target}]
     assert faults(write_task(tmp_path, "t", CHOOSE, rows)) == [NOT_ONE.format(wrong)]
 
 
 def test_choices_that_differ_by_doc_are_those_of_the_doc(tmp_path: Path) -> None:
-    rows = [{"q": "1?", "gold": 2, "c": ["a", "b", "c"]}, {"q": "2?", "gold": 2, "c": ["a", "b"]}]
+    rows: list[dict[str, Any]] = [{"q": "1?", "gold": 2, "c": ["a", "b", "c"]}, {"q": "2?", "gold": 2, "c": ["a", "b"]}]
     task: dict[str, Any] = {**CHOOSE, "doc_to_choice": "c"}
     assert faults(write_task(tmp_path, "t", task, rows)) == [NOT_ONE.format(2)]
     metrics = [{"metric": "acc_mutual_info", "aggregation": "mean", "higher_is_better": True}]

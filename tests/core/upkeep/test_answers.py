@@ -157,4 +157,4 @@ def test_what_a_cell_asked_is_garbage_once_nothing_of_it_is_left(tmp_path: Path,
         "asked/notes.txt": True,
     }
     collect(store, list(found.values()))
-    assert set(store.asked(complete.asked)) == {"a" * 64, "b" * 64}
+    assert set(store.cells_asking(complete.asked)) == {"a" * 64, "b" * 64}
