@@ -23,7 +23,10 @@ def faults(path: str) -> list[str]:
 
 @pytest.mark.parametrize("target", [None, 2, -1, "2", "maybe"])
 def test_what_is_no_choice_is_told(tmp_path: Path, target: Any) -> None:
-    rows = [{"q": "1?", "gold": target}, {"q": "2?", "gold": "no" if isinstance(target, str) else 1}]
+    rows: list[dict[str, Any]] = [
+        {"q": "1?", "gold": target},
+        {"q": "2?", "gold": "no" if isinstance(target, str) else 1},
+    ]
     assert faults(write_task(tmp_path, "t", CHOOSE, rows)) == [NOT_ONE.format(target)]
 
 
@@ -47,7 +50,7 @@ def test_choices_that_differ_by_doc_are_those_of_the_doc(tmp_path: Path) -> None
 
 
 def test_a_null_answer_to_generate_is_told_unless_the_task_scores_by_itself(tmp_path: Path) -> None:
-    rows = [{"q": "1?", "gold": None}, {"q": "2?", "gold": "b"}]
+    rows: list[dict[str, Any]] = [{"q": "1?", "gold": None}, {"q": "2?", "gold": "b"}]
     task: dict[str, Any] = {**GENERATE, "doc_to_target": "gold"}
     assert faults(write_task(tmp_path, "t", task, rows)) == ["its target is null"]
     functions = "def results(doc, answers):\n    return {'exact_match': 1}\n"
