@@ -84,7 +84,7 @@ def rescore_campaign(spec: CampaignSpec) -> int:
     check_spec(spec)
     check_campaign(spec)
     with embedded_server() as server:
-        from flows.cells import CellsFailedError
+        from flows.failures import CellsFailedError
         from flows.rescore import rescore
 
         server.result()

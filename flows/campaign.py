@@ -19,8 +19,8 @@ from core.results import new_run_id, open_store
 from core.upkeep.status import failed_cells
 from engines.control import CANCELLED
 from flows.canary import check_engines
-from flows.cells import CellsFailedError
 from flows.dispatch import evaluate_models
+from flows.failures import CellsFailedError
 from flows.interrupt import is_cancelling, run_interruptible
 from flows.spec_flow import spec_flow
 from tasks.plan import check, forecast

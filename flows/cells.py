@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from core.campaign import BenchmarkSpec, benchmark_label
 from core.cell_work import CellWork
-from core.errors import SteelyardError, StoreError, said
 from core.log import log
 from core.store.spool import Spool
-from core.upkeep.status import cell_lines
 from engines.bench.job import Job
 from flows.holding import Leases
 from tasks.evaluate import score_answered
 from tasks.prepare import prepare, prepare_judging
-from tasks.publish import Failures, record_model, record_verdicts
+from tasks.publish import record_model, record_verdicts
 
 POLL_SECONDS = 2.0  # nothing announces a cell that others complete
 POLL_SECONDS_PER_CELL = 0.25  # the more there are to look at, the less often
@@ -180,7 +178,7 @@ class Cells:
         try:
             async with self.giving_back(work):
                 with self.job.timeline.span("score", work.cell.benchmark):
-                    return replace(work, complete=await score_answered(work, self.job.spec.results))
+                    return replace(work, complete=await score_answered(work, self.job.spec))
         except Exception:  # its reason is kept, and raised with all others'
             self._over.add(work.cell.fingerprint)
             return work
@@ -247,56 +245,6 @@ class Cells:
     def _end(self, work: CellWork) -> None:
         self._over.add(work.cell.fingerprint)
         self._stop(work.cell.fingerprint)
-
-
-class CellsFailedError(SteelyardError):
-    """Cells failed, each for its own reason; every other result is stored."""
-
-
-@asynccontextmanager
-async def told_apart(cells: Cells) -> AsyncIterator[None]:
-    """Raise every failed cell's own reason at the end of the block, and what failed beside them; the store keeps them too."""
-    beside: Exception | None = None
-    try:
-        yield
-    except Exception as error:
-        beside = error
-    failures = cells.failures()
-    if cells.job.control.is_cancelled or (beside is None and not failures):
-        raise_first([beside])
-        return
-    if any(beside is error for error in failures.values()):
-        beside = None
-    reasons = {cell: _reason(*cell, error) for cell, error in failures.items()}
-    await asyncio.shield(_record_failures(cells, Failures(reasons, None if beside is None else str(beside))))
-    if beside is not None and not failures:
-        raise beside
-    raise CellsFailedError(in_words(cells.job.model, reasons, beside)) from (beside or next(iter(failures.values())))
-
-
-def reason_of(work: CellWork, error: BaseException) -> str:
-    """Return why a cell failed, without its own name."""
-    return _reason(work.cell.model, work.cell.benchmark, error)
-
-
-def _reason(model: str, benchmark: str, error: BaseException) -> str:
-    text = str(error) if isinstance(error, SteelyardError) else said(error)
-    return text.removeprefix(f"{model} · {benchmark}: ").removeprefix(f"{benchmark}: ")
-
-
-def in_words(model: str, reasons: Mapping[tuple[str, str], str], beside: Exception | None = None) -> str:
-    """Return on one line why cells of a model failed, by (model, benchmark), and what failed ``beside`` them."""
-    own = {benchmark if name == model else f"{name} · {benchmark}": why for (name, benchmark), why in reasons.items()}
-    return "; ".join([*cell_lines(own), *([] if beside is None else [said(beside)])])
-
-
-async def _record_failures(cells: Cells, failures: Failures) -> None:
-    job = cells.job
-    write = record_verdicts if job.part == "judge" else record_model
-    try:
-        await write(job.spec, job.run, job.placed, [work.cell for work in cells.known()], failures)
-    except StoreError as error:
-        log.warning(f"{job.model}: the store does not hear why its cells failed: {error}")
 
 
 async def record(cells: Cells) -> None:

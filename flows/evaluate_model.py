@@ -18,7 +18,8 @@ from engines.bench.answering import CellRun
 from engines.bench.bench import Bench
 from engines.bench.job import Job, Part, fitted
 from engines.control import Control
-from flows.cells import Cells, Together, record, told_apart
+from flows.cells import Cells, Together, record
+from flows.failures import told_apart
 from flows.holding import holding, open_job
 from flows.interrupt import run_cancellable
 from tasks.evaluate import answer_canary, evaluate_cell, score, store

@@ -17,7 +17,7 @@ from core.errors import StoreError, TransientError
 from core.log import log
 from core.model.placement import PlannedModel
 from core.results import new_run_id, open_store
-from flows.cells import CellsFailedError, in_words, reason_of
+from flows.failures import CellsFailedError, in_words, reason_of
 from flows.interrupt import run_interruptible
 from flows.spec_flow import spec_flow
 from tasks.evaluate import score_again, score_answered
@@ -50,8 +50,8 @@ def rescore(spec: CampaignSpec) -> Rescored:
 
     Starts no engine. Answers of cells that failed in scoring count too. Old scores stay under their fingerprints; the leaderboard
     shows the new ones. Cells whose requests have changed, or that were never run, are listed and left to `steelyard.campaign`.
-    Raises `core.errors.UserError` for bad input, and `flows.cells.CellsFailedError`, once all else is stored, where cells cannot be
-    scored.
+    Raises `core.errors.UserError` for bad input, and `flows.failures.CellsFailedError` where cells cannot be scored, once all else
+    is stored.
 
     Args:
         spec: Models, benchmarks, and where results are.
@@ -110,7 +110,7 @@ async def _rescore_cell(spec: CampaignSpec, work: CellWork, records: Mapping[str
     donor = find_donor(work.cell, records.values())
     try:
         if donor is None:  # answers of a cell that could not be scored are no samples yet
-            done = await score_answered(work, spec.results, errors_too=True)
+            done = await score_answered(work, spec, errors_too=True)
             return Outcome(work, "rescored" if done else "missing")
         await score_again(work, donor, spec.results)
     except (StoreError, TransientError):

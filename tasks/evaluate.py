@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from core.benchmark.benchmark import load_benchmark
+from core.campaign import CampaignSpec
 from core.cell_work import CellWork
 from core.compare.adaptive import of_docs
 from core.log import log
@@ -17,6 +19,7 @@ from core.request import doc_of
 from core.results import open_store
 from core.sample import Scoring
 from core.storage.open import open_storage
+from core.storage.retry import patiently_in_thread
 from core.store.quality import warn_of_faults
 from core.store.runs import write_answers
 from core.upkeep.answers import score_stored
@@ -78,14 +81,15 @@ async def score_again(work: CellWork, donor: Mapping[str, Any], results: str) ->
     return await asyncio.to_thread(rescore, open_store(results), work, donor)
 
 
-@step("score stored answers", "{work.label}", **RETRYING)
-async def score_answered(work: CellWork, results: str, *, errors_too: bool = False) -> bool:
+@step("score stored answers", "{work.label}")
+async def score_answered(work: CellWork, spec: CampaignSpec, *, errors_too: bool = False) -> bool:
     """Score a cell by the answers that the store holds to what it asks, and commit it; False where they are not all there.
 
-    With ``errors_too`` a request that failed stays so.
+    With ``errors_too`` a request that failed stays so. A store that does not answer is waited for.
     """
-    scoring = asyncio.to_thread(score_stored, open_store(results), work, errors_too=errors_too)
-    if done := await scoring:
+    store = open_store(spec.results)
+    scoring = partial(score_stored, store, work, errors_too=errors_too)
+    if done := await patiently_in_thread(scoring, spec.policy.store_patience_seconds):
         log.info(f"{work.label}: scored from stored answers, without an engine")
     return done
 

@@ -10,7 +10,7 @@ import pytest
 from core.results import open_store
 from core.upkeep.status import statuses
 from flows.campaign import CampaignFailedError, campaign
-from flows.cells import CellsFailedError
+from flows.failures import CellsFailedError
 from flows.rescore import rescore
 from tests.core.task_folder import GENERATE, Function
 from tests.core.task_folder import write_task as write_own
