@@ -68,10 +68,10 @@ def first_target_untried() -> Iterator[None]:
     """Have lm-eval load tasks in this thread whose first target is no choice, or cannot be made: that costs a doc, not the task."""
     from lm_eval.api.task import ConfigurableTask
 
-    given, loading = ConfigurableTask.doc_to_target, threading.get_ident()
+    given, loading = ConfigurableTask.doc_to_target, {threading.get_ident()}
 
     def tried(task: Any, doc: Any, *arguments: Any) -> Any:
-        if threading.get_ident() != loading:
+        if threading.get_ident() not in loading:
             return given(task, doc, *arguments)
         with suppress(Exception):  # it is told by `targets_of`
             target = given(task, doc, *arguments)
@@ -85,6 +85,7 @@ def first_target_untried() -> Iterator[None]:
         yield
     finally:
         ConfigurableTask.doc_to_target = given
+        loading.clear()  # another thread may have got hold of the method meanwhile
 
 
 def targets_of(task: Any) -> dict[int, Target]:
