@@ -9,6 +9,7 @@ from core.errors import SteelyardError
 
 Docs = Sequence[tuple[int, Sequence[Any]]]  # doc id, its lm-eval instances
 Apply = Callable[[list[Any]], Any]  # a filter, on instances
+PROBES = 64  # docs over all, each tried alone: where none passes, none is taken to. Some filters take a second a call
 ALL = ""  # the filters of a task that applies them by itself
 
 
@@ -76,6 +77,8 @@ def _applied(apply: Callable[[Docs], None], docs: Docs) -> dict[int, Exception]:
     error = _error(apply, docs) if docs else None
     if error is None:
         return {}
+    if len(docs) > PROBES and all(_error(apply, [each]) for each in docs[:: len(docs) // PROBES]):
+        return dict.fromkeys((doc_id for doc_id, _ in docs), error)
     refused = _refused(apply, docs, error)
     rest = [each for each in docs if each[0] not in refused]
     error = _error(apply, rest) if rest else None

@@ -97,6 +97,20 @@ def test_a_filter_over_all_docs_at_once_sees_all_that_it_can_take(tmp_path: Path
     assert values(scoring) == {("exact_match", "counted"): (1.0, 4)}
 
 
+def test_a_filter_that_takes_no_doc_is_not_tried_on_every_one(tmp_path: Path) -> None:
+    functions = (
+        f"def broken(resps, docs):\n    open({str(tmp_path / 'calls')!r}, 'a').write('.')\n    raise ValueError(1)\n"
+    )
+    chain = {"name": "broken", "filter": [{"function": "custom", "filter_fn": Function("mine.broken")}]}
+    rows = [{"q": f"{number}?"} for number in range(1000)]
+    scoring = score(load(write_task(tmp_path, "t", GENERATE, rows, functions, filter_list=[PLAIN, chain])))
+    assert values(scoring) == {("exact_match", "plain"): (1.0, 1000)}
+    assert errors(scoring) == [
+        f"not scored: doc {number} of t: filter 'broken': ValueError: 1" for number in range(1000)
+    ]
+    assert len((tmp_path / "calls").read_text()) < 100
+
+
 def test_a_doc_that_the_task_s_own_function_cannot_score_costs_itself(tmp_path: Path) -> None:
     functions = "def results(doc, answers):\n    return {'hit': 1 / (int(doc['gold']) - 3)}\n"
     metrics = [{"metric": "hit", "aggregation": "mean", "higher_is_better": True}]
