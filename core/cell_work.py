@@ -33,7 +33,7 @@ class Askable(Protocol):
         ...
 
     def recall(self, samples: Iterable[Sample]) -> dict[str, Response]:
-        """Return the responses that stored samples were made from, by request id; those of failed samples are missing."""
+        """Return the responses that stored samples were made from, by request id; those of docs not answered are missing."""
         ...
 
 
@@ -41,7 +41,9 @@ class Askable(Protocol):
 class CellWork:
     """A cell, the benchmark it answers and how long that may take; ``complete`` where the store holds it already.
 
-    ``cluster`` is the doc field that groups its docs; with ``adaptive`` fewer docs may do.
+    ``answered`` says of one that is not complete that the store holds all its answers. ``cluster`` is the doc field that groups
+    its docs; with ``adaptive`` fewer docs may do. ``asked`` names what it asks (`core.benchmark.cell.asked_digest`); empty where
+    others' answers to the same are not looked for.
     """
 
     cell: Cell
@@ -50,6 +52,8 @@ class CellWork:
     timeout_seconds: float | None = None
     cluster: str | None = None
     adaptive: AdaptiveSpec | None = None
+    asked: str = ""
+    answered: bool = False
 
     @property
     def label(self) -> str:

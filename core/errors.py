@@ -47,6 +47,14 @@ class EngineDiedError(SteelyardError):
     """The engine process or actor is gone, or refused to start. A model's failure, never a sample's."""
 
 
+def said(error: BaseException) -> str:
+    """Return in one line, without secrets, what ``error`` says; with its type where it is none of ours."""
+    line = redact(next(iter(str(error).strip().splitlines()), ""))
+    if isinstance(error, SteelyardError) and line:
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` — did you mean 'x'?`` for the known name most like ``name``, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -6,6 +6,7 @@ Layout under the store's URI (docs/results.md)::
     samples/benchmark=<b>/model=<m>/<fingerprint>.parquet        one row per doc of a task
     scores/benchmark=<b>/model=<m>/<fingerprint>.parquet         one row per task, metric and filter
     cells/<fingerprint>.json                                     commit record: written last, created once
+    asked/<digest>/<fingerprint>.json                            cells by what they ask: `core.store.asked`
     campaigns/<campaign>/<run>.json, …/<run>/<model>.json        which cells a run asked for
     timeline/campaign=<c>/run=<r>/<model>-<nonce>.parquet        what a model of a run did when
     leases/<fingerprint>/<generation>.json, holders/<id>.json    the present holder of a cell: `core.store.lease`
@@ -24,6 +25,7 @@ from core.errors import StoreError, nearest
 from core.request import Response
 from core.sample import Cell, Sample, Scoring
 from core.storage.open import open_storage
+from core.store.asked import read_asked, write_asked
 from core.store.commit import commit_cell, parse_record, read_record, record_path, shards_folder
 from core.store.quality import LEADERBOARD_COLUMNS, leaderboard_row
 from core.store.runs import Runs
@@ -94,6 +96,14 @@ class Store(Runs):
     def compact(self, fingerprint: str) -> dict[str, Response]:
         """Return what `responses` does, and merge its shards into few. For the holder of the cell's lease."""
         return compact(self._storage, shards_folder(fingerprint))
+
+    def cells_asking(self, digest: str) -> dict[str, dict[str, Any]]:
+        """Return the cells that ask what ``digest`` names, newest first, with how they are answered (`core.store.asked`)."""
+        return read_asked(self._storage, digest)
+
+    def write_asked(self, digest: str, fingerprint: str, about: Mapping[str, Any]) -> None:
+        """Say that a cell asks what ``digest`` names, before its first response is stored (`core.store.asked`)."""
+        write_asked(self._storage, digest, fingerprint, about)
 
     def writer(
         self, fingerprint: str, rows: int = 512, seconds: float = 30.0, sink: Sink | None = None

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+NOT_SCORED = "not scored: "  # begins the error of a sample whose doc was answered
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -14,7 +16,8 @@ class Sample:
     Generation fills ``texts`` (one per request, repeats in order); loglikelihood fills ``logprobs`` and ``is_greedy`` (one per
     choice, in the benchmark's order). ``filtered`` maps filter name → answer after the filter, as text. ``values`` maps
     ``"metric,filter"`` → this doc's value where that is one number. ``value`` is the primary metric's number, None where the
-    metric only exists over the whole task (perplexity, F1) or the sample failed (``error``).
+    metric only exists over the whole task (perplexity, F1) or the sample failed (``error``): it was not answered, or a filter or
+    a metric could not score it; then ``values`` are those of the other filters.
     """
 
     task: str
@@ -41,6 +44,11 @@ class Sample:
         str, ...
     ] = ()  # what makes the doc's number worth less, whatever was answered: core.benchmark.doc_faults
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the doc has all its answers."""
+        return self.error is None or self.error.startswith(NOT_SCORED)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -63,7 +71,7 @@ class Scoring:
 
     ``repeats`` takes apart the primary metric over single answers, where docs have several. ``remark`` says how the headline came
     about where no task and no group gives it (`core.scoring.headline`).
-    ``warnings`` are the harness's, of prompts and answers.
+    ``lost`` says of each metric that has no score why that is so. ``warnings`` are the harness's, of prompts and answers.
     """
 
     samples: tuple[Sample, ...]
@@ -72,6 +80,7 @@ class Scoring:
     repeats: Repeats | None = None
     remark: str = ""
     warnings: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

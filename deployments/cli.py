@@ -62,16 +62,17 @@ def run(spec_path: SpecPath) -> None:
 
 @app.command()
 def rescore(spec_path: SpecPath) -> None:
-    """Score a campaign's stored samples again, where a metric, a filter or a target has changed. Starts no engine."""
+    """Score a campaign's stored answers again, where a metric, a filter or a target has changed. Starts no engine."""
     from deployments.launch import rescore_campaign
 
     configure()
-    rescore_campaign(load_spec(spec_path))
+    sys.exit(rescore_campaign(load_spec(spec_path)))
 
 
 @app.command()
 def plan(spec_path: SpecPath) -> None:
     """Show where each model would run and why, how long the campaign would take and what it would cost. Starts nothing."""
+    from core.benchmark.needed import doubts
     from core.planning.describe import placement_table
     from core.planning.plan import make_plan
     from core.planning.schedule.fleet_file import group_of
@@ -80,6 +81,7 @@ def plan(spec_path: SpecPath) -> None:
     spec = load_spec(spec_path)
     check_spec(spec)
     planned = make_plan(spec)
+    doubtful = doubts(spec.benchmarks, spec.datasets)
     fleet = planned.fleet
     past = past_runs(spec, group_of(fleet))
     out = console()
@@ -88,7 +90,7 @@ def plan(spec_path: SpecPath) -> None:
         f"of {fleet.gpu_memory_gb:g} GB"
     )
     out.print(placement_table(planned, spec.policy))
-    for warning in planned.warnings:
+    for warning in (*planned.warnings, *doubtful):
         print(f"steelyard: warning: {warning}", file=sys.stderr)
     print_estimate(spec, planned, past, out)
 

@@ -106,7 +106,7 @@ def standard_deployments() -> list[RunnerDeployment]:
     """Return the deployments that take any spec; docs/prefect.md lists them."""
     return [
         _deployment(campaign, CAMPAIGN, CAMPAIGN, "Any campaign: fill in the spec."),
-        _deployment(rescore, "rescore", CAMPAIGN, "Score a campaign's stored samples again. Starts no engine."),
+        _deployment(rescore, "rescore", CAMPAIGN, "Score a campaign's stored answers again. Starts no engine."),
         _deployment(evaluate_model, GPU, GPU, "One model of a campaign, on one GPU. Campaigns start it."),
         _deployment(evaluate_model, RAY, RAY, "One model of a campaign, on a Ray cluster. Campaigns start it."),
     ]

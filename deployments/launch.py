@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -21,6 +21,7 @@ from core.errors import StoreError
 from core.monitor.progress import Progress, listening
 from core.planning.plan import check_campaign
 from core.results import open_store
+from core.upkeep.status import cell_lines
 from deployments.console import print_leaderboard, terminal
 from engines.session.arguments import check_arguments
 
@@ -48,11 +49,17 @@ def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
                 print_leaderboard(open_store(spec.results), spec.name)
             except StoreError as unread:
                 print(f"steelyard: no leaderboard: {unread}", file=sys.stderr)
-            for model, reason in error.failures.items():
-                print(f"steelyard: model {model!r} failed: {reason}", file=sys.stderr)
+            print_failures(error.failures, error.cells)
             return 1
     print_leaderboard(open_store(spec.results), spec.name)
     return 0
+
+
+def print_failures(failures: Mapping[str, str], cells: Mapping[str, Mapping[str, str]]) -> None:
+    """Say on stderr why models failed, a line for each reason; ``cells`` are reasons by benchmark of those of which cells did."""
+    for model, reason in failures.items():
+        for line in cell_lines(cells.get(model, {})) or [reason]:
+            print(f"steelyard: model {model!r} failed: {line}", file=sys.stderr)
 
 
 def rerun_failed(spec: CampaignSpec) -> int:
@@ -69,20 +76,30 @@ def rerun_failed(spec: CampaignSpec) -> int:
     return run_campaign(spec, list(failed.models))
 
 
-def rescore_campaign(spec: CampaignSpec) -> None:
-    """Score the stored samples of ``spec`` again and print the leaderboard. Raises `core.errors.UserError` for bad input."""
+def rescore_campaign(spec: CampaignSpec) -> int:
+    """Score the stored answers of ``spec`` again and print the leaderboard. Returns 0, or 1 where cells could not be scored.
+
+    Raises `core.errors.UserError` for bad input.
+    """
     check_spec(spec)
     check_campaign(spec)
     with embedded_server() as server:
+        from flows.failures import CellsFailedError
         from flows.rescore import rescore
 
         server.result()
-        done = rescore(spec)
+        try:
+            done = rescore(spec)
+        except CellsFailedError as error:
+            print_leaderboard(open_store(spec.results), spec.name)
+            print(f"steelyard: scoring failed: {error}", file=sys.stderr)
+            return 1
     print_leaderboard(open_store(spec.results), spec.name)
     print(
-        f"{len(done.rescored)} scored again, {len(done.unchanged)} unchanged, {len(done.missing)} without stored samples",
+        f"{len(done.rescored)} scored again, {len(done.unchanged)} unchanged, {len(done.missing)} without stored answers",
         file=sys.stderr,
     )
+    return 0
 
 
 def check_spec(spec: CampaignSpec) -> None:

@@ -12,12 +12,15 @@ from prefect.states import Cancelled, State
 from core.benchmark.prepare import judges_of
 from core.campaign import CampaignSpec
 from core.errors import SteelyardError, StoreError
+from core.log import log
 from core.model.placement import Plan
 from core.redact import redact
-from core.results import new_run_id
+from core.results import new_run_id, open_store
+from core.upkeep.status import failed_cells
 from engines.control import CANCELLED
 from flows.canary import check_engines
 from flows.dispatch import evaluate_models
+from flows.failures import CellsFailedError
 from flows.interrupt import is_cancelling, run_interruptible
 from flows.login import log_in
 from flows.spec_flow import spec_flow
@@ -32,11 +35,15 @@ log_in()
 
 
 class CampaignFailedError(SteelyardError):
-    """At least one model failed; every other result is stored. ``failures`` maps model → reason."""
+    """At least one model failed; every other result is stored.
 
-    def __init__(self, message: str, failures: dict[str, str]) -> None:
+    ``failures`` maps model → reason. ``cells`` maps model → benchmark → its own reason, where single cells failed.
+    """
+
+    def __init__(self, message: str, failures: dict[str, str], cells: dict[str, dict[str, str]] | None = None) -> None:
         super().__init__(message)
         self.failures = failures
+        self.cells = cells or {}
 
 
 @dataclass(frozen=True)
@@ -78,21 +85,28 @@ def campaign(spec: CampaignSpec, only: list[str] | None = None) -> CampaignResul
     except StoreError as error:
         if not failures:
             raise
-        raise failed(spec, failures) from error  # the failures name the cause, and where the answers are
+        raise failed(spec, run, failures) from error  # the failures name the cause, and where the answers are
     if is_cancelling():
         # A state returned is how Prefect lets a run end; its caller gets `prefect.exceptions.CancelledRun`.
         return Cancelled(message=CANCELLED)  # type: ignore[return-value]
     if failures:
-        raise failed(spec, failures)
+        raise failed(spec, run, failures)
     return CampaignResult(run, spec.results, leaderboard)
 
 
-def failed(spec: CampaignSpec, failures: dict[str, str]) -> CampaignFailedError:
-    """Sum up why models failed."""
+def failed(spec: CampaignSpec, run: str, failures: dict[str, str]) -> CampaignFailedError:
+    """Sum up why models failed, by what their states say and by what the store knows of ``run``'s cells."""
     reasons = "; ".join(f"{model}: {reason}" for model, reason in failures.items())
-    return CampaignFailedError(f"{len(failures)} of {len(spec.models)} models failed: {reasons}", failures)
+    message = f"{len(failures)} of {len(spec.models)} models failed: {reasons}"
+    try:
+        runs = [each for each in open_store(spec.results).campaigns(spec.name) if each["run"] == run]
+    except StoreError as error:
+        log.warning(f"the store does not say which cells failed: {error}")
+        runs = []
+    return CampaignFailedError(message, failures, failed_cells(runs[-1]) if runs else None)
 
 
 def failure_reason(state: State) -> str:
     """Return why a subflow failed, without Prefect's preamble and without secrets."""
-    return redact(str(state.message or state.name)).removeprefix("Flow run encountered an exception: ")
+    message = redact(str(state.message or state.name)).removeprefix("Flow run encountered an exception: ")
+    return message.removeprefix(f"{CellsFailedError.__name__}: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from core.campaign import BenchmarkSpec, benchmark_label
@@ -13,6 +14,7 @@ from core.log import log
 from core.store.spool import Spool
 from engines.bench.job import Job
 from flows.holding import Leases
+from tasks.evaluate import score_answered
 from tasks.prepare import prepare, prepare_judging
 from tasks.publish import record_model, record_verdicts
 
@@ -33,16 +35,17 @@ class Cells:
 
     def __init__(self, job: Job, leases: Leases, spool: Spool | None) -> None:
         self.job, self._leases, self.spool = job, leases, spool
+        self._asked: list[BenchmarkSpec | None] = [None] if job.part == "judge" else [*job.spec.benchmarks]
         self._preparations: list[Preparation] = []
         self._over: set[str] = set()  # complete, answered here, or given up
         self._failed: set[str] = set()  # of those, the ones that could not be answered
+        self._errors: dict[str, tuple[CellWork, BaseException]] = {}  # of failed cells, by fingerprint
         self._reserved: set[str] = set()  # leased by `any_to_answer`
         self._busy: set[object] = set()
         self._idle = asyncio.Event()
 
     async def __aenter__(self) -> Cells:
-        asked = [None] if self.job.part == "judge" else self.job.spec.benchmarks
-        self._preparations = [asyncio.create_task(self._prepare(each)) for each in asked]
+        self._preparations = [asyncio.create_task(self._prepare(each)) for each in self._asked]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -54,8 +57,17 @@ class Cells:
         """Return the cells that are prepared."""
         return known(self._preparations)
 
-    def raise_failures(self) -> None:
-        """Raise the first reason why a benchmark could not be prepared."""
+    def failures(self) -> dict[tuple[str, str], BaseException]:
+        """Return the errors of cells that could not be prepared, answered, scored or stored, by (model, benchmark)."""
+        found = {(work.cell.model, work.cell.benchmark): error for work, error in self._errors.values()}
+        for preparation, benchmark in zip(self._preparations, self._asked, strict=True):
+            error = failure_of(preparation) if preparation.done() else None
+            if error is not None and benchmark is not None and isinstance(error, Exception):
+                found[self.job.model, benchmark_label(benchmark)] = error
+        return found
+
+    def raise_unprepared(self) -> None:
+        """Raise the first reason why what is asked could not be prepared."""
         raise_first(failure_of(each) for each in self._preparations)
 
     async def all_known(self, timeout: float | None = None) -> bool:
@@ -119,8 +131,9 @@ class Cells:
         """Keep the engine busy with a cell that is ours within the block. One that fails there is given up, and back to others."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self._failed.add(work.cell.fingerprint)
+            self._errors[work.cell.fingerprint] = work, error
             self._end(work)
             await self._leases.give_back(work)
             raise
@@ -131,16 +144,21 @@ class Cells:
         """Let others have a cell after the block: it is committed, or cannot be."""
         try:
             yield
+        except BaseException as error:
+            self._errors[work.cell.fingerprint] = work, error
+            raise
         finally:
             await self._leases.give_back(work)
 
     def reopen_failed(self) -> None:
         """Have cells that were given up answered after all, by another engine."""
         self._over -= self._failed
+        for fingerprint in self._failed:
+            self._errors.pop(fingerprint, None)
         self._failed.clear()
 
     async def _prepare(self, benchmark: BenchmarkSpec | None) -> list[CellWork]:
-        """Prepare a benchmark's cell; without one, all that the job's model is to judge."""
+        """Prepare a benchmark's cell; without one, all that the job's model is to judge. What is answered already is scored."""
         job = self.job
         with job.timeline.span("prepare", benchmark_label(benchmark) if benchmark else ""):
             if benchmark is None:
@@ -150,7 +168,20 @@ class Cells:
         for work in works:
             if work.complete:
                 log.info(f"{work.label}: complete in the store, not computed again")
-        return works
+        return [await self._scored(work) if work.answered else work for work in works]
+
+    async def _scored(self, work: CellWork) -> CellWork:
+        """Score a cell whose answers are all stored: that needs no engine. One that fails is given up."""
+        taken = await self._leases.take(work)
+        if not taken:
+            return replace(work, complete=taken is None)
+        try:
+            async with self.giving_back(work):
+                with self.job.timeline.span("score", work.cell.benchmark):
+                    return replace(work, complete=await score_answered(work, self.job.spec))
+        except Exception:  # its reason is kept, and raised with all others'
+            self._over.add(work.cell.fingerprint)
+            return work
 
     async def _look(self, preparation: Preparation, ready: asyncio.Queue[CellWork | None]) -> None:
         """Hand on the cells of one preparation that are ours; what others compute is taken over where they give up."""

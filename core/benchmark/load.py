@@ -12,6 +12,7 @@ from core.benchmark.code_metrics import code_eval_in_sandbox
 from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
 from core.benchmark.heard import listen
+from core.benchmark.targets import first_target_untried
 from core.catalogue.index import Entry
 from core.errors import UserError
 from core.spec.parts import BenchmarkSpec
@@ -31,7 +32,7 @@ def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], d
     manager = _harness()(include_defaults=False)
     manager._factory = _factory()
     manager.task_index.update(_as_harness(scope))
-    with LOADING, (route or Route()).active(), code_eval_in_sandbox():
+    with LOADING, (route or Route()).active(), code_eval_in_sandbox(), first_target_untried():
         try:
             loaded = manager.load(root)
         except UserError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from core.benchmark.datasets.mirror import Mirror
 from core.benchmark.datasets.route import Route, cached, hub_fault, why_offline
 from core.benchmark.find import leaves_of
 from core.benchmark.load import load_tasks
+from core.benchmark.targets import count_in_whole_numbers, doubt_of, faults_in_words, refuse_hopeless, target_of
 from core.errors import UserError
 from core.spec.parts import BenchmarkSpec, DatasetsSpec, benchmark_label
 
@@ -118,6 +120,32 @@ def fetch(
         for loaded in route.loaded:
             report(benchmark_label(benchmark), loaded)
     return failed
+
+
+def doubts(benchmarks: Iterable[BenchmarkSpec], spec: DatasetsSpec) -> list[str]:
+    """Return what rows on this machine's disk show to be wrong with targets; a line for each task that has such docs.
+
+    Benchmarks with other rows, or with code that makes them, are not loaded. Raises `core.errors.UserError` where rows cannot be
+    loaded, or no target of a task is right.
+    """
+    lines = []
+    for benchmark in benchmarks:
+        if not all(each.call and _lies_here(each.call) for each in wanted(benchmark)):
+            continue
+        tasks, _ = load_tasks(benchmark.name, Route(spec, benchmark.dataset_revision))
+        for name, task in tasks.items():
+            count_in_whole_numbers(task)
+            targets = {
+                number: target_of(task, doc) for number, doc in enumerate(islice(task.eval_docs, benchmark.limit))
+            }
+            refuse_hopeless(benchmark.name, name, task, targets)
+            if faults := faults_in_words(name, targets):
+                lines.append(doubt_of(benchmark_label(benchmark), faults, len(targets)))
+    return lines
+
+
+def _lies_here(call: DatasetCall) -> bool:
+    return call.kind == "files" and call.repository is None and not any("://" in file for file in call.files())
 
 
 def _key(call: DatasetCall | None) -> tuple[Any, ...]:

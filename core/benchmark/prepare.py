@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from core.benchmark.benchmark import Chat, load_benchmark
-from core.benchmark.cell import make_cell
+from core.benchmark.cell import asked_digest, make_cell
 from core.benchmark.chat import Messages, opened_by_system, refusal
 from core.benchmark.find import cluster_field
 from core.benchmark.load import LOADING
+from core.benchmark.targets import doubt_of
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
 from core.cell_work import CellWork
 from core.errors import UserError, nearest
@@ -53,10 +54,13 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
     settings = loaded.settings if adaptive is None else {**loaded.settings, "adaptive": adaptive.model_dump()}
     placed = (planned.model, planned.checkpoint, planned.placement)
     cell = make_cell(*placed, loaded.label, settings, loaded.datasets)
+    if loaded.doubts:
+        log.warning(doubt_of(f"{cell.model} · {loaded.label}", loaded.doubts, loaded.docs))
     return CellWork(
         cell,
         loaded,
         complete=False,
+        asked=asked_digest(cell),
         timeout_seconds=benchmark.timeout_seconds,
         cluster=cluster_field(benchmark.name),
         adaptive=adaptive,
@@ -239,7 +243,8 @@ def judgings(spec: CampaignSpec, run: str, planned: PlannedModel, weights: Path)
         cell = make_cell(judge, planned.checkpoint, planned.placement, judging.label, judging.settings)
         complete = store.is_complete(cell.fingerprint)
         cell = replace(cell, model=model)
-        works.append(CellWork(cell, judging, complete, benchmark.timeout_seconds, cluster_field(benchmark.name)))
+        cluster = cluster_field(benchmark.name)
+        works.append(CellWork(cell, judging, complete, benchmark.timeout_seconds, cluster, asked=asked_digest(cell)))
     return works
 
 

@@ -5,20 +5,32 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from core.benchmark.filtering import apply_filters, filter_names
 from core.benchmark.images import images_of, in_words
 from core.benchmark.repeats import answer_values
+from core.benchmark.targets import Target, targets_of
 from core.campaign import SamplingSpec
+from core.errors import SteelyardError, said
 from core.request import Generated, Response, Sampling, Scored
-from core.sample import Sample, Score
+from core.sample import NOT_SCORED, Sample, Score
 from core.scoring.reasoning import whole_texts
 
 # (lm-eval instance, generated text) → (reasoning, answer)
 Split = Callable[[Any, str], tuple[str, str]]
+Targets = Mapping[int, Target]  # by doc id
+# Values by (metric, filter) and whose they are; by doc, its values, its answers after each filter, and why it has none.
+_Values = tuple[
+    dict[tuple[str, str], list[Any]],
+    dict[tuple[str, str], list[int]],
+    Mapping[int, dict[str, Any]],
+    Mapping[int, dict[str, str]],
+    dict[int, str],
+]
 
 
 def whole_answer(_instance: Any, text: str) -> tuple[str, str]:
@@ -31,15 +43,28 @@ def request_ids(name: str, instance: Any) -> list[str]:
     return [f"{name}/{instance.doc_id}/{instance.idx}/{repeat}" for repeat in range(instance.repeats or 1)]
 
 
-def score_docs(
-    name: str, task: Any, responses: Mapping[str, Response], split: Split = whole_answer
-) -> tuple[list[Sample], dict[tuple[str, str], list[Any]], list[list[float]]]:
-    """Score one task doc by doc. Returns its samples and (metric, filter) → per-doc values, as lm-eval accumulates them.
+@dataclass(frozen=True)
+class ScoredDocs:
+    """One task, scored doc by doc: per-doc values by (metric, filter), as lm-eval accumulates them, and the docs they are of.
 
-    A doc with a response missing or failed is a sample with its error and has no values. With several answers per doc, the third
-    value has what each alone would score (`core.benchmark.repeats.answer_values`).
+    ``answers`` has what each of several answers per doc alone would score (`core.benchmark.repeats.answer_values`).
     """
-    by_doc = _by_doc(task)
+
+    samples: list[Sample]
+    raw: dict[tuple[str, str], list[Any]]
+    docs: dict[tuple[str, str], list[int]]
+    answers: list[list[float]]
+
+
+def score_docs(
+    name: str, task: Any, responses: Mapping[str, Response], split: Split = whole_answer, targets: Targets | None = None
+) -> ScoredDocs:
+    """Score one task doc by doc; ``targets`` are those of its docs, where they are known.
+
+    A doc with a response missing or failed is a sample with its error and has no values. One that a filter or a metric cannot score
+    is one too; it has the values of the other filters. Raises `core.errors.SteelyardError` where scoring cannot work here at all.
+    """
+    by_doc, targets = _by_doc(task), targets or targets_of(task)
     answered: dict[int, list[Response]] = {}
     errors: dict[int, str] = {}
     for doc_id, instances in by_doc.items():
@@ -48,34 +73,15 @@ def score_docs(
         faults = [r.error if r else "no response" for r in found if r is None or r.error is not None]
         if faults:
             errors[doc_id] = faults[0] or "failed"
-    everything = task.instances
-    scorable = [instance for instance in everything if instance.doc_id not in errors]
-    raw: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    values: dict[int, dict[str, Any]] = defaultdict(dict)
-    filtered: dict[int, dict[str, str]] = defaultdict(dict)
-    if scorable:
-        for instance in scorable:
-            instance.filtered_resps = {}
-            instance.resps = [_answer(instance, responses[key], split) for key in request_ids(name, instance)]
-        task._instances = scorable
-        try:
-            task.apply_filters()
-        finally:
-            task._instances = everything
-        for filter_ in scorable[0].filtered_resps:
-            for doc_id, instances in by_doc.items():
-                if doc_id in errors:
-                    continue
-                answers = [instance.filtered_resps[filter_] for instance in instances]
-                for metric, value in task.process_results(instances[0].doc, answers).items():
-                    raw[metric, filter_].append(value)
-                    values[doc_id][f"{metric},{filter_}"] = value
-                if instances[0].request_type == "generate_until":
-                    filtered[doc_id][filter_] = answers[0] if isinstance(answers[0], str) else _json(answers[0])
+    scorable = {doc_id: instances for doc_id, instances in by_doc.items() if doc_id not in errors}
+    for instance in (each for instances in scorable.values() for each in instances):
+        instance.resps = [_answer(instance, responses[key], split) for key in request_ids(name, instance)]
+    raw, docs, values, filtered, faulty = _values(task, scorable, targets)
+    errors |= {doc_id: f"{NOT_SCORED}doc {doc_id} of {name}: {what}" for doc_id, what in faulty.items()}
     primary = primary_key(task, raw) if raw else ""
     samples = [
         replace(
-            _sample(name, task, instances, answered[doc_id], split),
+            _sample(name, instances, answered[doc_id], split, targets[doc_id].text),
             filtered=filtered[doc_id],
             values=(numbers := _numbers(values[doc_id])),
             value=numbers.get(primary),
@@ -84,15 +90,48 @@ def score_docs(
         for doc_id, instances in by_doc.items()
     ]
     single = {sample.doc_id: sample.value for sample in samples if sample.value is not None}
-    return samples, dict(raw), answer_values(name, task, by_doc, primary, single) if single else []
+    return ScoredDocs(samples, raw, docs, answer_values(name, task, by_doc, primary, single) if single else [])
+
+
+def _values(task: Any, scorable: Mapping[int, list[Any]], targets: Targets) -> _Values:
+    """Filter the answers of docs and score each doc by each filter; a doc that cannot be scored has the first reason why."""
+    raw: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    docs: dict[tuple[str, str], list[int]] = defaultdict(list)
+    values: dict[int, dict[str, Any]] = defaultdict(dict)
+    filtered: dict[int, dict[str, str]] = defaultdict(dict)
+    faults: dict[int, str] = {}
+    refused = apply_filters(task, scorable)
+    for (doc_id, filter_), error in refused.items():
+        faults.setdefault(doc_id, f"filter {filter_!r}: {said(error)}" if filter_ else f"its filters: {said(error)}")
+    for filter_ in filter_names(task, scorable):
+        for doc_id, instances in scorable.items():
+            if any(filter_ not in instance.filtered_resps for instance in instances):
+                faults.setdefault(doc_id, f"filter {filter_!r} gave no answer")
+                continue
+            answers = [instance.filtered_resps[filter_] for instance in instances]
+            try:
+                found = dict(task.process_results(instances[0].doc, answers).items())
+            except SteelyardError:
+                raise
+            except Exception as error:  # a task's own functions raise anything
+                why = targets[doc_id].fault or f"its metrics, after filter {filter_!r}: {said(error)}"
+                faults.setdefault(doc_id, why)
+                continue
+            for metric, value in found.items():
+                raw[metric, filter_].append(value)
+                docs[metric, filter_].append(doc_id)
+                values[doc_id][f"{metric},{filter_}"] = value
+            if instances[0].request_type == "generate_until":
+                filtered[doc_id][filter_] = answers[0] if isinstance(answers[0], str) else _json(answers[0])
+    return dict(raw), dict(docs), values, filtered, faults
 
 
 def recall(name: str, task: Any, samples: Iterable[Sample], think_end_token: str | None) -> dict[str, Response]:
-    """Rebuild the responses of one task's stored samples, by request id; those of samples that failed are missing.
+    """Rebuild the responses of one task's stored samples, by request id; those of docs that were not answered are missing.
 
     Token counts are a sample's, given to the first of its responses.
     """
-    kept = {sample.doc_id: sample for sample in samples if sample.error is None}
+    kept = {sample.doc_id: sample for sample in samples if sample.is_answered}
     found: dict[str, Response] = {}
     for doc_id, instances in _by_doc(task).items():
         sample = kept.get(doc_id)
@@ -136,7 +175,7 @@ def _answer(instance: Any, response: Response, split: Split) -> Any:
     )
 
 
-def _sample(name: str, task: Any, instances: list[Any], responses: list[Response], split: Split) -> Sample:
+def _sample(name: str, instances: list[Any], responses: list[Response], split: Split, target: str) -> Sample:
     """Return a doc's sample but for what filters and metrics make of it."""
     first = instances[0]
     scored = [response for response in responses if isinstance(response, Scored)]
@@ -149,7 +188,7 @@ def _sample(name: str, task: Any, instances: list[Any], responses: list[Response
         prompt=first.args[0],
         images=tuple(image.sha256 for image in images_of(first)),
         choices=tuple(i.args[1] for i in instances) if first.request_type == "loglikelihood" else (),
-        target=str(task.doc_to_target(first.doc)),
+        target=target,
         texts=tuple(answer for _, answer in parts),
         reasoning=tuple(reasoning for reasoning, _ in parts) if any(reasoning for reasoning, _ in parts) else (),
         logprobs=tuple(response.logprob for response in scored),
@@ -163,9 +202,13 @@ def _sample(name: str, task: Any, instances: list[Any], responses: list[Response
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values that are numbers, of Python or of NumPy."""
-    kinds = (bool, int, float, np.number, np.bool_)
-    return {key: float(value) for key, value in values.items() if isinstance(value, kinds)}
+    """Return the values that are numbers."""
+    return {key: float(value) for key, value in values.items() if is_number(value)}
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a number of Python or of NumPy."""
+    return isinstance(value, bool | int | float | np.number | np.bool_)
 
 
 def primary_key(task: Any, raw: Mapping[tuple[str, str], Any]) -> str:

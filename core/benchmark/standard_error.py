@@ -40,17 +40,17 @@ log = logging.getLogger("steelyard.results")
 Found = tuple[float, Callable[[], float]]
 
 
-def aggregated(accumulated: Mapping[str, Any], groups: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Return lm-eval's flat results by task and group, from what it accumulates over docs."""
+def aggregated(accumulated: Mapping[str, Any], groups: Mapping[str, Any], *, errors: bool = True) -> dict[str, Any]:
+    """Return lm-eval's flat results by task and group, from what it accumulates over docs; with standard ``errors`` or without."""
     from lm_eval.evaluator_utils import _collect_results, aggregate_groups
 
     results: Any = _collect_results(dict(accumulated), dict(groups), 0)  # without standard errors
-    for name, own in accumulated.items():
+    for name, own in accumulated.items() if errors else ():
         found, aggregations = results.metrics[name], own["task"].aggregation()
         for (metric, filter_), items in own["raw_metrics"].items():
             stderr = standard_error(metric, aggregations.get(metric), items, found[f"{metric},{filter_}"])
             found[f"{metric}_stderr,{filter_}"] = "N/A" if stderr is None else stderr
-    metrics: Mapping[str, Mapping[str, Any]] = aggregate_groups(results).metrics
+    metrics: dict[str, Any] = aggregate_groups(results).metrics
     return metrics
 
 

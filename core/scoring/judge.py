@@ -62,13 +62,13 @@ class Judging:
         return {"answers": digest, "judge": self.spec.identity, "system_prompt": self.system_prompt}
 
     def requests(self) -> list[Request]:
-        """Return one request per answer, ids ``<task>/<doc>/0/<repeat>``; samples that failed are not judged."""
+        """Return one request per answer, ids ``<task>/<doc>/0/<repeat>``; docs that were not answered are not judged."""
         sampling = Sampling(max_tokens=self.spec.max_tokens)
         return [
             Generate(key, self._prompt(sample, text), sampling)
             for sample in self.samples
             for key, text in zip(_keys(sample), sample.texts, strict=True)
-            if sample.error is None
+            if sample.is_answered
         ]
 
     def score(self, responses: Mapping[str, Response]) -> Scoring:
@@ -123,7 +123,7 @@ class Judging:
 
     def _judged(self, sample: Sample, responses: Mapping[str, Response]) -> tuple[Sample, list[float]]:
         """Return the sample of a doc's verdicts, and the ratings that could be read."""
-        answers = [responses.get(key) for key in _keys(sample)] if sample.error is None else []
+        answers = [responses.get(key) for key in _keys(sample)] if sample.is_answered else []
         verdicts = [answer for answer in answers if isinstance(answer, Generated)]
         parts = [
             split_reasoning(verdict.text, self.think_end_token) if self.think_end_token else ("", verdict.text)
@@ -159,7 +159,7 @@ def _keys(sample: Sample) -> list[str]:
 
 
 def _fault(sample: Sample, verdicts: Sequence[Generated], spec: JudgeSpec) -> str:
-    if sample.error is not None:
+    if not sample.is_answered:
         return f"not judged, it was not answered: {sample.error}"
     if failed := next((verdict.error for verdict in verdicts if verdict.error), None):
         return failed

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core.sample import Sample, Scoring
+from core.log import log
+from core.sample import NOT_SCORED, Sample, Scoring
 
 # Fields that tell docs apart without changing what is asked.
 NAMES_OF_DOCS = frozenset(
@@ -56,6 +57,7 @@ class Quality:
     dropped_tokens: int  # how many, over all prompts
     duplicates: int  # asks what an earlier doc of its task asks, under another name or none
     empty_targets: int
+    unscored: int = 0  # answered, but a filter or a metric could not score it
     faults: Mapping[str, int] = field(default_factory=dict)  # of the docs as they were asked: core.benchmark.doc_faults
 
 
@@ -64,12 +66,13 @@ def quality_of(samples: Iterable[Sample]) -> Quality:
     listed = list(samples)
     return Quality(
         docs=len(listed),
-        failed=sum(sample.error is not None for sample in listed),
+        failed=sum(not sample.is_answered for sample in listed),
         truncated=sum(sample.truncated for sample in listed),
         shortened=sum(sample.dropped_tokens > 0 for sample in listed),
         dropped_tokens=sum(sample.dropped_tokens for sample in listed),
         duplicates=len(listed) - len({(sample.task, _question(sample)) for sample in listed}),
         empty_targets=sum(not sample.target.strip() for sample in listed if sample.choices or sample.texts),
+        unscored=sum(sample.error is not None and sample.is_answered for sample in listed),
         faults=dict(Counter(fault for sample in listed for fault in sample.faults)),
     )
 
@@ -79,6 +82,8 @@ def facts_of(scoring: Scoring) -> dict[str, Any]:
     facts: dict[str, Any] = {"quality": asdict(quality_of(scoring.samples))}
     if scoring.warnings:
         facts["quality"]["warnings"] = list(scoring.warnings)
+    if scoring.lost:
+        facts["lost"] = list(scoring.lost)
     if scoring.repeats is not None:
         values = asdict(scoring.repeats)
         facts["repeats"] = {name: None if math.isnan(value) else value for name, value in values.items()}
@@ -87,11 +92,28 @@ def facts_of(scoring: Scoring) -> dict[str, Any]:
     return facts
 
 
+def warn_of_faults(label: str, scoring: Scoring) -> None:
+    """Log what of a cell could not be scored."""
+    errors = [sample.error for sample in scoring.samples if sample.error is not None and sample.is_answered]
+    if errors:
+        first = errors[0].removeprefix(NOT_SCORED)
+        log.warning(f"{label}: {len(errors):,} of {len(scoring.samples):,} docs not scored; the first: {first}")
+    for fault in scoring.lost:
+        log.warning(f"{label}: {fault}")
+
+
+def failed_docs(record: Mapping[str, Any]) -> int:
+    """Return how many docs of a complete cell have no answer, or none that could be scored, by its commit record."""
+    counts = record["metadata"].get("quality", {})
+    return int(counts.get("failed", 0)) + int(counts.get("unscored", 0))
+
+
 def notes(counts: Mapping[str, Any]) -> str:
     """Return in words what `Quality`, as a mapping, and ``warnings`` hold against a score; empty where nothing does."""
     docs = counts.get("docs", 0)
     found = [
         (counts.get("failed", 0), f"of {docs:,} docs not answered"),
+        (counts.get("unscored", 0), f"of {docs:,} docs not scored"),
         (counts.get("truncated", 0), f"of {docs:,} answers cut at their length limit"),
         (
             counts.get("shortened", 0),
@@ -151,3 +173,4 @@ def _notes(record: Mapping[str, Any]) -> Iterator[str]:
     yield record["metadata"].get("remark") or ""
     yield early(record["metadata"].get("adaptive"))
     yield notes(record["metadata"].get("quality", {}))
+    yield from record["metadata"].get("lost") or ()

@@ -54,6 +54,7 @@ class Runs:
         """Store the cells that one model's part of a run asks for, before they are computed: a run cut short is still known.
 
         JSON values; at least ``model`` and ``cells``: benchmark → fingerprint. With ``judge`` the cells are that model's verdicts.
+        Where the part failed, ``failures`` has the reason of each cell that did, by benchmark, ``failure`` what failed beside them.
         """
         name = f"{model['model']}@{model['judge']}" if "judge" in model else model["model"]
         path = f"campaigns/{path_part(campaign)}/{path_part(run)}/{path_part(name)}.json"

@@ -54,7 +54,7 @@ SAMPLES = pa.schema(
         pa.field("cached_tokens", pa.int64()),  # of the prompt's, those read from the prefix cache
         pa.field("truncated", pa.bool_()),  # an answer stopped at its length limit
         pa.field("dropped_tokens", pa.int64()),  # of the prompts, from the left, to fit the window
-        pa.field("error", pa.string()),  # null where the sample was answered
+        pa.field("error", pa.string()),  # null where the sample was answered and scored
         pa.field("faults", pa.list_(pa.string())),  # of how it was asked, that make its number worth less; mostly empty
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION.encode(), TABLE_KEY: b"samples"},

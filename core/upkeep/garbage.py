@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from core.results import Store
 from core.storage.open import open_storage
 from core.storage.storage import SCRATCH, Storage
+from core.store.asked import FOLDER, cell_of
 from core.store.commit import FINGERPRINT
 from core.store.lease import EXPIRES_SECONDS, HOLDER_NAME, LEASE_NAME
 from core.store.schema import SAMPLES, SCORES, decode
@@ -41,6 +42,7 @@ def find_garbage(store: Store, grace: float = GRACE_SECONDS) -> list[Garbage]:
     candidates = [
         *_shards(storage, set(records), set(working)),
         *_tables(storage, committed),
+        *_asked(storage, set(records)),
         *_leases(storage, {lease.path for lease in working.values()}, {lease.holder for lease in working.values()}),
         *(Garbage(path, "left by a process that was killed") for path in storage.list(SCRATCH)),
         *(
@@ -78,6 +80,19 @@ def _tables(storage: Storage, committed: set[str]) -> Iterator[Garbage]:
                 yield Garbage(path, f"no {kind} of ours: {error}", foreign=not FINGERPRINT.fullmatch(name))
             else:
                 yield Garbage(path, "its cell has no commit record")
+
+
+def _asked(storage: Storage, complete: set[str]) -> Iterator[Garbage]:
+    """Files that say what a cell asked of which nothing is left."""
+    begun = {path.split("/")[1].removeprefix("cell=") for path in storage.list("responses")}
+    for path in storage.list(FOLDER):
+        try:
+            fingerprint = cell_of(path)
+        except ValueError as error:
+            yield Garbage(path, str(error), foreign=True)
+        else:
+            if fingerprint not in complete | begun:
+                yield Garbage(path, "its cell has no answers")
 
 
 def _leases(storage: Storage, living: set[str], holders: set[str]) -> Iterator[Garbage]:

@@ -17,10 +17,12 @@ from core.log import log
 from core.model.placement import Plan, PlannedModel
 from core.model.weights import fetch_checkpoint
 from core.results import Store, open_store
+from core.sample import Scoring
 from core.storage.open import open_storage
 from core.storage.storage import Storage
+from core.store.asked import forget_asked
 from core.store.commit import FINGERPRINT, record_path, shards_folder
-from core.store.quality import facts_of
+from core.store.quality import facts_of, warn_of_faults
 from core.store.shards import own_shards
 from core.upkeep.status import CellStatus, living_leases, statuses
 
@@ -62,7 +64,8 @@ def find_cells(store: Store, model: str | None, benchmark: str | None, fingerpri
 def invalidate(storage: Storage, fingerprint: str, *, keep_responses: bool = False) -> None:
     """Remove a cell from the store: its record first, so that no reader finds one whose files are gone.
 
-    Raises `core.errors.StoreError` where it is being computed.
+    Without ``keep_responses`` nobody finds its answers any more, nor those of cells that asked the same. Raises
+    `core.errors.StoreError` where it is being computed.
     """
     if lease := living_leases(storage).get(fingerprint):
         raise StoreError(
@@ -73,6 +76,7 @@ def invalidate(storage: Storage, fingerprint: str, *, keep_responses: bool = Fal
     tables = (path for kind in ("samples", "scores") for path in storage.list(kind))
     storage.delete(path for path in tables if path.endswith(f"/{fingerprint}.parquet"))
     if not keep_responses:
+        forget_asked(storage, fingerprint)
         storage.delete(own_shards(storage, shards_folder(fingerprint)))
 
 
@@ -165,6 +169,12 @@ def rescore(store: Store, work: CellWork, donor: Mapping[str, Any]) -> bool:
     """
     samples = store.cell_samples(donor["fingerprint"])
     scoring = of_docs(work.benchmark.score(work.benchmark.recall(samples)), map(doc_of_sample, samples))
+    warn_of_faults(work.label, scoring)
     origin = donor["metadata"].get("rescored_from", donor["fingerprint"])
-    metadata = {**donor["metadata"], "repeats": None, "remark": "", **facts_of(scoring), "rescored_from": origin}
+    metadata = {**rescored_metadata(donor["metadata"], scoring), "rescored_from": origin}
     return store.commit(work.cell, scoring, metadata)
+
+
+def rescored_metadata(metadata: Mapping[str, Any], scoring: Scoring) -> dict[str, Any]:
+    """Return the metadata of answers with what a new scoring says of them."""
+    return {**metadata, "repeats": None, "lost": None, "remark": "", **facts_of(scoring)}

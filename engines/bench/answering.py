@@ -24,6 +24,7 @@ from core.results import open_store
 from core.sample import Cell, Scoring
 from core.storage.retry import patiently, patiently_in_thread
 from core.store.spool import Spool
+from core.upkeep.answers import stored_answers
 from engines.bench.monitoring import summed_up
 from engines.control import Control, Stop
 from engines.engine import Engine
@@ -52,7 +53,8 @@ class CellRun:
 class Answering:
     """The context of answering: an open engine, the results store's URI, the model's switch, and where notes go.
 
-    ``spool`` takes answers while the store does not; a silent store is waited for ``patience`` seconds.
+    ``spool`` takes answers while the store does not; a silent store is waited for ``patience`` seconds. ``about`` is the part of a
+    cell's metadata that is known before it is answered.
     """
 
     engine: Engine
@@ -62,18 +64,23 @@ class Answering:
     timeline: Timeline = field(default_factory=Timeline)
     spool: Spool | None = None
     patience: float = 0.0
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def run_cell(on: Answering, work: CellWork, tell: Callable[[Progress], None]) -> CellRun:
-    """Answer the requests that the store does not hold yet; every response is in a shard before this returns or raises.
+    """Answer the requests whose answers the store does not hold yet, be it for another cell that asked the same.
 
-    Raises `core.errors.EngineDiedError` where the engine is gone, `core.errors.SteelyardError` where no request could be served
-    or the benchmark's time is over, `engines.control.CancelledByUserError` where it was told to end.
+    What the engine says is in a shard before this returns or raises. Raises `core.errors.EngineDiedError` where the engine is gone,
+    `core.errors.SteelyardError` where no request could be served or the benchmark's time is over,
+    `engines.control.CancelledByUserError` where it was told to end.
     """
     store, cell = open_store(on.results), work.cell
     asked = partial(patiently, seconds=on.patience, rest=on.control.rest)
     requests = {request.id: request for request in work.benchmark.requests()}
-    stored = asked(lambda: store.compact(cell.fingerprint))
+    own = asked(lambda: store.compact(cell.fingerprint))
+    stored = asked(lambda: stored_answers(store, work, own)).responses
+    if work.asked:
+        asked(lambda: store.write_asked(work.asked, cell.fingerprint, on.about))
     kept = {k: v for k, v in stored.items() if k in requests and v.error is None}
     label = work.label
     if kept:

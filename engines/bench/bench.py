@@ -102,7 +102,14 @@ class Bench:
         """The context in which a cell is answered."""
         job = self.job
         patience = job.spec.policy.store_patience_seconds
-        return Answering(self.engine, job.spec.results, job.control, self.monitor, job.timeline, self._spool, patience)
+        about = {
+            "engine": self.info.engine,
+            "placement": asdict(as_used(self.placed, self.engine).placement),
+            "vllm_version": self.info.vllm_version,
+        }
+        return Answering(
+            self.engine, job.spec.results, job.control, self.monitor, job.timeline, self._spool, patience, about
+        )
 
     def facts_of(self, run: CellRun, scoring: Scoring) -> dict[str, Any]:
         """Return how a cell was computed here, for its commit record. JSON values."""

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import deployments.launch
 from core.monitor.progress import Progress, tell
-from deployments.launch import CellBars, shown
+from deployments.launch import CellBars, print_failures, shown
 
 
 def cell(**changes: object) -> Progress:
@@ -41,3 +41,13 @@ def test_without_a_terminal_there_are_lines_now_and_then(
         for done in (1, 2, 3, 4):
             tell(cell(done=done, seconds=2.0))
     assert [record.getMessage() for record in caplog.records] == ["m · [b]: 3/10 docs, 40 tokens/s, 5 s left"]
+
+
+def test_the_last_lines_name_each_failed_cell_with_its_own_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    failures = {"smol": "beams: no beams; a, b: KeyError", "big": "out of memory"}
+    print_failures(failures, {"smol": {"beams": "no beams", "a": "KeyError", "b": "KeyError"}})
+    assert capsys.readouterr().err.splitlines() == [
+        "steelyard: model 'smol' failed: beams: no beams",
+        "steelyard: model 'smol' failed: a, b: KeyError",
+        "steelyard: model 'big' failed: out of memory",
+    ]

@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from prefect import get_client
 from prefect.artifacts import Artifact
+from prefect.client.schemas.sorting import FlowRunSort
 
+from core.campaign import load_spec
 from core.errors import EngineDiedError, UserError
 from core.monitor.timeline import lanes
 from core.request import Generated, Request, Response, Scored
 from core.results import open_store
+from core.upkeep.status import statuses
 from flows.campaign import CampaignFailedError, campaign
 from tasks.artifacts import artifact_key
+from tests.core.task_folder import CHOOSE, GENERATE, Function, write_task
 from tests.flows.scripted import BENCHMARKS, LIMIT, Engines, answer
 
 
@@ -83,6 +88,43 @@ def test_a_request_that_failed_is_a_sample_with_its_error(engines: Engines, spec
     campaign({**spec, "models": spec["models"][:1], "benchmarks": BENCHMARKS[1:]})
     samples = open_store(spec["results"]).samples().sort_values("doc_id")
     assert list(samples["error"].notna()) == [True] + [False] * (LIMIT - 1)
+
+
+def test_each_failed_cell_is_told_with_its_own_reason(engines: Engines, spec: dict[str, Any], tmp_path: Path) -> None:
+    """One cannot be answered, one not scored, one not prepared; the fourth is there all the same."""
+    functions = "def results(doc, answers):\n    return {'exact_match': doc['nowhere']}\n"
+    own: dict[str, Any] = {**GENERATE, "process_results": Function("mine.results")}
+    rows = [{"q": "1?", "gold": -1}]
+    benchmarks = [
+        write_task(tmp_path, "unlabelled", CHOOSE, rows),
+        BENCHMARKS[0],
+        BENCHMARKS[1],
+        write_task(tmp_path, "fault", own, rows, functions),
+    ]
+
+    def refuses(request: Request) -> Response:
+        if request.id.startswith("steelyard_facts"):
+            return Scored(request.id, 0.0, is_greedy=False, tokens=0, prompt_tokens=0, error="num_beams")
+        return answer(request)
+
+    engines.scripts["first"] = refuses
+    with pytest.raises(CampaignFailedError) as caught:
+        campaign({**spec, "models": spec["models"][:1], "benchmarks": benchmarks})
+    told = caught.value.cells["first"]
+    assert told.keys() == {"unlabelled", "steelyard_facts", "fault"}
+    assert told["steelyard_facts"] == "no request could be served; the first said: num_beams"
+    assert told["fault"].endswith("doc 0 of fault: its metrics, after filter 'none': KeyError: 'nowhere'")
+    assert "no doc of 'unlabelled' can be answered right" in told["unlabelled"]
+    assert all(f"{name}: {reason}" in caught.value.failures["first"] for name, reason in told.items())
+    store = open_store(spec["results"])
+    parsed = load_spec({**spec, "models": spec["models"][:1], "benchmarks": benchmarks})
+    found = {row.benchmark: (row.state, row.detail) for row in statuses(store, "flows", parsed)}
+    assert found == {name: ("failed", reason) for name, reason in told.items()} | {
+        "steelyard_arithmetic": ("complete", "")
+    }
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=2)
+    assert all(reason in str(run.state and run.state.message) for run in runs for reason in told.values())
 
 
 def test_models_running_at_once_hold_different_gpus(engines: Engines, spec: dict[str, Any]) -> None:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core.results import open_store
-from flows.campaign import campaign
+from core.upkeep.status import statuses
+from flows.campaign import CampaignFailedError, campaign
+from flows.failures import CellsFailedError
 from flows.rescore import rescore
+from tests.core.task_folder import GENERATE, Function
+from tests.core.task_folder import write_task as write_own
 from tests.flows.scripted import LIMIT, Engines
 
 TASK = """
@@ -66,3 +72,35 @@ def test_a_changed_filter_scores_again_without_an_engine(
 
     write_task(tmp_path, prefix="other ")
     assert rescore(spec).missing == ("first · own", "first · steelyard_prose")
+
+
+def results_of(folder: Path, code: str) -> str:
+    """A task whose docs ``code`` scores."""
+    metrics = [{"metric": "hit", "aggregation": "mean", "higher_is_better": True}]
+    functions = f"def results(doc, answers):\n    return {code}\n"
+    fields: dict[str, Any] = {**GENERATE, "metric_list": metrics, "process_results": Function("mine.results")}
+    return write_own(folder, "fault", fields, functions=functions)
+
+
+def test_a_fault_in_scoring_costs_no_answer(engines: Engines, spec: dict[str, Any], tmp_path: Path) -> None:
+    """Mended, it is scored without an engine: by a rescore, and by the next run."""
+    spec = {**spec, "models": spec["models"][:1], "benchmarks": [results_of(tmp_path, "{'hit': doc['nowhere']}")]}
+    with pytest.raises(CampaignFailedError, match="fault: no doc could be scored.*KeyError: 'nowhere'"):
+        campaign(spec)
+    assert len(engines.built["first"].seen) == 3
+    engines.built.clear()
+    with pytest.raises(CellsFailedError, match="first: fault: no doc could be scored"):
+        rescore(spec)
+    with pytest.raises(CampaignFailedError):
+        campaign(spec)  # nothing is left to ask, and the function is as it was
+    assert engines.built == {}
+
+    results_of(tmp_path, "{'hit': 1}")
+    assert rescore(spec).rescored == ("first · fault",)
+    results_of(tmp_path, "{'hit': 2}")
+    board = campaign(spec).leaderboard
+    assert (list(board["score"]), list(board["docs"])) == ([2.0], [3])
+    assert engines.built == {}
+    store = open_store(spec["results"])
+    assert len(store.commit_records()) == 2
+    assert [(row.state, row.detail) for row in statuses(store)] == [("complete", "")]

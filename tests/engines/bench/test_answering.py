@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,32 @@ def test_an_engine_that_leaves_requests_unanswered_is_named(results: str) -> Non
     engine.open()
     with pytest.raises(EngineDiedError, match="1 of 8 requests were not answered"):
         run_cell(Answering(engine, results, Control()), work(), silent)
+
+
+def test_what_another_cell_was_answered_is_not_asked_again(results: str) -> None:
+    """Its answers are to the same requests; it was cut short before the last one."""
+
+    class Short(ScriptedEngine):
+        def run(self, *arguments: Any) -> Any:
+            yield from list(super().run(*arguments))[:-1]
+
+    first = Short(answer)
+    first.open()
+    asked, about = "a" * 64, {"engine": "lightweight"}
+    with pytest.raises(EngineDiedError):
+        run_cell(Answering(first, results, Control(), about=about), work(asked=asked), silent)
+    assert open_store(results).cells_asking(asked) == {FINGERPRINT: about}
+    other = replace(work(asked=asked), cell=Cell("1" * 64, "m", "steelyard_arithmetic", {}))
+    engine = opened(answer)
+    run = run_cell(Answering(engine, results, Control()), other, silent)
+    assert (len(engine.seen), run.resumed, len(run.responses)) == (1, LIMIT - 1, LIMIT)
+    apart = opened(answer)
+    run_cell(
+        Answering(apart, results, Control()),
+        replace(other, asked="b" * 64, cell=replace(other.cell, fingerprint="2" * 64)),
+        silent,
+    )
+    assert len(apart.seen) == LIMIT
 
 
 def test_the_record_keeps_what_groups_the_benchmarks_docs(results: str) -> None:
