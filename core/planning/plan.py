@@ -18,7 +18,9 @@ from core.results import Store, open_store
 def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> PlannedModel:
     """Read one checkpoint and place it. Raises `core.errors.UserError` naming the model."""
     try:
-        checkpoint = read_checkpoint(model.model, model.revision, trust_remote_code=model.trust_remote_code)
+        checkpoint = read_checkpoint(
+            model.model, model.revision, trust_remote_code=model.trust_remote_code, arguments=model.vllm
+        )
         if model.chat_template and not checkpoint.has_chat_template:
             raise UserError("chat_template: the checkpoint has none; set chat_template: false")
         if not checkpoint.has_tokenizer and "tokenizer" not in model.vllm and not model.trust_remote_code:

@@ -87,7 +87,9 @@ def _estimates(spec: CampaignSpec, groups: Sequence[NodeGroup], out: Console) ->
     found, problems = [], []
     for model in spec.models:
         try:
-            checkpoint = read_checkpoint(model.model, model.revision, trust_remote_code=model.trust_remote_code)
+            checkpoint = read_checkpoint(
+                model.model, model.revision, trust_remote_code=model.trust_remote_code, arguments=model.vllm
+            )
             placements = placed_everywhere(checkpoint, model, groups, spec.policy)
             found.append(estimator.estimate(spec, model, checkpoint, placements))
         except UserError as error:

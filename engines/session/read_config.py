@@ -1,0 +1,294 @@
+"""What vLLM reads from checkpoints' configs, asked of vLLM's own code: ``python -m engines.session.read_config``.
+
+A process of its own, since vLLM and torch take seconds to import, and since a checkpoint's code may run here and nowhere else.
+Each line of its input is a JSON object: ``folder`` (a directory with config.json or params.json), ``arguments`` (of vLLM's engine)
+and ``trust_remote_code``; each line of its output is ``{"facts": …}`` or ``{"fault": …}``. It ends with its input, or when nothing
+was asked for ``IDLE_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from math import prod
+from types import SimpleNamespace
+from typing import Any
+
+IDLE_SECONDS = 30.0
+MOST_TOKENS = 1 << 40  # no config states as many
+# Until the library that it comes from says so: blocks of hybrid models that keep nothing between tokens.
+STATELESS = frozenset({"mlp", "moe"})
+SLIDING = ("sliding_attention", "chunked_attention")
+
+
+def main() -> None:
+    """Answer until the input ends. Whatever vLLM prints goes to stderr."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    for line in requests(sys.stdin.fileno()):
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+def requests(source: int) -> Any:
+    """Yield the lines of ``source`` until it ends or is quiet for `IDLE_SECONDS`."""
+    held = b""
+    while select.select([source], [], [], IDLE_SECONDS)[0]:
+        if not (more := os.read(source, 1 << 16)):
+            return
+        *lines, held = (held + more).split(b"\n")
+        yield from lines
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of one config, or the fault that vLLM finds in it, with the name of its class."""
+    try:
+        return {"facts": read(request["folder"], request["arguments"], trusted=request["trust_remote_code"])}
+    except Exception as error:  # of any library's config class, or of the checkpoint's own code
+        return {"fault": " ".join(str(error).split()), "kind": type(error).__name__}
+
+
+def read(folder: str, arguments: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
+    """Return the fields of `core.model.config_facts.ConfigFacts`, by the steps of vLLM's ``ModelConfig``."""
+    config = model_config(folder, arguments, trusted=trusted)
+    arch = config.model_arch_config
+    window, any_window = windows(config, sliding=not arguments.get("disable_sliding_window"))
+    if (model := model_class(config)) is None:
+        config._model_info.is_hybrid = not all(map(is_attention, layer_kinds(config, arch.total_num_hidden_layers)))
+    else:
+        from vllm.model_executor.models.registry import _ModelInfo
+
+        config._model_info = _ModelInfo.from_model_cls(model)
+    return {
+        "architecture": (arch.architectures or ["unknown"])[0],
+        "dtype": named_dtype(config.hf_config),
+        "quantization": (arch.quantization_config or {}).get("quant_method") or None,
+        "layers": arch.total_num_hidden_layers,
+        "hidden_size": arch.hidden_size,
+        "attention_heads": arch.total_num_attention_heads or 0,
+        "kv_heads": arch.total_num_kv_heads or 0,
+        "head_dim": arch.head_size,
+        "experts": arch.num_experts or 0,
+        "mla": config.use_mla,
+        "window": window,
+        "any_window": any_window,
+        "multimodal": config._model_info.supports_multimodal,
+        **cache_of(config, model, arguments),
+    }
+
+
+def model_config(folder: str, arguments: Mapping[str, Any], *, trusted: bool) -> Any:
+    """Return vLLM's ``ModelConfig`` as far as it depends on the checkpoint alone.
+
+    Its ``__post_init__`` also asks this machine's platform, which may be another than the fleet's.
+    """
+    from vllm.config import ModelConfig
+    from vllm.transformers_utils.config import get_config, get_hf_text_config
+
+    overrides = arguments.get("hf_overrides") or {}
+    flat = {key: value for key, value in overrides.items() if not isinstance(value, dict)}
+    nested = {key: value for key, value in overrides.items() if isinstance(value, dict)}
+    config: Any = object.__new__(ModelConfig)
+    config.model = folder
+    config.revision = config.code_revision = None
+    config.trust_remote_code = trusted
+    config.hf_config = get_config(
+        folder, trusted, config_format=arguments.get("config_format") or "auto", hf_overrides_kw=flat
+    )
+    if nested:
+        config._apply_dict_overrides(config.hf_config, nested)
+    config.hf_text_config = get_hf_text_config(config.hf_config)
+    config.multimodal_config = config.pooler_config = None
+    config.runner_type, config.convert_type = "generate", "none"
+    config.model_impl = arguments.get("model_impl") or "auto"
+    config._model_info = SimpleNamespace(
+        architecture="",
+        is_hybrid=False,
+        is_attention_free=False,
+        has_noops=False,
+        supports_multimodal=config.hf_text_config is not config.hf_config,
+    )
+    config.model_arch_config = config.get_model_arch_config()
+    return config
+
+
+def model_class(config: Any) -> Any:
+    """Return the class that vLLM would make the model of; None where it cannot be imported on this machine.
+
+    Raises ValueError for an architecture that vLLM does not have.
+    """
+    from vllm import ModelRegistry
+
+    names = config.architectures
+    try:
+        return ModelRegistry.resolve_model_cls(names, config)[0]
+    except ImportError:
+        return None
+    except ValueError as error:
+        if any(name in ModelRegistry.get_supported_archs() for name in names):
+            return None
+        raise ValueError(f"architectures = {names}: not one of vLLM's") from error
+
+
+def windows(config: Any, *, sliding: bool) -> tuple[int, bool]:
+    """Return the largest window that vLLM takes and False; its default and True where it takes any."""
+    from vllm.config.model import _get_and_verify_max_len
+
+    def verified(asked: int | None) -> int:
+        return _get_and_verify_max_len(
+            config.hf_text_config,
+            config.model_arch_config,
+            None,
+            asked,
+            not sliding,
+            config.get_sliding_window() or None,
+            encoder_config=config._get_encoder_config(),
+        )
+
+    def takes(asked: int) -> bool:
+        try:
+            return bool(verified(asked))
+        except ValueError:
+            return False
+
+    default = verified(None)
+    if takes(MOST_TOKENS):
+        return default, True
+    low, high = default, MOST_TOKENS
+    while low < high - 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if takes(middle) else (low, middle)
+    return low, False
+
+
+def named_dtype(hf_config: Any) -> str | None:
+    """Return the type that a config names for its weights."""
+    for config in (hf_config, hf_config.get_text_config()):
+        if (named := getattr(config, "dtype", None)) is not None:
+            return str(named).removeprefix("torch.")
+    return None
+
+
+def cache_of(config: Any, model: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that say what the layers keep: see vLLM's ``kv_cache_interface``."""
+    from vllm.utils.torch_utils import resolve_kv_cache_dtype_string
+
+    kv_dtype = resolve_kv_cache_dtype_string(arguments.get("kv_cache_dtype") or "auto", config)
+    sizes = layer_bytes(config, kv_dtype)
+    kinds = layer_kinds(config, len(sizes))
+    window = sliding_window(config)
+    slides = [bool(window) and kind in SLIDING for kind in kinds]
+    attends = attention_layers(config, kinds)
+    return {
+        "kv_dtype": kv_dtype,
+        "kv_bytes": round(sum(size for size, slid, on in zip(sizes, slides, attends, strict=True) if on and not slid)),
+        "sliding_bytes": round(sum(size for size, slid, on in zip(sizes, slides, attends, strict=True) if on and slid)),
+        "sliding_window": window if any(slides) else 0,
+        "state_bytes": state_bytes(config, model, kinds, attends),
+        "encoder_bytes": encoder_bytes(config, sizes),
+    }
+
+
+def layer_bytes(config: Any, kv_dtype: str) -> list[float]:
+    """Return bytes of one token's keys and values, layer by layer."""
+    import torch
+    from vllm.utils.torch_utils import STR_DTYPE_TO_TORCH_DTYPE
+    from vllm.v1.kv_cache_interface import AttentionSpec, MLAAttentionSpec, get_kv_quant_mode
+
+    arch, text = config.model_arch_config, config.hf_text_config
+    dtype = torch.float16 if kv_dtype == "auto" else STR_DTYPE_TO_TORCH_DTYPE[kv_dtype]
+    spec = MLAAttentionSpec if config.use_mla else AttentionSpec
+
+    def one(layer: Any) -> float:
+        heads = 1 if config.use_mla else layer.total_num_kv_heads or 0
+        quantized = get_kv_quant_mode(kv_dtype)
+        return spec(
+            block_size=1, num_kv_heads=heads, head_size=layer.head_size, dtype=dtype, kv_quant_mode=quantized
+        ).real_page_size_bytes + indexer_bytes(text)
+
+    return [one(arch[index]) for index in range(arch.total_num_hidden_layers)]
+
+
+def indexer_bytes(text: Any) -> int:
+    """Return bytes of one token that a sparse layer keeps to choose tokens by (``DeepseekV32IndexerCache``): 8 bits and scales."""
+    size = getattr(text, "index_head_dim", None) if getattr(text, "index_topk", None) else None
+    return size + size // 128 * 4 if size else 0
+
+
+def sliding_window(config: Any) -> int:
+    """Return how many tokens sliding layers keep; 0 where no layer slides."""
+    return int(config.get_sliding_window() or getattr(config.hf_text_config, "attention_chunk_size", None) or 0)
+
+
+def layer_kinds(config: Any, layers: int) -> list[str]:
+    """Return the kind of each layer in the words of transformers; as vLLM, all slide where a config has a window and no kinds."""
+    text = config.hf_text_config
+    stated: Sequence[str] | None = getattr(text, "layers_block_type", None) or getattr(text, "layer_types", None)
+    if stated is None and (linear := getattr(config.hf_config, "attn_type_list", None)):
+        stated = ["full_attention" if kind == 1 else "linear_attention" for kind in linear]
+    usual = "sliding_attention" if config.get_sliding_window() else "full_attention"
+    return [*(stated or []), *[usual] * layers][:layers]
+
+
+def attention_layers(config: Any, kinds: Sequence[str]) -> list[bool]:
+    """Say of each layer whether it keeps keys and values of its own."""
+    shared = (
+        getattr(config.hf_text_config, "num_kv_shared_layers", None) or 0
+    )  # the last ones read those of earlier layers
+    owns = [True] * (len(kinds) - shared) + [False] * shared
+    if config.is_attention_free:
+        return [False] * len(kinds)
+    if config.has_noops:
+        return [not block.attention.no_op for block in config.hf_config.block_configs]
+    if not config.is_hybrid:
+        return owns
+    return [own and (kind == "hybrid" or is_attention(kind)) for own, kind in zip(owns, kinds, strict=True)]
+
+
+def is_attention(kind: str) -> bool:
+    """Whether layers of a kind, in the words of transformers, keep keys and values."""
+    return "attention" in kind and "linear" not in kind
+
+
+def state_bytes(config: Any, model: Any, kinds: Sequence[str], attends: Sequence[bool]) -> int:
+    """Return bytes of one sequence's state in recurrent layers, by the model class's own arithmetic."""
+    if not (config.is_hybrid or config.is_attention_free) or not hasattr(model, "get_mamba_state_shape_from_config"):
+        return 0
+    import torch
+    from vllm.utils.torch_utils import get_dtype_size
+
+    config.dtype = torch.bfloat16
+    whole = SimpleNamespace(
+        model_config=config,
+        parallel_config=SimpleNamespace(tensor_parallel_size=1),
+        speculative_config=None,
+        num_speculative_tokens=0,
+        cache_config=SimpleNamespace(mamba_cache_dtype="auto", mamba_ssm_cache_dtype="auto", cache_dtype="auto"),
+    )
+    shapes = model.get_mamba_state_shape_from_config(whole)
+    dtypes = model.get_mamba_state_dtype_from_config(whole)
+    each = sum(prod(shape) * get_dtype_size(dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
+    recurrent = [
+        kind == "hybrid" or (not on and kind not in STATELESS) for kind, on in zip(kinds, attends, strict=True)
+    ]
+    return each * (sum(recurrent) or len(kinds))  # of Falcon-H1, every layer is both
+
+
+def encoder_bytes(config: Any, sizes: Sequence[float]) -> int:
+    """Return bytes of one sequence's keys and values of cross-attention: every decoder layer keeps all that the encoder read."""
+    if not config.is_encoder_decoder:
+        return 0
+    text = config.hf_text_config
+    read_at_most = getattr(text, "max_source_positions", None) or getattr(text, "max_position_embeddings", None) or 0
+    return round(sum(sizes) * read_at_most)
+
+
+if __name__ == "__main__":
+    main()
