@@ -90,8 +90,9 @@ def model_config(folder: str, arguments: Mapping[str, Any], *, trusted: bool) ->
     Its ``__post_init__`` also asks this machine's platform, which may be another than the fleet's.
     """
     from vllm.config import ModelConfig
-    from vllm.transformers_utils.config import get_config, get_hf_text_config
+    from vllm.transformers_utils import config as reading
 
+    reading.with_retry = lambda call, _: call()  # it sleeps for files on their way; these lie here
     overrides = arguments.get("hf_overrides") or {}
     flat = {key: value for key, value in overrides.items() if not isinstance(value, dict)}
     nested = {key: value for key, value in overrides.items() if isinstance(value, dict)}
@@ -99,12 +100,12 @@ def model_config(folder: str, arguments: Mapping[str, Any], *, trusted: bool) ->
     config.model = folder
     config.revision = config.code_revision = None
     config.trust_remote_code = trusted
-    config.hf_config = get_config(
+    config.hf_config = reading.get_config(
         folder, trusted, config_format=arguments.get("config_format") or "auto", hf_overrides_kw=flat
     )
     if nested:
         config._apply_dict_overrides(config.hf_config, nested)
-    config.hf_text_config = get_hf_text_config(config.hf_config)
+    config.hf_text_config = reading.get_hf_text_config(config.hf_config)
     config.multimodal_config = config.pooler_config = None
     config.runner_type, config.convert_type = "generate", "none"
     config.model_impl = arguments.get("model_impl") or "auto"

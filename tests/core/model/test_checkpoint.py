@@ -89,7 +89,8 @@ def test_a_config_that_is_not_json_is_refused(tmp_path: Path) -> None:
 def test_a_config_without_layers_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "a")
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": None}))
-    assert "no num_hidden_layers" in refusal(folder)
+    assert "config.json cannot be read by vLLM" in refusal(folder)
+    assert "'num_hidden_layers' expected int" in refusal(folder)
 
 
 def test_no_weights_are_refused(tmp_path: Path) -> None:

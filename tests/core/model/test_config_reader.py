@@ -1,0 +1,165 @@
+"""vLLM's reading of configs: right, once for each, and without a checkpoint's code unless it is trusted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import UserError
+from core.model import config_reader
+from core.model.checkpoint import read_checkpoint
+from core.model.config_facts import ConfigFacts
+from core.model.config_reader import fault_line, read_config
+from core.model.files import open_files
+from tests.checkpoints import write_checkpoint
+from tests.core.real_configs import read_all, recorded
+
+
+def test_what_is_written_down_is_what_vllm_reads() -> None:
+    assert read_all() == recorded()
+
+
+@pytest.fixture
+def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this user."""
+    monkeypatch.setenv("STEELYARD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "configs"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the child is asked, while it is."""
+    requests: list[Any] = []
+    ask = config_reader._asked
+
+    def counted(request: Any) -> dict[str, Any]:
+        requests.append(request)
+        return ask(request)
+
+    monkeypatch.setattr(config_reader, "_asked", counted)
+    return requests
+
+
+def read(folder: Path, **arguments: Any) -> ConfigFacts:
+    return read_config(open_files(str(folder), None), arguments)
+
+
+def test_a_config_is_read_once_wherever_it_lies_and_anew_when_it_changes(
+    tmp_path: Path, cold: Path, asked: list[Any]
+) -> None:
+    first = read(write_checkpoint(tmp_path / "a"))
+    assert read(write_checkpoint(tmp_path / "b", seed=1)) == first
+    assert len(asked) == 1
+    assert cold.stat().st_mode & 0o777 == 0o700
+    assert read(write_checkpoint(tmp_path / "c", num_hidden_layers=7)).layers == 7
+    assert read(tmp_path / "a", hf_overrides={"num_hidden_layers": 3}).layers == 3
+    assert read(tmp_path / "a", kv_cache_dtype="fp8").kv_bytes * 2 == first.kv_bytes
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"digest": "", "facts": {}}', "swap"])
+def test_an_answer_that_is_not_whole_is_asked_for_again(
+    tmp_path: Path, cold: Path, asked: list[Any], damage: str
+) -> None:
+    first = read(write_checkpoint(tmp_path / "a"))
+    (kept,) = cold.iterdir()
+    kept.write_text(kept.read_text().replace('"layers": 2', '"layers": 3') if damage == "swap" else damage)
+    assert read(tmp_path / "a") == first
+    assert len(asked) == 2
+    assert json.loads(kept.read_text())["facts"]["layers"] == 2
+
+
+def test_a_cache_that_others_may_write_to_is_not_believed(tmp_path: Path, cold: Path, asked: list[Any]) -> None:
+    read(write_checkpoint(tmp_path / "a"))
+    cold.chmod(0o777)
+    read(tmp_path / "a")
+    assert len(asked) == 2
+
+
+def test_many_configs_are_read_by_one_process(tmp_path: Path, cold: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    make = config_reader._Child
+    monkeypatch.setattr(config_reader, "_child", None)
+    monkeypatch.setattr(config_reader, "_Child", lambda: started.append(1) or make())
+    for layers in range(1, 13):
+        assert read_checkpoint(str(write_checkpoint(tmp_path / str(layers), num_hidden_layers=layers))).layers == layers
+    assert len(started) == 1
+
+
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig
+Path({marker!r}).write_text("ran")
+class MineConfig(LlamaConfig):
+    model_type = "mine"
+"""
+
+
+def write_code(folder: Path, marker: Path) -> Path:
+    write_checkpoint(folder, model_type="mine", auto_map={"AutoConfig": "configuration_mine.MineConfig"})
+    (folder / "configuration_mine.py").write_text(CODE.format(marker=str(marker)))
+    return folder
+
+
+def test_a_checkpoint_s_code_runs_with_trust_remote_code_alone(tmp_path: Path, cold: Path) -> None:
+    marker = tmp_path / "marker"
+    folder = write_code(tmp_path / "mine", marker)
+    with pytest.raises(UserError, match="brings its own config code: set trust_remote_code: true to run it"):
+        read_checkpoint(str(folder))
+    assert not marker.exists()
+    assert read_checkpoint(str(folder), trust_remote_code=True).layers == 2
+    assert marker.read_text() == "ran"
+
+
+def test_what_lies_about_is_not_imported(tmp_path: Path, cold: Path) -> None:
+    """A checkpoint's folder may hold a ``torch.py``, and a person may stand in it."""
+    folder = write_checkpoint(tmp_path / "a")
+    (folder / "transformers.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    code = "import sys; sys.path.remove(''); from core.model.checkpoint import read_checkpoint; print(read_checkpoint('.').layers)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "no_such_kind"}, "config.json: model_type is none that transformers"),
+        ({"architectures": ["NoSuchForCausalLM"]}, "architectures = ['NoSuchForCausalLM']: not one of vLLM's"),
+    ],
+)
+def test_a_config_that_vllm_does_not_know_is_refused_in_a_line(
+    tmp_path: Path, config: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(str(write_checkpoint(tmp_path / "a", **config)))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_long_fault_is_cut() -> None:
+    assert len(fault_line("m", "config.json", "ValueError", "x" * 9999)) < 400
+
+
+def test_mistral_s_own_format_is_read(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "native")
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+    params = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "hidden_dim": 128}
+    (folder / "params.json").write_text(
+        json.dumps({**params, "vocab_size": 128, "norm_eps": 1e-5, "max_seq_len": 4096})
+    )
+    found = read(folder)
+    assert (found.layers, found.attention_heads, found.kv_heads, found.head_dim) == (2, 4, 2, 16)
+    assert found.architecture == "MistralForCausalLM"
+
+
+def test_without_vllm_a_person_is_told(tmp_path: Path, cold: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_reader, "vllm_version", lambda: None)
+    with pytest.raises(UserError, match="read by vLLM, which is not installed"):
+        read(write_checkpoint(tmp_path / "a"))
