@@ -49,6 +49,29 @@ def requests(source: int) -> Any:
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of one config, or the fault that vLLM finds in it, with the name of its class."""
+    return _apart(request) if request["trust_remote_code"] else _answer(request)
+
+
+def _apart(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer in a fork of this process: what a checkpoint's code does to vLLM or transformers concerns no other checkpoint."""
+    import vllm.config  # noqa: F401 - once, before the fork
+
+    source, sink = os.pipe()
+    if (fork := os.fork()) == 0:
+        try:
+            os.write(sink, json.dumps(_answer(request)).encode())
+        finally:
+            os._exit(0)
+    os.close(sink)
+    with os.fdopen(source, "rb") as file:
+        found = file.read()
+    os.waitpid(fork, 0)
+    return (
+        dict(json.loads(found)) if found else {"fault": "the checkpoint's code ended the process", "kind": "EOFError"}
+    )
+
+
+def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {"facts": read(request["folder"], request["arguments"], trusted=request["trust_remote_code"])}
     except Exception as error:  # of any library's config class, or of the checkpoint's own code

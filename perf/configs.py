@@ -1,0 +1,292 @@
+"""What we read from checkpoints' configs against what vLLM's own ``ModelConfig`` says of them: ``python -m perf.configs``.
+
+For every architecture that the installed vLLM registers and transformers can default-construct, and for real configurations
+(`tests.core.real_configs`, and ``--folders`` that hold a config.json each), a checkpoint's folder is written and read by
+`core.model.checkpoint.read_checkpoint`, as a plan does. Beside that, in this process, vLLM makes a ``ModelConfig`` of the same
+folder; where the platform here will not have it (a quantisation that CPUs lack, a package that is missing), its converter is asked
+alone, and the row says so. A window is equal where vLLM takes it and refuses one token more. Exits with 1 where a row differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from safetensors.numpy import save_file
+
+from core.errors import UserError
+from core.model.checkpoint import Checkpoint, read_checkpoint
+from core.tables import Row, Table, numbers, texts
+from perf.measure import say
+from tests.core.real_configs import REAL
+
+FIELDS = ("layers", "hidden size", "heads", "KV heads", "head size", "experts", "MLA", "takes images")
+
+
+@dataclass
+class Reading:
+    """One config: our values and vLLM's by name, how vLLM's were had, or why there are none."""
+
+    name: str
+    ours: dict[str, Any] = field(default_factory=dict)
+    theirs: dict[str, Any] = field(default_factory=dict)
+    by: str = ""
+    fault: str = ""
+
+    @property
+    def differing(self) -> list[str]:
+        """Names of the values that differ."""
+        return [name for name, value in self.theirs.items() if self.ours.get(name) != value]
+
+    def text(self, name: str) -> str:
+        """Our value, and vLLM's where it is another."""
+        ours, theirs = self.ours.get(name), self.theirs.get(name)
+        shown = f"{ours:,}" if isinstance(ours, int) and not isinstance(ours, bool) else str(ours)
+        return shown if ours == theirs else f"{shown} ≠ {theirs}"
+
+
+def defaults() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return architecture → config of its class's defaults, as ``save_pretrained`` writes it; and why others have none."""
+    from vllm import ModelRegistry
+
+    configs, faults = {}, {}
+    kinds = kinds_of()
+    for name in sorted(ModelRegistry.get_supported_archs()):
+        kind = kinds.get(name) or kinds.get(_plain(name))
+        if kind is None:
+            faults[name] = "transformers and vLLM have no config class for it: it comes with its checkpoint's code"
+            continue
+        try:
+            configs[name] = default_config(name, kind)
+        except Exception as error:  # of any of two hundred classes
+            faults[name] = (
+                f"{kind} cannot be default-constructed ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+            )
+    return configs, faults
+
+
+def kinds_of() -> dict[str, str]:
+    """Return architecture → model_type, by transformers' tables of classes; and the plain name of each kind → the kind."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto import modeling_auto
+    from vllm.transformers_utils.config import _CONFIG_REGISTRY
+
+    found = {_plain(kind): kind for kind in (*_CONFIG_REGISTRY, *CONFIG_MAPPING)}
+    for table in (value for name, value in vars(modeling_auto).items() if name.endswith("_MAPPING_NAMES")):
+        for kind, names in table.items():
+            found |= dict.fromkeys([names] if isinstance(names, str) else filter(None, names), kind)
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.split("For")[0].replace("_", "").replace("-", "").lower()
+
+
+def default_config(name: str, kind: str) -> dict[str, Any]:
+    """Return the config.json of the defaults of one kind."""
+    from transformers import CONFIG_MAPPING
+    from vllm.transformers_utils.config import _CONFIG_REGISTRY
+
+    made = (_CONFIG_REGISTRY[kind] if kind in _CONFIG_REGISTRY else CONFIG_MAPPING[kind])()
+    return {**json.loads(made.to_json_string()), "architectures": [name], "model_type": kind}
+
+
+def write_folder(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Write a checkpoint whose weights are two numbers."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"w": np.zeros(2, np.float16)}, folder / "model.safetensors")
+    return folder
+
+
+def ours(folder: Path) -> Checkpoint:
+    """Read a folder as a plan does."""
+    return read_checkpoint(str(folder))
+
+
+def our_values(found: Checkpoint) -> dict[str, Any]:
+    """Return the values that are compared."""
+    values = (
+        *(found.layers, found.hidden_size, found.attention_heads, found.kv_heads, found.head_dim, found.experts),
+        *(found.kv_replicated, found.multimodal),
+    )
+    return dict(zip(FIELDS, values, strict=True))
+
+
+def their_values(folder: Path, window: int) -> tuple[dict[str, Any], str]:
+    """Return vLLM's values and how they were had. Raises what vLLM does where it cannot read the config either."""
+    try:
+        config = model_config(folder)
+        by = "ModelConfig"
+        takes = {asked: _makes(folder, asked) for asked in (window, window + 1)}
+    except Exception as error:  # of vLLM's platform, of a package that is not here
+        config, by = converted(folder), f"converter ({type(error).__name__})"
+        takes = {asked: _verifies(config, asked) for asked in (window, window + 1)}
+    arch = config.model_arch_config
+    values = (
+        *(arch.total_num_hidden_layers, arch.hidden_size, arch.total_num_attention_heads or 0),
+        *(arch.total_num_kv_heads or 0, arch.head_size, arch.num_experts or 0, arch.is_deepseek_mla),
+    )
+    found = dict(zip(FIELDS, values, strict=False))
+    if by == "ModelConfig":
+        found["takes images"] = config._model_info.supports_multimodal
+    return {"window": _window(window, takes, config), **found}, by
+
+
+def _window(window: int, takes: Mapping[int, bool], config: Any) -> Any:
+    """Return ``window`` where it is the largest that vLLM takes, or its default where it takes any."""
+    if takes[window] and not takes[window + 1]:
+        return window
+    if takes[window + 1] and config.model_arch_config.derived_max_model_len_and_key[1] is None:
+        return config.max_model_len
+    return "larger" if takes[window + 1] else "smaller"
+
+
+def model_config(folder: Path, window: int | None = None) -> Any:
+    """Return vLLM's whole ``ModelConfig``, with this machine's platform."""
+    from vllm.config import ModelConfig
+
+    return ModelConfig(model=str(folder), tokenizer=str(folder), skip_tokenizer_init=True, max_model_len=window)
+
+
+def _makes(folder: Path, window: int) -> bool:
+    try:
+        return bool(model_config(folder, window))
+    except ValueError as error:
+        if "User-specified max_model_len" in str(error):
+            return False
+        raise
+
+
+def converted(folder: Path) -> Any:
+    """Return what the converter alone makes of a config, with the window that follows."""
+    from types import SimpleNamespace
+
+    from vllm.config.model import _get_and_verify_max_len
+    from vllm.transformers_utils.config import get_config, get_hf_text_config
+    from vllm.transformers_utils.model_arch_config_convertor import (
+        MODEL_ARCH_CONFIG_CONVERTORS,
+        ModelArchConfigConvertorBase,
+    )
+
+    whole = get_config(str(folder), trust_remote_code=False)
+    text = get_hf_text_config(whole)
+    arch = MODEL_ARCH_CONFIG_CONVERTORS.get(whole.model_type, ModelArchConfigConvertorBase)(whole, text).convert()
+    sliding = getattr(text, "sliding_window", None)
+    usual = _get_and_verify_max_len(text, arch, None, None, False, sliding)
+    return SimpleNamespace(model_arch_config=arch, text=text, max_model_len=usual)
+
+
+def _verifies(config: Any, window: int) -> bool:
+    from vllm.config.model import _get_and_verify_max_len
+
+    try:
+        sliding = getattr(config.text, "sliding_window", None)
+        return bool(_get_and_verify_max_len(config.text, config.model_arch_config, None, window, False, sliding))
+    except ValueError:
+        return False
+
+
+def read(name: str, folder: Path) -> Reading:
+    """Read one folder in both ways."""
+    found = Reading(name)
+    try:
+        checkpoint = ours(folder)
+        found.ours = {"window": checkpoint.context_window, **our_values(checkpoint)}
+    except UserError as error:
+        found.fault = str(error).replace(repr(str(folder)), "…")
+    window = found.ours.get("window", 1)
+    try:
+        found.theirs, found.by = their_values(folder, window)
+    except Exception as error:  # vLLM refuses it too, in its words
+        found.by = f"vLLM refuses it too ({type(error).__name__})"
+    return found
+
+
+def inspect_here() -> None:
+    """Have vLLM look at its model classes in this process: it starts one for each, which takes ten seconds."""
+    from vllm.model_executor.models import registry
+
+    def inspect(self: Any) -> Any:
+        return registry._ModelInfo.from_model_cls(self.load_model_cls())
+
+    registry._LazyRegisteredModel.inspect_model_cls = inspect
+
+
+def readings(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Reading]:
+    """Read each config, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="steelyard-configs-") as root:
+        for index, (name, config) in enumerate(configs.items()):
+            yield read(name, write_folder(Path(root, str(index)), config))
+
+
+def table(found: list[Reading]) -> Table:
+    """Return a row for each config that was read: our value, and vLLM's where it is another."""
+    names = ("window", *FIELDS)
+    rows = [Row((each.name, *(each.text(name) for name in names[:-1]), each.by)) for each in found]
+    return Table(
+        "Configs as we read them (≠ what vLLM reads)",
+        (*texts("config"), *numbers(*names[:-1]), *texts("vLLM by")),
+        rows,
+    )
+
+
+def main() -> int:
+    """Compare, print, and return 1 where something differs."""
+    parser = argparse.ArgumentParser(prog="python -m perf.configs", description=__doc__)
+    parser.add_argument(
+        "--folders", nargs="*", type=Path, default=[], help="that hold a config.json each, at any depth"
+    )
+    parser.add_argument("--only", nargs="*", help="architectures")
+    asked = parser.parse_args()
+    begun = time.monotonic()
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    inspect_here()
+    configs, faults = defaults()
+    real = {name: entry.config for name, entry in REAL.items()}
+    given = {
+        str(path.parent): json.loads(path.read_text())
+        for folder in asked.folders
+        for path in folder.rglob("config.json")
+    }
+    every = {**configs, **real, **given}
+    chosen = {name: every[name] for name in asked.only or every if name in every}
+    found = []
+    for each in readings(chosen):
+        found.append(each)
+        if each.differing or not each.theirs:
+            say(f"{each.name}: {each.fault or {name: each.text(name) for name in each.differing}} [{each.by}]")
+    read_ones = [each for each in found if each.theirs and each.ours]
+    wrong = [each for each in found if (each.theirs and each.differing) or (bool(each.ours) != bool(each.theirs))]
+    console = Console(width=200)
+    console.print(table(read_ones))
+    for name, fault in faults.items():
+        console.print(f"{name}: {fault}", markup=False, soft_wrap=True)
+    for each in found:
+        if each.fault:
+            console.print(f"{each.name}: {each.fault} [{each.by}]", markup=False, soft_wrap=True)
+    ways = ", ".join(
+        f"{count} by {way}" for way, count in Counter(each.by.split(" (")[0] for each in read_ones).items()
+    )
+    console.print(
+        f"{len(read_ones)} read ({ways}), {len(read_ones) - sum(bool(each.differing) for each in read_ones)} equal in all; "
+        f"{len(faults)} have no default; {len(wrong)} differ; {time.monotonic() - begun:.0f} s"
+    )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
