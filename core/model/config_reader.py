@@ -34,7 +34,10 @@ CONFIG_FILES = ("config.json", "params.json")  # Hugging Face's, Mistral's
 MODULE = "engines.session.read_config"  # by name: this room knows no vLLM
 LARGEST_FILE = 1 << 20  # bytes of a file beside a config; larger ones hold vocabularies
 # vLLM's engine arguments that change what it reads.
-ARGUMENTS = ("config_format", "disable_sliding_window", "hf_overrides", "kv_cache_dtype", "model_impl")
+ARGUMENTS = (
+    *("config_format", "disable_sliding_window", "hf_overrides", "kv_cache_dtype", "mamba_cache_dtype"),
+    *("mamba_ssm_cache_dtype", "model_impl", "speculative_config"),
+)
 ENVIRONMENT = ("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "VLLM_MLA_DISABLE")
 SAY_SECONDS = 4.0
 NO_TENSORS = struct.pack("<Q", 2) + b"{}"

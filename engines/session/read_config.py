@@ -8,6 +8,7 @@ was asked for ``IDLE_SECONDS``.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -23,6 +24,9 @@ IDLE_SECONDS = 30.0
 MOST_TOKENS = 1 << 40  # no config states as many
 # Until the library that it comes from says so: blocks of hybrid models that keep nothing between tokens.
 STATELESS = frozenset({"mlp", "moe"})
+KEY_PARTS = ("qk_nope_head_dim", "qk_rope_head_dim")
+DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers")  # as vLLM's converters of MTP models name them
+STATE_TYPES = ("mamba_cache_dtype", "mamba_ssm_cache_dtype")  # arguments of vLLM's engine
 SLIDING = ("sliding_attention", "chunked_attention")
 
 
@@ -83,6 +87,8 @@ def read(folder: str, arguments: Mapping[str, Any], *, trusted: bool) -> dict[st
     config = model_config(folder, arguments, trusted=trusted)
     arch = config.model_arch_config
     window, any_window = windows(config, sliding=not arguments.get("disable_sliding_window"))
+    if arguments.get("disable_sliding_window") or config.get_sliding_window() == 0:
+        config.hf_text_config.sliding_window = None
     if (model := model_class(config)) is None:
         config._model_info.is_hybrid = not all(map(is_attention, layer_kinds(config, arch.total_num_hidden_layers)))
     else:
@@ -134,6 +140,7 @@ def model_config(folder: str, arguments: Mapping[str, Any], *, trusted: bool) ->
     config.model_impl = arguments.get("model_impl") or "auto"
     config._model_info = SimpleNamespace(
         architecture="",
+        attn_type="decoder",
         is_hybrid=False,
         is_attention_free=False,
         has_noops=False,
@@ -212,10 +219,13 @@ def cache_of(config: Any, model: Any, arguments: Mapping[str, Any]) -> dict[str,
     attends = attention_layers(config, kinds)
     return {
         "kv_dtype": kv_dtype,
-        "kv_bytes": round(sum(size for size, slid, on in zip(sizes, slides, attends, strict=True) if on and not slid)),
+        "kv_bytes": round(
+            sum(size for size, slid, on in zip(sizes, slides, attends, strict=True) if on and not slid)
+            + draft_layers(config, arguments) * max(sizes, default=0)
+        ),
         "sliding_bytes": round(sum(size for size, slid, on in zip(sizes, slides, attends, strict=True) if on and slid)),
         "sliding_window": window if any(slides) else 0,
-        "state_bytes": state_bytes(config, model, kinds, attends),
+        "state_bytes": state_bytes(config, model, kinds, attends, arguments),
         "encoder_bytes": encoder_bytes(config, sizes),
     }
 
@@ -230,14 +240,25 @@ def layer_bytes(config: Any, kv_dtype: str) -> list[float]:
     dtype = torch.float16 if kv_dtype == "auto" else STR_DTYPE_TO_TORCH_DTYPE[kv_dtype]
     spec = MLAAttentionSpec if config.use_mla else AttentionSpec
 
+    # Latent attention that vLLM computes as any other keeps both parts of a key, as MiniCPM3's does.
+    parts = 0 if config.use_mla else sum(getattr(text, name, None) or 0 for name in KEY_PARTS)
+
     def one(layer: Any) -> float:
         heads = 1 if config.use_mla else layer.total_num_kv_heads or 0
+        size = max(layer.head_size, parts)
         quantized = get_kv_quant_mode(kv_dtype)
-        return spec(
-            block_size=1, num_kv_heads=heads, head_size=layer.head_size, dtype=dtype, kv_quant_mode=quantized
-        ).real_page_size_bytes + indexer_bytes(text)
+        whole = spec(block_size=1, num_kv_heads=heads, head_size=size, dtype=dtype, kv_quant_mode=quantized)
+        return whole.real_page_size_bytes + indexer_bytes(text)
 
     return [one(arch[index]) for index in range(arch.total_num_hidden_layers)]
+
+
+def draft_layers(config: Any, arguments: Mapping[str, Any]) -> int:
+    """Return how many multi-token-prediction layers an engine loads: none unless it is to speculate by them."""
+    speculates = arguments.get("speculative_config") or {}
+    if "mtp" not in str(speculates.get("method")):
+        return 0
+    return next((count for name in DRAFT_LAYERS if (count := getattr(config.hf_text_config, name, None))), 0)
 
 
 def indexer_bytes(text: Any) -> int:
@@ -253,21 +274,30 @@ def sliding_window(config: Any) -> int:
 
 def layer_kinds(config: Any, layers: int) -> list[str]:
     """Return the kind of each layer in the words of transformers; as vLLM, all slide where a config has a window and no kinds."""
-    text = config.hf_text_config
-    stated: Sequence[str] | None = getattr(text, "layers_block_type", None) or getattr(text, "layer_types", None)
-    if stated is None and (linear := getattr(config.hf_config, "attn_type_list", None)):
-        stated = ["full_attention" if kind == 1 else "linear_attention" for kind in linear]
     usual = "sliding_attention" if config.get_sliding_window() else "full_attention"
-    return [*(stated or []), *[usual] * layers][:layers]
+    return [*stated_kinds(config, layers), *[usual] * layers][:layers]
+
+
+def stated_kinds(config: Any, layers: int) -> Sequence[str]:
+    """Return the kinds that a config states, under each name that vLLM looks for; none where it states none."""
+    text = config.hf_text_config
+    if kinds := getattr(text, "layers_block_type", None) or getattr(text, "layer_types", None):
+        return list(kinds)
+    if listed := getattr(config.hf_config, "attn_type_list", None):  # MiniMax
+        linear = [kind != 1 for kind in listed]
+    elif hasattr(text, "is_kda_layer"):  # Kimi Linear
+        linear = [text.is_kda_layer(layer) for layer in range(layers)]
+    else:
+        return []
+    return ["linear_attention" if each else "full_attention" for each in linear]
 
 
 def attention_layers(config: Any, kinds: Sequence[str]) -> list[bool]:
     """Say of each layer whether it keeps keys and values of its own."""
-    shared = (
-        getattr(config.hf_text_config, "num_kv_shared_layers", None) or 0
-    )  # the last ones read those of earlier layers
+    # The last ones may read what earlier layers keep.
+    shared = getattr(config.hf_text_config, "num_kv_shared_layers", None) or 0
     owns = [True] * (len(kinds) - shared) + [False] * shared
-    if config.is_attention_free:
+    if config.is_attention_free or config._model_info.attn_type == "encoder_only":
         return [False] * len(kinds)
     if config.has_noops:
         return [not block.attention.no_op for block in config.hf_config.block_configs]
@@ -281,28 +311,46 @@ def is_attention(kind: str) -> bool:
     return "attention" in kind and "linear" not in kind
 
 
-def state_bytes(config: Any, model: Any, kinds: Sequence[str], attends: Sequence[bool]) -> int:
+def state_bytes(
+    config: Any, model: Any, kinds: Sequence[str], attends: Sequence[bool], arguments: Mapping[str, Any]
+) -> int:
     """Return bytes of one sequence's state in recurrent layers, by the model class's own arithmetic."""
     if not (config.is_hybrid or config.is_attention_free) or not hasattr(model, "get_mamba_state_shape_from_config"):
         return 0
+    recurrent = [
+        kind == "hybrid" or (not on and kind not in STATELESS) for kind, on in zip(kinds, attends, strict=True)
+    ]
+    if not any(recurrent) and not hasattr(config.hf_config, "mamba_d_ssm"):
+        return 0
     import torch
+    from vllm.config import CacheConfig
     from vllm.utils.torch_utils import get_dtype_size
 
     config.dtype = torch.bfloat16
-    whole = SimpleNamespace(
+    types = {name: arguments[name] for name in STATE_TYPES if name in arguments}
+    if named := getattr(config.hf_text_config, "mamba_ssm_dtype", None):  # of Qwen3.5 and Nemotron-H
+        types.setdefault(STATE_TYPES[1], named)
+    whole = _Whole(
         model_config=config,
         parallel_config=SimpleNamespace(tensor_parallel_size=1),
+        cache_config=CacheConfig(**types),
         speculative_config=None,
         num_speculative_tokens=0,
-        cache_config=SimpleNamespace(mamba_cache_dtype="auto", mamba_ssm_cache_dtype="auto", cache_dtype="auto"),
     )
     shapes = model.get_mamba_state_shape_from_config(whole)
     dtypes = model.get_mamba_state_dtype_from_config(whole)
     each = sum(prod(shape) * get_dtype_size(dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
-    recurrent = [
-        kind == "hybrid" or (not on and kind not in STATELESS) for kind, on in zip(kinds, attends, strict=True)
-    ]
-    return each * (sum(recurrent) or len(kinds))  # of Falcon-H1, every layer is both
+    return each * (sum(recurrent) or len(kinds))  # every layer of Falcon-H1 attends and recurs
+
+
+class _Whole(SimpleNamespace):
+    """As much of a ``VllmConfig`` as decides the size of a state."""
+
+    def with_hf_config(self, hf_config: Any) -> _Whole:
+        """Return the same for a part of a model."""
+        part = copy.copy(self.model_config)
+        part.hf_config = part.hf_text_config = hf_config
+        return _Whole(**{**vars(self), "model_config": part})
 
 
 def encoder_bytes(config: Any, sizes: Sequence[float]) -> int:
