@@ -103,12 +103,6 @@ def read_checkpoint(
     )
 
 
-def checkpoint_identity(source: str) -> str:
-    """Return the identity of a checkpoint's files as they are now."""
-    files = open_files(source, None)
-    return read_identity(files, files.json(config_name(files)) or {})
-
-
 def describe(
     facts: ConfigFacts,
     weights: Weights,

@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -27,12 +28,16 @@ from core.errors import UserError
 from core.log import log
 from core.model.config_facts import ConfigFacts, facts_from
 from core.model.files import Files
-from core.model.weight_files import INDEX_FILES, TEXT_FILES
 from core.storage.open import cache_dir
 
 CONFIG_FILES = ("config.json", "params.json")  # Hugging Face's, Mistral's
 MODULE = "engines.session.read_config"  # by name: this room knows no vLLM
 LARGEST_FILE = 1 << 20  # bytes of a file beside a config; larger ones hold vocabularies
+# Files beside a config that decide nothing in it. One that is missing here costs no more than another reading.
+OTHERS = (
+    *("*.index.json", "*processor_config.json", "added_tokens.json", "chat_template.json", "generation_config.json"),
+    *("special_tokens_map.json", "tekken.json", "tokenizer*.json", "vocab.json"),
+)
 # vLLM's engine arguments that change what it reads.
 ARGUMENTS = (
     *("config_format", "disable_sliding_window", "hf_overrides", "kv_cache_dtype", "mamba_cache_dtype"),
@@ -85,7 +90,7 @@ def config_name(files: Files) -> str:
 def deciding_files(files: Files, *, code: bool) -> dict[str, bytes]:
     """Return name → content of the files that vLLM goes by; weights without tensors, since their names alone count."""
     beside = {name for name in files.names if name.endswith(".json") and files.names[name] <= LARGEST_FILE}
-    beside -= {*TEXT_FILES, *INDEX_FILES}
+    beside = {name for name in beside if not any(fnmatchcase(name, other) for other in OTHERS)}
     beside |= {name for name in files.names if code and name.endswith(".py")}
     weights = {name: NO_TENSORS for name in files.names if name.endswith(".safetensors")}
     return {**weights, **{name: files.read(name) for name in sorted(beside)}}
@@ -216,19 +221,24 @@ def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"fault": "its process ended without an answer", "kind": "EOFError"}
 
 
+# -P: nothing is imported from where people happen to be.
+COMMAND = (sys.executable, "-P", "-m", MODULE)
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of the child: it finds our modules, and vLLM is quiet."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+
+
 class _Child:
     """A process of `engines.session.read_config`. It ends with its input: with this process, however that ends."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process ends
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", MODULE],  # -P: nothing is imported from where people happen to be
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": path, "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=child_environment()
         )
         self._input, self._output = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from core.errors import HubUnreachableError, UserError
-from core.model.checkpoint import Checkpoint, checkpoint_identity
+from core.model.checkpoint import Checkpoint, read_checkpoint
 from core.model.files import open_files
 from core.model.weight_files import read_header, read_weights, weight_files
 from core.storage.open import cache_dir, open_filesystem
@@ -132,7 +132,7 @@ def check_unchanged(checkpoint: Checkpoint) -> None:
 
     Fetched weights are a copy; streamed ones are whatever lies there.
     """
-    if checkpoint_identity(checkpoint.source) != checkpoint.identity:
+    if read_checkpoint(checkpoint.source, trust_remote_code=True).identity != checkpoint.identity:
         raise UserError(
             f"{checkpoint.source!r} was written to since the campaign was planned, and its weights are streamed: "
             "run the campaign again, or leave stream_weights out"
