@@ -1,6 +1,6 @@
 """What vLLM's layers keep of a sequence, as they say it: a model is made without memory, and each layer asked for its spec.
 
-It is what `engines.session.read_config` derives from the config alone. Not every model can be made here: some need packages or
+It is what `engines.session.sequence_memory` derives from the config alone. Not every model can be made here: some need packages or
 kernels that a CPU's build lacks.
 """
 

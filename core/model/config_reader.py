@@ -32,6 +32,7 @@ from core.storage.open import cache_dir
 
 CONFIG_FILES = ("config.json", "params.json")  # Hugging Face's, Mistral's
 MODULE = "engines.session.read_config"  # by name: this room knows no vLLM
+SOURCES = (MODULE, "engines.session.sequence_memory")
 LARGEST_FILE = 1 << 20  # bytes of a file beside a config; larger ones hold vocabularies
 # Files beside a config that decide nothing in it. One that is missing here costs no more than another reading.
 OTHERS = (
@@ -135,9 +136,8 @@ def _digest(deciding: Mapping[str, bytes], request: Mapping[str, Any]) -> str:
 
 @cache
 def _reader_digest() -> str:
-    spec = find_spec(MODULE)
-    source = Path(spec.origin).read_bytes() if spec and spec.origin else b""
-    return hashlib.sha256(source).hexdigest()
+    origins = [spec.origin for name in SOURCES if (spec := find_spec(name)) and spec.origin]
+    return hashlib.sha256(b"".join(Path(origin).read_bytes() for origin in origins)).hexdigest()
 
 
 class _Cached:
@@ -236,6 +236,7 @@ class _Child:
     """A process of `engines.session.read_config`. It ends with its input: with this process, however that ends."""
 
     def __init__(self) -> None:
+        self._owner = os.getpid()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process ends
         self._process = subprocess.Popen(
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=child_environment()
@@ -244,8 +245,8 @@ class _Child:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
-        return self._process.poll() is not None
+        """Whether it has ended, or answers another process: the one that this is a fork of."""
+        return self._owner != os.getpid() or self._process.poll() is not None
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the answer to one request; None where the child had ended for want of any."""

@@ -58,7 +58,8 @@ def test_a_config_is_read_once_wherever_it_lies_and_anew_when_it_changes(
     assert read(write_checkpoint(tmp_path / "c", num_hidden_layers=7)).layers == 7
     assert read(tmp_path / "a", hf_overrides={"num_hidden_layers": 3}).layers == 3
     assert read(tmp_path / "a", kv_cache_dtype="fp8").kv_bytes * 2 == first.kv_bytes
-    assert len(asked) == 4
+    assert read(tmp_path / "a", hf_overrides={"max_position_embeddings": 8192}).window == 8192
+    assert len(asked) == 5
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"digest": "", "facts": {}}', "swap"])
@@ -154,6 +155,14 @@ def test_a_config_that_vllm_does_not_know_is_refused_in_a_line(
         read_checkpoint(str(write_checkpoint(tmp_path / "a", **config)))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_child_ends_with_whoever_asks_even_while_it_imports() -> None:
+    child = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, env=child_environment())
+    assert child.stdin is not None
+    child.stdin.write(b'{"folder": "/", "arguments": {}, "trust_remote_code": false}\n')
+    child.stdin.close()
+    assert child.wait(timeout=5) == 0
 
 
 def test_a_long_fault_is_cut() -> None:
