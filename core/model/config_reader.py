@@ -104,6 +104,8 @@ def fault_line(source: str, name: str, kind: str, fault: str) -> str:
     if "does not recognize this architecture" in fault or "Unrecognized model" in fault:
         library = f"transformers {_installed('transformers')}"
         return f"{source!r}: {name}: model_type is none that {library} knows: install a newer one, or correct the file"
+    if fault.startswith("architectures = "):
+        return f"{source!r}: {name}: {fault} {vllm_version()}: choose another checkpoint, or install a newer vLLM"
     short = fault if len(fault) <= 200 else f"{fault[:200]} …"
     return (
         f"{source!r}: {name} cannot be read by vLLM {vllm_version()} ({kind}: {short}): correct it, or fetch it again"

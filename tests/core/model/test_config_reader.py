@@ -120,6 +120,15 @@ def test_a_checkpoint_s_code_runs_with_trust_remote_code_alone(tmp_path: Path, c
     assert marker.read_text() == "ran"
 
 
+def test_code_that_ends_its_process_ends_no_other(tmp_path: Path, cold: Path) -> None:
+    folder = write_code(tmp_path / "mine", tmp_path / "marker")
+    with (folder / "configuration_mine.py").open("a") as file:
+        file.write("import os; os._exit(3)\n")
+    with pytest.raises(UserError, match="the checkpoint's code ended the process"):
+        read_checkpoint(str(folder), trust_remote_code=True)
+    assert read(write_checkpoint(tmp_path / "other")).layers == 2
+
+
 def test_of_a_model_of_its_own_nothing_runs_either(tmp_path: Path, cold: Path) -> None:
     marker = tmp_path / "marker"
     folder = write_code(tmp_path / "mine", marker)
@@ -145,7 +154,10 @@ def test_what_lies_about_is_not_imported(tmp_path: Path) -> None:
     ("config", "words"),
     [
         ({"model_type": "no_such_kind"}, "config.json: model_type is none that transformers"),
-        ({"architectures": ["NoSuchForCausalLM"]}, "architectures = ['NoSuchForCausalLM']: not one of vLLM's"),
+        (
+            {"architectures": ["NoSuchForCausalLM"]},
+            "config.json: architectures = ['NoSuchForCausalLM']: not one of vLLM's 0.32",
+        ),
     ],
 )
 def test_a_config_that_vllm_does_not_know_is_refused_in_a_line(
