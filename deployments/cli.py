@@ -78,6 +78,7 @@ def plan(spec_path: SpecPath) -> None:
     from core.planning.schedule.fleet_file import group_of
     from deployments.launch import check_spec
 
+    configure()
     spec = load_spec(spec_path)
     check_spec(spec)
     planned = make_plan(spec)
@@ -108,6 +109,7 @@ def models(
     from core.model.fleet import resolve_fleet
     from core.planning.describe import checkpoint_table
 
+    configure()
     given = {"nodes": nodes, "gpus": gpus, "gpu_memory_gb": gpu_memory_gb}
     chosen = {key: value for key, value in given.items() if value is not None}
     fleet = resolve_fleet(FleetSpec.model_validate(chosen) if chosen else None)

@@ -13,6 +13,7 @@ from typing import Any
 from core.benchmark.benchmark import Chat, load_benchmark
 from core.benchmark.cell import asked_digest, make_cell
 from core.benchmark.chat import Messages, opened_by_system, refusal
+from core.benchmark.doc_faults import OUTSIDE
 from core.benchmark.find import cluster_field
 from core.benchmark.load import LOADING
 from core.benchmark.targets import doubt_of
@@ -45,7 +46,8 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
         datasets=spec.datasets,
     )
     for remark in loaded.remarks:
-        warn_once(f"benchmark {loaded.label!r}: {remark}")
+        if OUTSIDE not in remark:  # its doubts name the docs
+            warn_once(f"benchmark {loaded.label!r}: {remark}")
     if benchmark.judge and not all(isinstance(request, Generate) for request in loaded.requests()):
         raise UserError(f"benchmark {loaded.label!r} has no generated answers for a judge to score: drop its judge")
     adaptive = benchmark.adaptive

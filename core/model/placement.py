@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.errors import CannotPlaceError, UserError
-from core.model.checkpoint import DTYPE_BYTES, Checkpoint
+from core.model.checkpoint import Checkpoint
+from core.model.kv_cache import KVCache, computed_bytes, kv_cache
 
 GB = 10**9
 # A window cut below this to save memory would change scores of ordinary benchmarks.
@@ -73,8 +74,7 @@ class _Load:
     """The needs of a model, before any degree is chosen. ``window`` may be cut where the spec names none."""
 
     weights: int
-    kv_bytes_per_token: int
-    kv_shares: int  # tensor-parallel ranks that can split the KV cache; 1 where each holds all of it
+    cache: KVCache
     window: int
     may_cut: bool
     usable: float
@@ -82,16 +82,13 @@ class _Load:
     sequences: float
 
     def memory(self, tensor: int, pipeline: int, window: int) -> Memory:
-        kv = self.sequences * window * self.kv_bytes_per_token / (pipeline * min(tensor, self.kv_shares))
+        kv = self.sequences * self.cache.bytes(window, tensor, pipeline)
         return Memory(self.weights / (tensor * pipeline), kv, self.headroom, self.usable)
 
     def largest_window(self, tensor: int, pipeline: int) -> int:
         """Tokens whose KV cache fits beside the weights, at most ``window``; 0 where the weights alone are too large."""
-        room = self.memory(tensor, pipeline, 0)
-        per_token = self.memory(tensor, pipeline, 1).kv
-        if not room.fits:
-            return 0
-        return min(self.window, math.floor((room.usable - room.total) / per_token)) if per_token else self.window
+        left = self.usable - self.headroom - self.weights / (tensor * pipeline)
+        return self.cache.tokens(left / self.sequences, self.window, tensor, pipeline) if left >= 0 else 0
 
     @property
     def least_window(self) -> int:
@@ -158,19 +155,15 @@ def memory_of(
 
 
 def _load(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: PolicySpec) -> _Load:
-    stored = DTYPE_BYTES.get(checkpoint.dtype, 2)
-    computed = stored if model.dtype == "auto" or checkpoint.quantization else DTYPE_BYTES[model.dtype]
-    # The KV cache is 16-bit unless the model computes in 32.
-    kv_ratio = max(2, computed) / max(2, stored)
-    if model.max_model_len and model.max_model_len > checkpoint.context_window:
+    if model.max_model_len and model.max_model_len > checkpoint.context_window and not checkpoint.any_window:
         raise UserError(
             f"max_model_len = {model.max_model_len}: the checkpoint's window is {checkpoint.context_window:,} tokens; "
             "ask for that or less"
         )
+    stored, computed = computed_bytes(checkpoint, model)
     return _Load(
         weights=round(checkpoint.weight_bytes * computed / stored),
-        kv_bytes_per_token=round(checkpoint.kv_bytes_per_token * kv_ratio),
-        kv_shares=1 if checkpoint.kv_replicated else checkpoint.kv_heads,
+        cache=kv_cache(checkpoint, model),
         window=model.max_model_len or checkpoint.context_window,
         may_cut=model.max_model_len is None,
         usable=fleet.gpu_memory_gb * GB * policy.gpu_memory_utilization,
@@ -181,12 +174,17 @@ def _load(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec, policy: Po
 
 def tensor_degrees(checkpoint: Checkpoint, most: int) -> list[int]:
     """List tensor-parallel degrees up to ``most`` that split the heads evenly, as vLLM requires."""
-    heads, kv_heads = checkpoint.attention_heads, checkpoint.kv_heads
+    heads, kv_heads = _shared_heads(checkpoint), checkpoint.kv_heads
     return [
         degree
         for degree in range(1, most + 1)
         if heads % degree == 0 and (checkpoint.kv_replicated or kv_heads % degree == 0 or degree % kv_heads == 0)
     ]
+
+
+def _shared_heads(checkpoint: Checkpoint) -> int:
+    """Return what ranks divide among them: channels where nothing attends."""
+    return checkpoint.attention_heads or checkpoint.hidden_size
 
 
 def parallel_degrees(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec) -> list[tuple[int, int]]:
@@ -208,7 +206,7 @@ def parallel_degrees(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec)
 
 def _check_overrides(checkpoint: Checkpoint, model: ModelSpec, fleet: FleetSpec) -> None:
     tensor, pipeline = model.tensor_parallel or 1, model.pipeline_parallel or 1
-    valid = tensor_degrees(checkpoint, checkpoint.attention_heads)
+    valid = tensor_degrees(checkpoint, _shared_heads(checkpoint))
     if tensor not in valid:
         raise UserError(
             f"tensor_parallel = {tensor} does not divide {checkpoint.attention_heads} attention and {checkpoint.kv_heads} "
@@ -264,7 +262,7 @@ def _lack(load: _Load, tensor: int, pipeline: int) -> str:
 
 
 def _mend(load: _Load, fleet: FleetSpec) -> str:
-    need = load.weights + load.sequences * load.least_window * load.kv_bytes_per_token
+    need = load.weights + load.sequences * load.cache.bytes(load.least_window, 1, 1)
     each = load.usable - load.headroom
     if each <= 0:
         return (

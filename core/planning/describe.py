@@ -45,14 +45,33 @@ def checkpoint_table(checkpoint: Checkpoint, fleet: FleetSpec) -> Table:
         "weights": f"{checkpoint.weight_bytes / GB:.2f} GB, {checkpoint.dtype}"
         + (f", {checkpoint.quantization}" if checkpoint.quantization else ""),
         "layers": f"{checkpoint.layers}, hidden size {checkpoint.hidden_size}",
-        "heads": f"{checkpoint.attention_heads} attention, {checkpoint.kv_heads} key/value, of {checkpoint.head_dim}",
-        "KV cache": f"{checkpoint.kv_bytes_per_token:,} bytes per token",
-        "context window": f"{checkpoint.context_window:,} tokens",
+        "heads": _heads(checkpoint),
+        "KV cache": _cache(checkpoint),
+        "context window": f"{checkpoint.context_window:,} tokens"
+        + (", for want of one in the config" if checkpoint.any_window else ""),
         "experts": str(checkpoint.experts) if checkpoint.experts else "none (dense)",
         "chat template": "yes" if checkpoint.has_chat_template else "no",
         "would run": _where(checkpoint, fleet),
     }
     return facts_table(checkpoint.source, facts)
+
+
+def _heads(checkpoint: Checkpoint) -> str:
+    if not checkpoint.attention_heads:
+        return "none (nothing attends)"
+    return f"{checkpoint.attention_heads} attention, {checkpoint.kv_heads} key/value, of {checkpoint.head_dim}"
+
+
+def _cache(checkpoint: Checkpoint) -> str:
+    """Return the parts of the KV cache in words."""
+    parts = [f"{checkpoint.kv_bytes_per_token:,} bytes per token"]
+    if checkpoint.kv_sliding_window:
+        parts.append(
+            f"{checkpoint.kv_sliding_bytes_per_token:,} per token of the last {checkpoint.kv_sliding_window:,} and those in work"
+        )
+    if whole := checkpoint.kv_bytes_per_sequence + checkpoint.state_bytes:
+        parts.append(f"{whole:,} per sequence")
+    return ", ".join(parts)
 
 
 def _where(checkpoint: Checkpoint, fleet: FleetSpec) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from core.campaign import CampaignSpec, ModelSpec, PolicySpec
 from core.errors import CannotPlaceError
 from core.model.checkpoint import Checkpoint
+from core.model.kv_cache import kv_cache
 from core.model.placement import GB, Placement, Plan, place
 from core.planning.cost.history import History
 from core.planning.cost.model import CostModel, TimeEstimate, Tokens, Triple, learn, setup_of
@@ -198,6 +199,8 @@ def _kinds(groups: Sequence[NodeGroup]) -> list[NodeGroup]:
 
 def _memory(checkpoint: Checkpoint, placement: Placement, group: NodeGroup, policy: PolicySpec) -> float:
     """Return GB on each GPU: weights, the KV cache that placement asks for, and headroom."""
-    kv = checkpoint.kv_bytes_per_token * placement.max_model_len * policy.min_kv_sequences
-    need = (placement.weight_bytes + kv) / placement.gpus / GB + policy.activation_headroom_gb
+    cache = kv_cache(checkpoint, ModelSpec(model=checkpoint.source))
+    kv = cache.bytes(placement.max_model_len, placement.tensor_parallel, placement.pipeline_parallel)
+    held = placement.weight_bytes / placement.gpus + kv * policy.min_kv_sequences
+    need = held / GB + policy.activation_headroom_gb
     return min(need, group.devices().gpu_memory_gb)

@@ -184,7 +184,10 @@ def test_a_model_that_takes_no_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_it_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    text, sight = write_checkpoint(tmp_path / "text"), write_checkpoint(tmp_path / "sight", vision_config={})
+    text = write_checkpoint(tmp_path / "text")
+    sight = write_checkpoint(
+        tmp_path / "sight", architectures=["LlavaForConditionalGeneration"], model_type="llava", vision_config={}
+    )
     spec = CampaignSpec.model_validate(
         {
             "name": "c",

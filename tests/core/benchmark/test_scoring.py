@@ -63,7 +63,7 @@ def test_a_null_target_costs_its_doc_and_numbers_beside_it_are_indices(tmp_path:
     assert (scoring.headline.value, scoring.headline.docs) == (0.5, 2)
     counts = quality_of(scoring.samples)
     assert (counts.docs, counts.failed, counts.unscored) == (3, 0, 1)
-    assert notes(facts_of(scoring)["quality"]) == "1 of 3 docs not scored"
+    assert notes(facts_of(scoring)["quality"]) == "1 of 3 docs not scored; 1 of 3 docs: target outside the choices"
 
 
 def test_a_filter_that_one_answer_breaks_costs_that_doc(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.model.checkpoint import Checkpoint, describe, read_checkpoint
 from core.model.weight_files import Weights
 from tests.checkpoints import CONFIG, write_checkpoint
-from tests.core.real_configs import REAL
+from tests.core.real_configs import REAL, real, recorded
 
 
 def test_facts_come_from_config_and_headers(tmp_path: Path) -> None:
@@ -89,7 +89,8 @@ def test_a_config_that_is_not_json_is_refused(tmp_path: Path) -> None:
 def test_a_config_without_layers_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "a")
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": None}))
-    assert "no num_hidden_layers" in refusal(folder)
+    assert "config.json cannot be read by vLLM" in refusal(folder)
+    assert "'num_hidden_layers' expected int" in refusal(folder)
 
 
 def test_no_weights_are_refused(tmp_path: Path) -> None:
@@ -137,40 +138,36 @@ def test_a_header_that_cannot_be_one_is_refused(tmp_path: Path, content: bytes) 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_configurations(name: str) -> None:
-    real = REAL[name]
-    found = describe(real.config, Weights(real.weight_bytes, real.parameters, real.dtype), source=name)
-    for field, value in real.facts.items():
+    found = real(name)
+    for field, value in REAL[name].facts.items():
         assert getattr(found, field) == value, field
 
 
-def facts(**config: Any) -> Checkpoint:
-    return describe({**CONFIG, **config}, Weights(1, 1, "bfloat16"), source="x")
+def facts(**values: Any) -> Checkpoint:
+    return describe(replace(recorded()["Llama-3.1-8B"], **values), Weights(1, 1, values.pop("dtype", None)), source="x")
 
 
-def test_rope_scaling_extends_the_window() -> None:
-    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
-    assert facts(max_position_embeddings=32768, rope_scaling=yarn).context_window == 131072
-    stated = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
-    assert facts(max_position_embeddings=131072, rope_scaling=stated).context_window == 131072
+def test_keys_and_values_are_as_wide_as_the_model_computes_unless_their_type_is_named() -> None:
+    half = facts(dtype="bfloat16").kv_bytes_per_token
+    assert facts(dtype="float32").kv_bytes_per_token == 2 * half
+    assert facts(dtype="float32", kv_dtype="fp8").kv_bytes_per_token == half
 
 
-def test_layers_without_attention_keep_no_keys_and_values() -> None:
-    kinds = ["linear_attention", "full_attention"]
-    assert facts(layer_types=kinds).kv_bytes_per_token * 2 == facts().kv_bytes_per_token
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ({"layers": 0}, "config.json has no num_hidden_layers"),
+        ({"hidden_size": 0}, "config.json has no hidden_size"),
+        ({"attention_heads": 0}, "config.json has no num_attention_heads"),
+    ],
+)
+def test_what_vllm_takes_for_nothing_is_refused(missing: dict[str, int], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        facts(**missing)
 
 
-def test_multimodal_models_nest_their_text_config() -> None:
-    nested = facts(text_config={"num_hidden_layers": 7, "num_attention_heads": 4, "hidden_size": 64}, vision_config={})
-    assert (nested.layers, nested.multimodal) == (7, True)
-
-
-def test_an_omni_model_is_placed_by_its_thinker() -> None:
-    thinker = {
-        "text_config": {"num_hidden_layers": 7, "num_attention_heads": 4, "hidden_size": 64},
-        "vision_config": {},
-    }
-    found = describe({"thinker_config": thinker, "talker_config": {}}, Weights(1, 1, "bfloat16"), source="x")
-    assert (found.layers, found.multimodal) == (7, True)
+def test_a_model_that_attends_to_nothing_needs_no_heads() -> None:
+    assert facts(attention_heads=0, state_bytes=1).attention_heads == 0
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "chat_template.json"])
@@ -180,8 +177,8 @@ def test_what_a_processor_reads_is_part_of_the_identity(tmp_path: Path, name: st
     (folder / name).write_text("{}")
     seeing = read_checkpoint(str(folder))
     assert seeing.identity != bare.identity
-    assert (bare.multimodal, bare.has_chat_template) == (False, False)
-    assert (seeing.multimodal, seeing.has_chat_template) == ("processor" in name, "template" in name)
+    assert (bare.has_chat_template, seeing.has_chat_template) == (False, "template" in name)
+    assert not seeing.multimodal  # its architecture takes text alone
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, Any]], None], more: bytes = b"") -> None:
@@ -244,11 +241,11 @@ def test_a_shard_that_the_names_count_must_be_there(tmp_path: Path) -> None:
     ("config", "words"),
     [
         ({"torch_dtype": "bfloat17"}, "dtype = 'bfloat17': torch has no such type — did you mean 'bfloat16'?"),
-        ({"rope_scaling": 5}, "config.json is not as those of models are"),
-        ({"text_config": "llama"}, "config.json is not as those of models are"),
-        ({"quantization_config": "awq"}, "config.json is not as those of models are"),
-        ({"hidden_size": "64"}, "config.json has no hidden_size"),
-        ({"num_attention_heads": 0}, "config.json has no num_attention_heads"),
+        ({"rope_scaling": 5}, "config.json cannot be read by vLLM"),
+        ({"text_config": "llama"}, "config.json cannot be read by vLLM"),
+        ({"quantization_config": "awq"}, "config.json cannot be read by vLLM"),
+        ({"hidden_size": "64"}, "config.json cannot be read by vLLM"),
+        ({"num_attention_heads": 0}, "config.json cannot be read by vLLM"),
     ],
 )
 def test_a_config_of_odd_values_is_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:

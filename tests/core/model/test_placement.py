@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.campaign import FleetSpec, ModelSpec, PolicySpec
 from core.errors import CannotPlaceError, UserError
-from core.model.placement import GB, Placement, place
+from core.model.placement import GB, Placement, place, tensor_degrees
 from tests.core.real_configs import REAL, real
 
 SMALL_GPU = FleetSpec(gpus=1, gpu_memory_gb=24, device="cuda")
@@ -129,6 +129,34 @@ def test_overrides_that_cannot_work_are_refused(model: dict[str, Any], words: st
         routed("Llama-3.1-8B", NODE, **model)
 
 
+def test_a_checkpoint_that_names_no_window_may_be_asked_for_any() -> None:
+    assert routed("falcon-mamba", ONE).max_model_len == 2048
+    assert routed("falcon-mamba", ONE, max_model_len=100_000).max_model_len == 100_000
+
+
+def test_a_window_that_vllm_would_refuse_is_refused_with_the_largest() -> None:
+    with pytest.raises(UserError, match="max_model_len = 131072: the checkpoint's window is 32,768 tokens"):
+        routed("qwen2.5-yarn", ONE, max_model_len=131_072)
+
+
+def test_key_value_heads_by_their_true_number_decide_what_fits() -> None:
+    assert routed("glm4-9b", ONE).max_model_len == 131_072
+    assert tensor_degrees(real("dbrx"), 8) == [1, 2, 4, 8]  # not 6, which divides its 48 heads
+
+
+def test_a_model_without_heads_is_split_by_its_channels() -> None:
+    assert routed("falcon-mamba", NODE, tensor_parallel=4).tensor_parallel == 4
+    with pytest.raises(UserError, match="tensor_parallel = 3"):
+        routed("falcon-mamba", NODE, tensor_parallel=3)
+
+
+def test_layers_that_slide_cost_less_than_their_window() -> None:
+    whole = routed("gemma3-12b", ONE, engine="distributed", vllm={"disable_hybrid_kv_cache_manager": True})
+    slid = routed("gemma3-12b", ONE, engine="distributed")
+    assert "51.5 GB KV cache" in whole.reason
+    assert "11.3 GB KV cache" in slid.reason
+
+
 def test_cpus_have_no_pipeline_parallel() -> None:
     cpu = FleetSpec(gpus=4, gpu_memory_gb=8, device="cpu")
     with pytest.raises(CannotPlaceError, match="no pipeline parallel on CPUs"):
@@ -152,7 +180,7 @@ def test_a_placement_never_exceeds_its_fleet(name: str, nodes: int, gpus: int, m
     assert found.tensor_parallel <= gpus
     assert found.gpus <= nodes * gpus
     assert checkpoint.attention_heads % found.tensor_parallel == 0
-    shares = 1 if checkpoint.kv_replicated else min(found.tensor_parallel, checkpoint.kv_heads)
+    shares = 1 if checkpoint.kv_replicated else min(found.tensor_parallel, checkpoint.kv_heads or 1)
     kv = found.max_model_len * checkpoint.kv_bytes_per_token / (shares * found.pipeline_parallel)
     assert found.weight_bytes / found.gpus + kv + 2 * GB <= 0.9 * memory * GB
     assert found.max_model_len >= min(8192, checkpoint.context_window)
