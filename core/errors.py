@@ -47,3 +47,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` — did you mean 'x'?`` for the known name most like ``name``, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" — did you mean {close[0]!r}?" if close else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong, on one line: of the error that caused ``error``, where it was raised from one, which says more.
+
+    ``KeyError: 'test'``, or the name of the error alone where it says nothing.
+    """
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    told = next((each for each in reversed(causes) if str(each).strip()), causes[-1])
+    line = next(iter(str(told).strip().splitlines()), "")
+    return f"{type(told).__name__}: {line}" if line else type(told).__name__

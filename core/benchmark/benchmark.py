@@ -19,9 +19,10 @@ from core.benchmark.datasets.route import Route
 from core.benchmark.find import find, leaves_of
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
 from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
-from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, sampling_of, score_docs, whole_answer
+from core.benchmark.sampling import sampling_of
+from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, score_docs, whole_answer
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
-from core.errors import SteelyardError, UserError
+from core.errors import SteelyardError, UserError, reason_of
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
 from core.sample import Sample, Score, Scoring
 from core.scoring.reasoning import cut, split_reasoning
@@ -114,10 +115,7 @@ def load_benchmark(
                     tokenizer_name=chat.tokenizer_name if chat else "",
                 )
         except Exception as error:  # a task's own templates and functions raise anything
-            reason = next(iter(str(error).splitlines()), "")
-            raise UserError(
-                f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {type(error).__name__}: {reason}"
-            ) from error
+            raise UserError(f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {reason_of(error)}") from error
         if images:
             hold_images(task.instances, image_token() if image_token and not chat else None)
     return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded))

@@ -13,7 +13,7 @@ from core.benchmark.code_metrics import code_eval_in_sandbox
 from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
 from core.catalogue.index import Entry
-from core.errors import UserError
+from core.errors import UserError, reason_of
 from core.spec.parts import BenchmarkSpec
 
 MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
@@ -36,8 +36,7 @@ def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], d
         except UserError as error:
             raise UserError(f"benchmark {name!r} cannot be loaded: {error}") from error
         except Exception as error:  # a task's own code or a dataset's loader raises anything
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise UserError(f"benchmark {name!r} cannot be loaded: {type(error).__name__}: {reason}") from error
+            raise UserError(f"benchmark {name!r} cannot be loaded: {reason_of(error)}") from error
     return loaded["tasks"], loaded["groups"]
 
 

@@ -15,7 +15,7 @@ from core.benchmark.find import cluster_field
 from core.benchmark.load import LOADING
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
 from core.cell_work import CellWork
-from core.errors import UserError
+from core.errors import UserError, reason_of
 from core.log import log
 from core.model.placement import PlannedModel
 from core.request import Generate
@@ -88,8 +88,7 @@ def chat_renderer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a tokenizer's files may make its class raise anything
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise UserError(f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason}") from error
+        raise UserError(f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason_of(error)}") from error
     processors = _processors_template(directory)
     if not (tokenizer.chat_template or processors):
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} has none; set chat_template: false")
