@@ -166,7 +166,9 @@ def check_location(value: str) -> str:
 def check_uri(value: str, schemes: Container[str], otherwise: str) -> str:
     """Return a URI of one of ``schemes`` ("" for none) without a slash at its end. Raises `ValueError` with the rule."""
     if CUT_URI.match(value):
-        raise ValueError(f"'{value.partition(':')[0]}:' wants two slashes: write a URI as text, pathlib.Path takes one away")
+        raise ValueError(
+            f"'{value.partition(':')[0]}:' wants two slashes: write a URI as text, pathlib.Path takes one away"
+        )
     scheme, _, rest = value.rpartition("://")
     if scheme not in schemes:
         raise ValueError(f"use s3://bucket/prefix or {otherwise}")

@@ -115,7 +115,9 @@ def load_benchmark(
                     tokenizer_name=chat.tokenizer_name if chat else "",
                 )
         except Exception as error:  # a task's own templates and functions raise anything
-            raise UserError(f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {reason_of(error)}") from error
+            raise UserError(
+                f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {reason_of(error)}"
+            ) from error
         if images:
             hold_images(task.instances, image_token() if image_token and not chat else None)
     return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded))

@@ -88,7 +88,9 @@ def chat_renderer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a tokenizer's files may make its class raise anything
-        raise UserError(f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason_of(error)}") from error
+        raise UserError(
+            f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason_of(error)}"
+        ) from error
     processors = _processors_template(directory)
     if not (tokenizer.chat_template or processors):
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} has none; set chat_template: false")

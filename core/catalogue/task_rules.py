@@ -172,7 +172,10 @@ def _fields(config: Mapping[str, Any], keys: Keys, known: Known, part: str) -> I
     yield from _templates(config, keys)
     yield from _choices(config, keys)
     settings = config.get(GENERATION)
-    if isinstance(settings, Mapping) and config.get("output_type") in (None, "generate_until"):  # the others generate nothing
+    if isinstance(settings, Mapping) and config.get("output_type") in (
+        None,
+        "generate_until",
+    ):  # the others generate nothing
         yield from generation_faults(settings, keys)
     own_results = config.get("process_results") is not None or part == "group"  # which names its metrics itself
     for here, entry in _entries(config, "metric_list", keys):
