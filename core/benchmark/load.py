@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from core.benchmark import beside
 from core.benchmark.code_metrics import code_eval_in_sandbox
 from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
@@ -97,5 +98,6 @@ def _harness() -> Any:
 
     datasets.disable_progress_bars()
     task.tqdm = lambda docs, **_: docs
+    beside.install()
     install()
     return TaskManager

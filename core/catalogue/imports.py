@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -16,29 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.catalogue.index import harness_folder
-from core.python_source import parse
-
-
-@dataclass(frozen=True)
-class Module:
-    """A parsed module. ``fault`` says why it cannot be parsed; ``tree`` is empty then."""
-
-    source: Path
-    tree: ast.Module
-    fault: str | None = None
+from core.catalogue.modules import module_of, names_of
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What cannot be imported, and the file that imports it."""
+    """What cannot be imported, and the file that imports it; ``fault`` says why where it is there."""
 
     name: str
     importer: Path
-
-
-def module_of(source: Path) -> Module:
-    """Parse a module's file; one that has not changed is parsed once."""
-    return _parsed(source, source.stat().st_mtime_ns)
+    fault: str = ""
 
 
 @lru_cache(maxsize=4096)
@@ -50,13 +36,16 @@ def shipped(path: Path) -> bool:
 def beside(name: str, folder: Path, importer: Path | None = None) -> Path | None:
     """Return the file that ``import name`` gets from ``folder``, None where it is not looked for there.
 
-    As with a script, what lies beside it goes before what is installed; only the standard library keeps its names, and a module
-    does not get itself.
+    As with a script, what lies beside it goes before what is installed, but for a folder without ``__init__.py``. The standard
+    library keeps its names, and a module does not get itself.
     """
     if name in sys.stdlib_module_names or shipped(folder):
         return None
     found = next((path for path in (folder / name / "__init__.py", folder / f"{name}.py") if path.is_file()), None)
-    return None if found == importer and found is not None and found.name != "__init__.py" else found
+    if found is None:
+        bare = folder / name
+        return bare if any(bare.glob("*.py")) and not _is_installed(name) else None
+    return None if found == importer and found.name != "__init__.py" else found
 
 
 def source_of(module: str, folder: Path) -> Path | None:
@@ -82,7 +71,9 @@ def _missing(source: Path, folder: Path | None, function: str) -> list[Missing]:
     return list(found.values())
 
 
-_missing_of_shipped = lru_cache(maxsize=4096)(_missing)  # whose files stay as they are, and which thousands of tasks share
+_missing_of_shipped = lru_cache(maxsize=4096)(
+    _missing
+)  # whose files stay as they are, and which thousands of tasks share
 
 
 def helpers(source: Path) -> list[Path]:
@@ -113,6 +104,8 @@ def _walk(source: Path, folder: Path | None, seen: set[Path], function: str = ""
         for name, target in _targets(node, source, folder):
             if target is None:
                 yield Missing(name, source)
+            elif target.suffix == ".py" and (fault := module_of(target).fault):
+                yield Missing(name, source, fault)
             elif target.suffix == ".py" and (shipped(target) or (folder and target.is_relative_to(folder))):
                 yield from _walk(target, folder, seen)
 
@@ -181,13 +174,26 @@ def _steps(folder: Path, parts: list[str], names: list[str], written: str) -> It
         if found is None or found.suffix not in ("", ".py"):
             return
         if found.suffix and found.name != "__init__.py":
+            yield from ((_dotted(written, name), None) for name in names if not _defines(found, name))
             return
         folder = found.parent if found.suffix else found
-    bare = not (folder / "__init__.py").is_file()
+    own = folder / "__init__.py"
     for name in names:
         inner = _in_folder(name, folder)
-        if inner is not None or bare:
-            yield f"{written.rstrip('.')}.{name}" if parts else f"{written}{name}", inner
+        if inner is not None or not _defines(own, name):
+            yield _dotted(written, name), inner
+
+
+def _defines(module: Path, name: str) -> bool:
+    """Whether a module may bind a name; it is not looked into where it is another's."""
+    if not module.is_file():
+        return False
+    names = names_of(module)
+    return name in names.defined or names.hidden or shipped(module)
+
+
+def _dotted(module: str, name: str) -> str:
+    return f"{module}{name}" if module.endswith(".") else f"{module}.{name}"
 
 
 def _in_folder(name: str, folder: Path) -> Path | None:
@@ -222,14 +228,3 @@ def _installed(module: str) -> Path | None:
         source = next((each for each in [*candidates, *compiled] if each.is_file()), None)
         folders = [folder / part for folder in folders if (folder / part).is_dir()]
     return source
-
-
-@lru_cache(maxsize=2048)
-def _parsed(source: Path, _modified: int) -> Module:
-    try:
-        with warnings.catch_warnings():  # of old escapes in other people's code
-            warnings.simplefilter("ignore")
-            return Module(source, parse(source.read_bytes()))
-    except (SyntaxError, ValueError, RecursionError) as error:
-        where = f"{source.name} line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-        return Module(source, ast.Module(body=[], type_ignores=[]), where)

@@ -5,22 +5,19 @@ Functions are looked up in the module's source: nothing of theirs is imported or
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.imports import missing, module_of, source_of
+from core.catalogue.imports import missing, shipped, source_of
+from core.catalogue.modules import module_of, names_of
 from core.catalogue.packages import pip_install
 from core.errors import nearest
 from core.yaml_file import FunctionName, Keys
 
-# A module that calls one of these may bind names that its source does not show.
-RUN_TIME = {"globals", "vars", "setattr", "exec"}
 # What lm-eval looks for in Hugging Face's evaluate when its own registry has no such metric.
 HF_METRICS = frozenset(
     re.findall(
@@ -91,7 +88,7 @@ def function_fault(function: FunctionName) -> str | None:
         return None  # compiled: cannot be looked into
     if fault := module_of(source).fault:
         return fault
-    names = _names(source, source.stat().st_mtime_ns)
+    names = names_of(source)
     if name not in names.defined and not names.hidden:
         where = source.name if source.name != "__init__.py" else f"{module}/__init__.py"
         return f"{where} defines no {name!r}{nearest(name, names.defined)}"
@@ -103,61 +100,23 @@ def registered_by(function: FunctionName) -> frozenset[str]:
     source = source_of(function.written.rpartition(".")[0], function.folder)
     if source is None or source.suffix != ".py":
         return frozenset()
-    return _names(source, source.stat().st_mtime_ns).registered
+    return names_of(source).registered
 
 
 def _import_fault(source: Path, folder: Path | None, function: str) -> str | None:
     lacking = missing(source, folder, function)
     if not lacking:
         return None
-    importer = lacking[0].importer
-    names = [each.name for each in lacking if each.importer == importer]
-    where = importer.name if importer == source else f"{importer.name} (by way of {source.name})"
+    first = lacking[0]
+    where = first.importer.name if first.importer == source else f"{first.importer.name} (by way of {source.name})"
+    if first.fault:
+        return first.fault if first.importer == source else f"{first.fault} (imported by {where})"
+    names = [each.name for each in lacking if each.importer == first.importer and not each.fault]
     *most, last = map(repr, names)
-    told = f"{', '.join(most)} and {last}, which are" if most else f"{last}, which is"
-    if any("." in name for name in names):  # a module of a package that is there
-        return f"{where} imports {told} not there: correct the import"
-    return f"{where} imports {told} not installed: {pip_install([each.name for each in lacking if '.' not in each.name])}"
-
-
-@dataclass(frozen=True)
-class _Names:
-    defined: frozenset[str] = frozenset()
-    registered: frozenset[str] = frozenset()
-    hidden: bool = False  # binds more than its source shows
-
-
-@lru_cache(maxsize=1024)
-def _names(source: Path, _modified: int) -> _Names:
-    tree = module_of(source).tree
-    defined = frozenset(_defined(tree.body))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    registered = {
-        str(each.value)
-        for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id.startswith("register_")
-        for each in [*call.args, *(keyword.value for keyword in call.keywords)]
-        if isinstance(each, ast.Constant)
-    }
-    called = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
-    hidden = bool(defined & {"*", "__getattr__"} or called & RUN_TIME)
-    return _Names(defined, frozenset(registered), hidden)
-
-
-def _defined(body: list[ast.stmt]) -> Iterator[str]:
-    """Names a module binds, also inside ``if``, ``try``, ``for`` and ``with``; ``*`` where it takes all of another module."""
-    for statement in body:
-        match statement:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-                continue
-            case ast.Import(names=names):
-                yield from (alias.asname or alias.name.split(".")[0] for alias in names)
-            case ast.ImportFrom(names=names):
-                yield from (alias.asname or alias.name for alias in names)
-            case ast.Assign() | ast.AnnAssign():
-                yield from (node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
-        for field in ("body", "orelse", "finalbody"):
-            yield from _defined(getattr(statement, field, []))
-        for handler in getattr(statement, "handlers", []):
-            yield from _defined(handler.body)
+    told = f"{where} imports {', '.join(most)} and {last}, which are" if most else f"{where} imports {last}, which is"
+    if any("." in name for name in names):  # part of something that is there
+        return f"{told} not there: correct the import"
+    siblings = [path.stem for path in source.parent.glob("*.py") if not shipped(path) and path != first.importer]
+    if folder is not None and (meant := nearest(names[0], siblings)):
+        return f"{told} neither beside it nor installed{meant}"
+    return f"{told} not installed: {pip_install([each.name for each in lacking if '.' not in each.name])}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.index import harness_folder
+from core.catalogue.index import Entry, Leaf, harness_folder
 from core.catalogue.task_functions import function_fault, functions_in, registered_by
 from core.catalogue.task_rules import Known, faults_of
 from core.errors import UserError, nearest
@@ -49,20 +49,35 @@ def check_yaml(
     if config is not None:
         same = {field for field, value in read.config.items() if field in config and config[field] == value}
         read = TaskYaml(path, dict(config), {keys: at for keys, at in read.places.items() if keys[0] in same})
-    functions = list(functions_in(read.config))
+    faults = _faults(read.config, members, misspelt)
+    if faults:
+        places = {fault: _place(read, fault.keys) for fault in faults}
+        faults.sort(key=lambda fault: place.line if (place := places[fault]) else 0)
+        raise UserError("\n".join(_line(read, fault, places[fault]) for fault in faults))
+    return read.config
+
+
+def check_entry(entry: Entry | Leaf) -> None:
+    """Check a task or group that an index has read, as `check_yaml` does; its file is read again only where there is a fault.
+
+    What lm-eval passes over in silence is passed over. Raises `core.errors.UserError` with a line per fault.
+    """
+    config = entry.config or {}
+    if entry.path is not None and _faults(config, None, misspelt=False):
+        check_yaml(entry.path, config=config, misspelt=False)
+
+
+def _faults(config: Mapping[str, Any], members: Collection[str] | None, misspelt: bool) -> list[Fault]:
+    functions = list(functions_in(dict(config)))
     registered = {name for _, function in functions for name in registered_by(function)}
-    faults = faults_of(read.config, Known(members, frozenset(registered), misspelt))
+    faults = faults_of(config, Known(members, frozenset(registered), misspelt))
     reasons: set[str] = set()
     for keys, function in functions:
         reason = function_fault(function)
         if reason and reason not in reasons:  # one module's fault is that of all its functions
             reasons.add(reason)
             faults.append(Fault(keys, f"{where_of(keys)} = !function {function.written}: {reason}"))
-    if faults:
-        places = {fault: _place(read, fault.keys) for fault in faults}
-        faults.sort(key=lambda fault: place.line if (place := places[fault]) else 0)
-        raise UserError("\n".join(_line(read, fault, places[fault]) for fault in faults))
-    return read.config
+    return faults
 
 
 def read_yaml(path: Path) -> TaskYaml:
