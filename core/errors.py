@@ -49,14 +49,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" — did you mean {close[0]!r}?" if close else ""
 
 
-def reason_of(error: BaseException) -> str:
-    """Return what went wrong, on one line: of the error that caused ``error``, where it was raised from one, which says more.
-
-    ``KeyError: 'test'``, or the name of the error alone where it says nothing.
-    """
+def root_of(error: BaseException) -> BaseException:
+    """Return the error that caused ``error``, where it was raised from one: it says what went wrong, its wrapper often nothing."""
     causes = [error]
     while (cause := causes[-1].__cause__) is not None and cause not in causes:
         causes.append(cause)
-    told = next((each for each in reversed(causes) if str(each).strip()), causes[-1])
-    line = next(iter(str(told).strip().splitlines()), "")
-    return f"{type(told).__name__}: {line}" if line else type(told).__name__
+    return next((each for each in reversed(causes) if str(each).strip()), causes[-1])
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong on one line, say ``KeyError: 'test'``: of the error's cause, its name and the first line it says."""
+    cause = root_of(error)
+    line = next(iter(str(cause).strip().splitlines()), "")
+    return f"{type(cause).__name__}: {line}" if line else type(cause).__name__

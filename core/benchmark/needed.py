@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from core.benchmark.datasets.call import DatasetCall, LoadedDataset, call_of_task
+from core.benchmark.datasets.local import LocalData, is_local, local_faults, matching, read_local
 from core.benchmark.datasets.mirror import Mirror
 from core.benchmark.datasets.route import Route, cached, hub_fault, why_offline
 from core.benchmark.find import leaves_of
 from core.benchmark.load import load_tasks
+from core.catalogue.index import Leaf
+from core.catalogue.task_yaml import fault_lines
 from core.errors import UserError
 from core.spec.parts import BenchmarkSpec, DatasetsSpec, benchmark_label
 
@@ -41,6 +44,7 @@ class Wanted:
     benchmark: str
     call: DatasetCall | None
     code: str = ""
+    leaf: Leaf | None = None
 
 
 def wanted(benchmark: BenchmarkSpec) -> list[Wanted]:
@@ -49,7 +53,7 @@ def wanted(benchmark: BenchmarkSpec) -> list[Wanted]:
     for leaf in leaves_of(benchmark.name):
         call = call_of_task(leaf, benchmark.dataset_revision)
         code = getattr(leaf.config.get("class") or leaf.config.get("custom_dataset"), "written", "")
-        found.append(Wanted(label, call, code if call is None else ""))
+        found.append(Wanted(label, call, code if call is None else "", leaf))
     hub = {each.call.path for each in found if each.call and each.call.kind == "hub"}
     if benchmark.dataset_revision is not None and len(hub) != 1:
         several = f"{len(hub)} hub datasets: list its tasks, each with its own"
@@ -83,18 +87,39 @@ def statuses(benchmarks: Iterable[BenchmarkSpec], spec: DatasetsSpec) -> list[St
     ]
 
 
-def faults(benchmarks: Iterable[BenchmarkSpec], spec: DatasetsSpec) -> list[str]:
-    """Return one line for each dataset that cannot be had: benchmarks, dataset, reason and mend; one alone for no mirror."""
+def faults(benchmarks: Sequence[BenchmarkSpec], spec: DatasetsSpec) -> list[str]:
+    """Return one line for each dataset that cannot be had: benchmarks, dataset, reason and mend; one alone for no mirror.
+
+    Of local files, which are read, each fault with its place in the YAML: a file, a split, rows.
+    """
     try:
         if spec.mirror is not None:
             Mirror(spec.mirror).check()
     except UserError as error:
         return [str(error)]
-    return [
+    missing = [
         f"benchmark {', '.join(map(repr, status.benchmarks))}: dataset {status.dataset!r} cannot be had: {status.fault}"
         for status in statuses(benchmarks, spec)
         if status.fault
     ]
+    return [*missing, *_local_faults(benchmarks)]
+
+
+def _local_faults(benchmarks: Iterable[BenchmarkSpec]) -> list[str]:
+    """Return a line for each thing wrong with local files that are there."""
+    read: dict[tuple[Any, ...], LocalData] = {}
+    lines: list[str] = []
+    for each in (need for benchmark in benchmarks for need in wanted(benchmark)):
+        call, leaf = each.call, each.leaf
+        if call is None or leaf is None or not is_local(call) or _on_disk(call)[1]:
+            continue
+        data = read.get(_key(call)) or read.setdefault(_key(call), read_local(call))
+        found = list(local_faults(leaf, data))
+        if leaf.path is None:
+            lines += [f"benchmark {each.benchmark!r}: {fault.message}" for fault in found]
+        else:
+            lines += fault_lines(leaf.path, leaf.config, found)
+    return list(dict.fromkeys(lines))
 
 
 def fetch(
@@ -155,8 +180,7 @@ def _on_disk(call: DatasetCall) -> tuple[str, str | None]:
     remote = [file for file in call.files() if "://" in file]
     folder = Path(str(call.options.get("data_dir") or ".")).expanduser()
     for file in call.files():
-        path = folder / file
-        if "://" not in file and not any(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))):
+        if "://" not in file and not matching(folder / file):
             fault = f"there is no file {file!r} (looked in {folder.resolve()}); correct dataset_kwargs.data_files"
             return "disk", fault
     return ("url" if remote else "disk"), None

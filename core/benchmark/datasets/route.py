@@ -52,7 +52,7 @@ class Route:
             dataset, place = self._from_hub(load_dataset, call, arguments)
             revision = commit_of(dataset, call.repository)
         else:
-            with _offline(self._offline):
+            with without_hub(self._offline):
                 dataset, revision, place = load_dataset(**arguments), None, call.kind
         if self._save_to and call.repository and not self._save_to.holds(call, revision):
             self._save_to.save(call, dataset, revision)
@@ -68,7 +68,7 @@ class Route:
         offline = self._offline or hub_fault() is not None
         if offline and (call.kind == "files" or call.revision is not None):
             return _from_cache(call, why_offline(self._offline)), "cache"
-        with _offline(offline):
+        with without_hub(offline):
             dataset = load_dataset(**arguments | ({"revision": call.revision} if call.revision else {}))
         commit = commit_of(dataset, call.repository)
         if call.revision and COMMIT.fullmatch(call.revision) and commit not in (None, call.revision):
@@ -105,7 +105,7 @@ def install() -> None:
 
 
 @contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
+def without_hub(wanted: bool) -> Iterator[None]:
     """Keep the library off the network. It reads the environment once. The hub's own switch would stop weights on their way."""
     from datasets import config
 
