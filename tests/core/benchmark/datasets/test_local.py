@@ -1,4 +1,4 @@
-"""Local files of a benchmark: what is wrong with a file, a split or its rows is told with the YAML's line, before anything starts."""
+"""Local files of a benchmark: a fault of a file, a split or its rows is told with the YAML's line, before anything starts."""
 
 from __future__ import annotations
 
