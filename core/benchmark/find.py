@@ -21,7 +21,8 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
 
 
-def entries() -> dict[str, Entry]:
+@cache
+def entries() -> Mapping[str, Entry]:
     """Return everything a campaign can name: lm-eval's tasks, groups and tags, and the bundled benchmarks."""
     return harness_index().entries | _bundled_entries()
 
@@ -119,7 +120,7 @@ def _beside(path: Path, config: Mapping[str, Any]) -> dict[str, Entry]:
     try:
         leaves(folder, config["group"])
     except MemberError:
-        return entries() | folder
+        return {**entries(), **folder}
     return folder
 
 

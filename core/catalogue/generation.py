@@ -97,7 +97,7 @@ def _is_limit(name: str) -> bool:
 
 @cache
 def _kind(name: str) -> TypeAdapter[Any] | None:
-    kind = LIMIT | None if _is_limit(name) else BOUNDED.get(name) or _kinds().get(name)
+    kind: Any = LIMIT | None if _is_limit(name) else BOUNDED.get(name) or _kinds().get(name)
     return TypeAdapter(kind, config=ConfigDict(strict=True)) if kind else None
 
 

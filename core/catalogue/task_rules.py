@@ -239,8 +239,8 @@ def _named(entry: Mapping[str, Any], field: str, keys: Keys, known: Collection[s
 
 def _meant(entry: Mapping[str, Any], known: Collection[str]) -> set[str]:
     """Known fields that an entry lacks and that one of its unknown fields looks like."""
-    lacking = [field for field in known if field not in entry]
-    return {field for field in lacking if nearest(field, [str(key) for key in entry if key not in known])}
+    others = [str(key) for key in entry if key not in known]
+    return {field for field in known if field not in entry and nearest(field, others)} if others else set()
 
 
 def _unknown(entry: Mapping[str, Any], known: Collection[str], keys: Keys = ()) -> Iterator[Fault]:
@@ -258,8 +258,9 @@ def _choices(config: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
     if not listed:
         yield Fault(here, f"{where_of(here)} = {listed!r}: list the choices")
     for key, choice in listed.items() if isinstance(listed, dict) else enumerate(listed):
-        if fix := choice_fault(choice):
+        if fix := choice_fault(choice):  # that of the first stands for all
             yield Fault((*here, key), f"{where_of((*here, key))} = {shown(choice)}: {fix}")
+            return
 
 
 def _templates(config: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:

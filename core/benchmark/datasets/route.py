@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -32,6 +32,7 @@ class Route:
         self._mirror = Mirror(spec.mirror) if spec.mirror else None
         self._offline, self._revision, self._save_to = spec.offline, revision, save_to
         self.loaded: list[LoadedDataset] = []
+        self.splits: tuple[str, ...] = ()  # of what was loaded last
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -54,6 +55,7 @@ class Route:
         else:
             with without_hub(self._offline):
                 dataset, revision, place = load_dataset(**arguments), None, call.kind
+        self.splits = tuple(map(str, dataset)) if isinstance(dataset, Mapping) else ()
         if self._save_to and call.repository and not self._save_to.holds(call, revision):
             self._save_to.save(call, dataset, revision)
         entry = LoadedDataset(call.source, call.name, revision, place)

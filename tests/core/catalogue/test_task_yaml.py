@@ -201,7 +201,8 @@ CHOICES = "task: own\ndataset_path: json\ntest_split: test\noutput_type: multipl
 def test_choices_that_yaml_read_as_something_else_are_told_with_the_quotes_they_need(
     tmp_path: Path, written: str, line: int, shown: str, reads: str
 ) -> None:
-    fault = refused(tmp_path, f"{CHOICES}{written}\ndoc_to_target: b\n").splitlines()[0]
+    fault = refused(tmp_path, f"{CHOICES}{written}\ndoc_to_target: b\n")
+    assert "\n" not in fault
     field = "fewshot_config.doc_to_choice" if "fewshot" in written else "doc_to_choice"
     assert f"own.yaml': line {line}: {field}{shown}: use text, in quotes: YAML reads " in fault
     assert fault.endswith(f"as {reads}")
