@@ -18,6 +18,7 @@ from rich.console import Console
 from core.benchmark.benchmark import check_benchmark
 from core.benchmark.find import entries
 from core.benchmark.images import benchmark_asks_images
+from core.benchmark.needed import faults as dataset_faults
 from core.benchmark.needed import statuses, wanted
 from core.campaign import BenchmarkSpec, DatasetsSpec
 from core.errors import UserError
@@ -59,7 +60,9 @@ def main() -> int:
     outcomes = {name: outcome_of(name) for name in names}
     checked = time.monotonic()
     passing = [BenchmarkSpec(name=name) for name, (outcome, _) in outcomes.items() if outcome == PASSES]
-    places = Counter(status.place for status in statuses(passing, DatasetsSpec(offline=True)))
+    offline = DatasetsSpec(offline=True)
+    places = Counter(status.place for status in statuses(passing, offline))
+    wrong = [line for line in dataset_faults(passing, offline) if "cannot be had: datasets.offline is set" not in line]
     ended = time.monotonic()
     kinds = ("task", "python", "group", "tag")
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -81,6 +84,8 @@ def main() -> int:
         for name, (outcome, fault) in outcomes.items():
             if outcome != PASSES:
                 print(f"{name}: {outcome}: {fault}")
+    for line in wrong:
+        print(f"a fault of its data: {line}")
     print(
         f"datasets of those that pass, by place: {', '.join(f'{count:,} {place}' for place, count in places.most_common())}"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.benchmark.datasets.call import DatasetCall, LoadedDataset, call_of_task
-from core.benchmark.datasets.local import LocalData, is_local, local_faults, matching, read_local
+from core.benchmark.datasets.local import FILES, LocalData, is_local, local_faults, matching, named_splits, read_local
 from core.benchmark.datasets.mirror import Mirror
 from core.benchmark.datasets.route import Route, cached, hub_fault, why_offline
 from core.benchmark.find import leaves_of
@@ -100,26 +100,33 @@ def faults(benchmarks: Sequence[BenchmarkSpec], spec: DatasetsSpec) -> list[str]
     missing = [
         f"benchmark {', '.join(map(repr, status.benchmarks))}: dataset {status.dataset!r} cannot be had: {status.fault}"
         for status in statuses(benchmarks, spec)
-        if status.fault
+        if status.fault and status.place != "disk"
     ]
     return [*missing, *_local_faults(benchmarks)]
 
 
 def _local_faults(benchmarks: Iterable[BenchmarkSpec]) -> list[str]:
-    """Return a line for each thing wrong with local files that are there."""
+    """Return a line for each thing wrong with local files, and for splits that files elsewhere do not give."""
     read: dict[tuple[Any, ...], LocalData] = {}
     lines: list[str] = []
     for each in (need for benchmark in benchmarks for need in wanted(benchmark)):
         call, leaf = each.call, each.leaf
-        if call is None or leaf is None or not is_local(call) or _on_disk(call)[1]:
+        if call is None or leaf is None or call.kind == "hub":
             continue
-        data = read.get(_key(call)) or read.setdefault(_key(call), read_local(call))
+        data = read.get(_key(call)) or read.setdefault(_key(call), _local(call))
         found = list(local_faults(leaf, data))
         if leaf.path is None:
             lines += [f"benchmark {each.benchmark!r}: {fault.message}" for fault in found]
         else:
             lines += fault_lines(leaf.path, leaf.config, found)
     return list(dict.fromkeys(lines))
+
+
+def _local(call: DatasetCall) -> LocalData:
+    missing = None if call.repository else _on_disk(call)[1]
+    if missing is None:
+        return read_local(call) if is_local(call) else named_splits(call)
+    return LocalData(fault=missing, keys=FILES if call.kind == "files" else ("dataset_path",))
 
 
 def fetch(

@@ -34,6 +34,12 @@ class LocalData:
     keys: Keys = FILES
 
 
+def named_splits(call: DatasetCall) -> LocalData:
+    """Return the splits of files that lie elsewhere, by their names in the YAML; their rows are not looked for."""
+    listed = call.options.get("data_files")
+    return LocalData(dict.fromkeys(map(str, listed) if isinstance(listed, Mapping) else ("train",), True))
+
+
 def is_local(call: DatasetCall) -> bool:
     """Whether all that a call loads lies on this machine, so far as its arguments say."""
     return call.repository is None and not any("://" in file for file in call.files())
@@ -88,7 +94,7 @@ def read_local(call: DatasetCall) -> LocalData:
         if _is_text(call, path) and (place := _not_utf8(path)):
             mend = "convert it, or name its encoding in dataset_kwargs.encoding"
             return _of_file(path, keys, f"it is not UTF-8 ({place}): {mend}")
-    whole = sum(path.stat().st_size for path in files) <= MOST_BYTES
+    whole = sum(path.stat().st_size for path in files or _below(call)) <= MOST_BYTES
     with _quiet():
         try:
             loaded = _load(call, whole)
@@ -158,6 +164,12 @@ def _files(call: DatasetCall) -> Iterator[tuple[Path, Keys]]:
         keys = FILES if split is None else (*FILES, split)
         for pattern in group if isinstance(group, list | tuple) else [group] if group is not None else []:
             yield from ((path, keys) for path in matching(folder / str(pattern)) if path.is_file())
+
+
+def _below(call: DatasetCall) -> Iterator[Path]:
+    """Files of a call's folder, of which ``datasets`` takes what it knows."""
+    folder = Path(call.path if call.kind == "folder" else str(call.options.get("data_dir") or ""))
+    return (path for path in folder.rglob("*") if path.is_file())
 
 
 def matching(pattern: Path) -> list[Path]:

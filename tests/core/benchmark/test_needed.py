@@ -62,7 +62,7 @@ def test_a_local_file_that_is_not_there_is_named(tmp_path: Path, fields: str, me
     path = tmp_path / "own.yaml"
     path.write_text(f"task: own\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\n{fields}\n")
     (fault,) = faults([BenchmarkSpec(name=str(path))], DatasetsSpec())
-    assert message in fault
+    assert f"own.yaml': line {5 + fields.count('dataset_kwargs')}: {message}" in fault
 
 
 def test_a_split_that_a_dataset_lacks_is_told_with_those_that_it_has(tmp_path: Path) -> None:

@@ -161,6 +161,16 @@ def test_what_the_harness_reads_is_taken(tmp_path: Path, data: str, kind: str) -
     assert load_benchmark(spec, chat=None, seed=1).docs >= 1
 
 
+@pytest.mark.parametrize("place", ["https://example.org/rows.jsonl", "hf://datasets/org/rows/rows.jsonl"])
+def test_splits_of_files_elsewhere_are_known_by_their_names(tmp_path: Path, place: str) -> None:
+    def split_faults(data: str) -> list[str]:
+        return [line for line in told(benchmark(tmp_path, data)) if "test_split" in line]
+
+    assert split_faults(f"data_files: {{test: '{place}'}}") == []
+    for data in (f"data_files: {{train: '{place}'}}", f"data_files: '{place}'"):
+        assert split_faults(data) == ["line 5: test_split = 'test': the files give 'train'"]
+
+
 def test_columns_that_differ_between_files_are_told_of_all_of_them(tmp_path: Path) -> None:
     files = [write(tmp_path / "a.jsonl", ROW), write(tmp_path / "b.jsonl", '{"other": 1}\n')]
     (fault,) = told(benchmark(tmp_path, f"data_files: {{test: [{files[0]}, {files[1]}]}}"))
