@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Container, Iterator
+from operator import is_
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 
@@ -128,13 +129,20 @@ def short_for(field: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {field: value} if isinstance(value, str | os.PathLike) else value)
 
 
-def paths_as_text(value: Any) -> Any:
+def paths_as_text(value: Any, above: tuple[int, ...] = ()) -> Any:
     """Return plain values with `pathlib.Path` and its like as their text, however deep they stand."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if id(value) in above:  # a YAML's anchor may hold itself
+        return value
+    inside = (*above, id(value))
     if isinstance(value, dict):
-        return {key: paths_as_text(each) for key, each in value.items()}
-    return type(value)(map(paths_as_text, value)) if type(value) in (list, tuple) else value
+        texts = {key: paths_as_text(each, inside) for key, each in value.items()}
+        return value if all(texts[key] is value[key] for key in texts) else texts
+    if type(value) in (list, tuple):
+        listed = [paths_as_text(each, inside) for each in value]
+        return value if all(map(is_, listed, value)) else type(value)(listed)
+    return value
 
 
 def safe_name(text: str) -> str:

@@ -19,11 +19,19 @@ from core.strict import Fault, faults, shown, where_of
 from core.yaml_file import Keys
 
 # As far as vLLM goes: it refuses a request with more or less.
-Temperature = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=-1)]
 MinP = Annotated[float, Field(ge=0, le=1)]
-BOUNDED: dict[str, Any] = {"temperature": Temperature, "top_p": TopP, "top_k": TopK, "min_p": MinP}
+BOUNDED: dict[str, Any] = {
+    "temperature": Temperature,
+    "top_p": TopP,
+    "top_k": TopK,
+    "min_p": MinP,
+    "repetition_penalty": Annotated[float, Field(gt=0)],
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), Annotated[float, Field(ge=-2, le=2)]),
+    "min_tokens": Annotated[int, Field(ge=0)],
+}
 LIMIT = Annotated[int, Field(ge=1)]
 FIELD = "generation_kwargs"
 OF_HARNESS = ("until", "do_sample")
@@ -97,8 +105,9 @@ def _is_limit(name: str) -> bool:
 
 @cache
 def _kind(name: str) -> TypeAdapter[Any] | None:
-    kind: Any = LIMIT | None if _is_limit(name) else BOUNDED.get(name) or _kinds().get(name)
-    return TypeAdapter(kind, config=ConfigDict(strict=True)) if kind else None
+    bounded = LIMIT if _is_limit(name) else BOUNDED.get(name)
+    kind: Any = bounded | None if bounded else _kinds().get(name)  # null is not stated
+    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)) if kind else None
 
 
 @cache
