@@ -47,15 +47,26 @@ class EngineDiedError(SteelyardError):
     """The engine process or actor is gone, or refused to start. A model's failure, never a sample's."""
 
 
-def said(error: BaseException) -> str:
-    """Return in one line, without secrets, what ``error`` says; with its type where it is none of ours."""
-    line = redact(next(iter(str(error).strip().splitlines()), ""))
-    if isinstance(error, SteelyardError) and line:
-        return line
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` — did you mean 'x'?`` for the known name most like ``name``, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" — did you mean {close[0]!r}?" if close else ""
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Return the error that says what went wrong: the first of ours, else the last cause that says anything."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    speaking = [each for each in causes if str(each).strip()]
+    ours = (each for each in speaking if isinstance(each, SteelyardError))
+    return next(ours, speaking[-1] if speaking else causes[-1])
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong in one line, without secrets, say ``KeyError: 'test'``; of an error of ours what it says alone."""
+    cause = root_of(error)
+    line = redact(next(iter(str(cause).strip().splitlines()), ""))
+    if isinstance(cause, SteelyardError) and line:
+        return line
+    return f"{type(cause).__name__}: {line}" if line else type(cause).__name__

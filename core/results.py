@@ -19,6 +19,7 @@ import hashlib
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import StoreError, nearest
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 FILES_AT_ONCE = 32  # read before their columns are taken out: what a store holds need not fit in memory
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str | PathLike[str]) -> Store:
     """Return the store at ``s3://bucket/prefix`` or a local directory. Touches nothing; `Store.check` does."""
-    return Store(open_storage(uri))
+    return Store(open_storage(fspath(uri)))
 
 
 def new_run_id() -> str:

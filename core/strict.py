@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Container, Iterator
+from operator import is_
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 
@@ -35,6 +37,7 @@ SPELLINGS = {
 }
 LONGEST_PATH, LONGEST_PART = 4000, 255  # what file systems take
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+CUT_URI = re.compile(r"(s3|file|gs|hf|https?):/(?!/)")
 LONGEST_VALUE = 80  # characters of a value in a message
 # By pydantic's names of what can be wrong; the fields are those of its context.
 FIXES = {
@@ -91,6 +94,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_fields(cls, data: Any) -> Any:
+        """Refuse fields that there are not; of what is given, take a path for its text."""
         if isinstance(data, dict):
             unknown = [str(key) for key in data if key not in cls.model_fields]
             if unknown:
@@ -98,7 +102,7 @@ class Strict(BaseModel):
                 raise ValueError(
                     ", ".join(f"unknown field {key!r}{nearest(key, known) or _one_of(known)}" for key in unknown)
                 )
-        return data
+        return paths_as_text(data)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -121,8 +125,24 @@ def _one_of(known: Collection[str]) -> str:
 
 
 def short_for(field: str) -> BeforeValidator:
-    """Return the validator by which a string stands for a mapping of ``field`` alone."""
-    return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
+    """Return the validator by which a string, or a path, stands for a mapping of ``field`` alone."""
+    return BeforeValidator(lambda value: {field: value} if isinstance(value, str | os.PathLike) else value)
+
+
+def paths_as_text(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """Return plain values with `pathlib.Path` and its like as their text, however deep they stand."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if id(value) in above:  # a YAML's anchor may hold itself
+        return value
+    inside = (*above, id(value))
+    if isinstance(value, dict):
+        texts = {key: paths_as_text(each, inside) for key, each in value.items()}
+        return value if all(texts[key] is value[key] for key in texts) else texts
+    if type(value) in (list, tuple):
+        listed = [paths_as_text(each, inside) for each in value]
+        return value if all(map(is_, listed, value)) else type(value)(listed)
+    return value
 
 
 def safe_name(text: str) -> str:
@@ -153,6 +173,10 @@ def check_location(value: str) -> str:
 
 def check_uri(value: str, schemes: Container[str], otherwise: str) -> str:
     """Return a URI of one of ``schemes`` ("" for none) without a slash at its end. Raises `ValueError` with the rule."""
+    if CUT_URI.match(value):
+        raise ValueError(
+            f"'{value.partition(':')[0]}:' wants two slashes: write a URI as text, pathlib.Path takes one away"
+        )
     scheme, _, rest = value.rpartition("://")
     if scheme not in schemes:
         raise ValueError(f"use s3://bucket/prefix or {otherwise}")

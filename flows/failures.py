@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from core.cell_work import CellWork
-from core.errors import SteelyardError, StoreError, said
+from core.errors import SteelyardError, StoreError, reason_of
 from core.log import log
 from core.upkeep.status import cell_lines
 from flows.cells import Cells, raise_first
@@ -39,20 +39,20 @@ async def told_apart(cells: Cells) -> AsyncIterator[None]:
     raise CellsFailedError(in_words(cells.job.model, reasons, beside)) from (beside or next(iter(failures.values())))
 
 
-def reason_of(work: CellWork, error: BaseException) -> str:
+def cell_reason(work: CellWork, error: BaseException) -> str:
     """Return why a cell failed, without its own name."""
     return _reason(work.cell.model, work.cell.benchmark, error)
 
 
 def _reason(model: str, benchmark: str, error: BaseException) -> str:
-    text = str(error) if isinstance(error, SteelyardError) else said(error)
+    text = str(error) if isinstance(error, SteelyardError) else reason_of(error)
     return text.removeprefix(f"{model} · {benchmark}: ").removeprefix(f"{benchmark}: ")
 
 
 def in_words(model: str, reasons: Mapping[tuple[str, str], str], beside: Exception | None = None) -> str:
     """Return on one line why cells of a model failed, by (model, benchmark), and what failed ``beside`` them."""
     own = {benchmark if name == model else f"{name} · {benchmark}": why for (name, benchmark), why in reasons.items()}
-    return "; ".join([*cell_lines(own), *([] if beside is None else [said(beside)])])
+    return "; ".join([*cell_lines(own), *([] if beside is None else [reason_of(beside)])])
 
 
 async def _record_failures(cells: Cells, failures: Failures) -> None:

@@ -17,7 +17,7 @@ from core.errors import StoreError, TransientError
 from core.log import log
 from core.model.placement import PlannedModel
 from core.results import new_run_id, open_store
-from flows.failures import CellsFailedError, in_words, reason_of
+from flows.failures import CellsFailedError, cell_reason, in_words
 from flows.interrupt import run_interruptible
 from flows.spec_flow import spec_flow
 from tasks.evaluate import score_again, score_answered
@@ -116,7 +116,7 @@ async def _rescore_cell(spec: CampaignSpec, work: CellWork, records: Mapping[str
     except (StoreError, TransientError):
         raise
     except Exception as error:  # a task's own code raises anything
-        return Outcome(work, "failed", reason_of(work, error))
+        return Outcome(work, "failed", cell_reason(work, error))
     log.info(f"{work.label}: scored again from stored samples")
     return Outcome(work, "rescored")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.benchmark.scoring import ScoredDocs, is_number
 from core.benchmark.standard_error import aggregated
-from core.errors import SteelyardError, said
+from core.errors import SteelyardError, reason_of
 from core.sample import NOT_SCORED, Sample
 
 Raw = dict[tuple[str, str], list[Any]]  # by (metric, filter)
@@ -45,7 +45,7 @@ def aggregate(tasks: Mapping[str, Any], groups: Mapping[str, Any], scored: Mappi
     try:
         metrics = _metrics(tasks, groups, {name: found.raw for name, found in kept.items()})
     except Exception as error:
-        raise SteelyardError(f"the scores of its group cannot be made: {said(error)}") from error
+        raise SteelyardError(f"the scores of its group cannot be made: {reason_of(error)}") from error
     for name, metric, filter_, _ in _lost(kept):
         for group in (each for each in groups.values() if tasks[name] in each.get_all_tasks()):
             for key in (f"{metric},{filter_}", f"{metric}_stderr,{filter_}"):  # or a part would stand under its name
@@ -84,7 +84,7 @@ def _kept(name: str, task: Any, docs: ScoredDocs) -> _Kept:
         if error is None:
             raw[metric, filter_] = values
         else:
-            lost.append((metric, filter_, said(error)))
+            lost.append((metric, filter_, reason_of(error)))
     return _Kept(raw, faults, lost)
 
 

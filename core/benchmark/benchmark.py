@@ -23,13 +23,13 @@ from core.benchmark.groups import group_scores
 from core.benchmark.heard import Heard, hearing
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
 from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
+from core.benchmark.sampling import sampling_of
 from core.benchmark.scoring import (
     ScoredDocs,
     primary_key,
     read_scores,
     recall,
     request_ids,
-    sampling_of,
     score_docs,
     whole_answer,
 )
@@ -42,7 +42,7 @@ from core.benchmark.targets import (
     targets_unread,
 )
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
-from core.errors import SteelyardError, UserError
+from core.errors import SteelyardError, UserError, reason_of
 from core.request import Generate, Loglikelihood, LoglikelihoodRolling, Request, Response
 from core.sample import NOT_SCORED, Sample, Score, Scoring
 from core.scoring.headline import headline
@@ -149,9 +149,8 @@ def load_benchmark(
         except UserError as error:  # of the chat template
             raise UserError(f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {error}") from error
         except Exception as error:  # a task's own templates and functions raise anything
-            reason = next(iter(str(error).splitlines()), "")
             raise UserError(
-                f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {type(error).__name__}: {reason}"
+                f"benchmark {spec.name!r}: prompts of {name!r} cannot be built: {reason_of(error)}"
             ) from error
         if images:
             hold_images(task.instances, image_token() if image_token and not chat else None)

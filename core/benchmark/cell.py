@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from core.benchmark.beside import helpers_digest
 from core.benchmark.datasets.call import LoadedDataset
 from core.benchmark.images import identities
 from core.campaign import ModelSpec
@@ -52,7 +53,9 @@ def task_settings(
     config = {key: value for key, value in task.dump_config().items() if key not in PLACE_FIELDS}
     config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}  # a path
     docs: dict[int, Any] = {instance.doc_id: instance.doc for instance in task.instances}
+    beside = helpers_digest([type(task), task.config.to_dict(keep_callable=True)])
     return {
+        **({} if beside is None else {"helpers": beside}),
         **({} if until is None else {"until": digest(until)}),
         "version": task.VERSION,
         "num_fewshot": task.get_config("num_fewshot"),

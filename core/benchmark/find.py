@@ -9,7 +9,7 @@ from typing import Any
 
 from core.catalogue.index import Entry, Leaf, MemberError, harness_index, leaves, read_index
 from core.catalogue.task_functions import function_fault, functions_in
-from core.catalogue.task_yaml import check_yaml
+from core.catalogue.task_yaml import check_entry, check_yaml
 from core.errors import UserError, nearest
 from core.spec.suite import is_path, suites
 
@@ -21,7 +21,8 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUNDLED.glob("*.yaml"))}
 
 
-def entries() -> dict[str, Entry]:
+@cache
+def entries() -> Mapping[str, Entry]:
     """Return everything a campaign can name: lm-eval's tasks, groups and tags, and the bundled benchmarks."""
     return harness_index().entries | _bundled_entries()
 
@@ -40,10 +41,11 @@ def find(name: str) -> dict[str, Any]:
     if is_path(name):
         return _checked(Path(name))
     entry = _named(name)
-    config = {} if entry.path is None else check_yaml(entry.path, misspelt=False)
+    if entry.path is not None:
+        check_entry(entry)
     if entry.kind in ("group", "tag"):
-        _check_functions(name)
-    return config
+        _check_members(name)
+    return dict(entry.config or {})
 
 
 def leaves_of(name: str) -> list[Leaf]:
@@ -101,16 +103,15 @@ def _checked(path: Path) -> dict[str, Any]:
     return config
 
 
-def _check_functions(name: str) -> None:
-    """Check that what the tasks of a group call can be imported."""
-    found = {
-        (function, function.folder): function
-        for leaf in leaves_of(name)
-        for _, function in functions_in(dict(leaf.config))
-    }
-    for function in found.values():
-        if reason := function_fault(function):
-            raise UserError(f"benchmark {name!r}: {str(function.folder)!r}: !function {function.written}: {reason}")
+def _check_members(name: str) -> None:
+    """Check the tasks of a group or a tag of the catalogue, as the group's overrides leave them."""
+    for leaf in leaves_of(name):
+        if leaf.path is not None:
+            check_entry(leaf)
+            continue
+        for _, function in functions_in(dict(leaf.config)):
+            if reason := function_fault(function):
+                raise UserError(f"benchmark {name!r}: {str(function.folder)!r}: !function {function.written}: {reason}")
 
 
 def _beside(path: Path, config: Mapping[str, Any]) -> dict[str, Entry]:
@@ -119,7 +120,7 @@ def _beside(path: Path, config: Mapping[str, Any]) -> dict[str, Entry]:
     try:
         leaves(folder, config["group"])
     except MemberError:
-        return entries() | folder
+        return {**entries(), **folder}
     return folder
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from core.benchmark import beside
 from core.benchmark.code_metrics import code_eval_in_sandbox
 from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
 from core.benchmark.heard import listen
 from core.benchmark.targets import first_target_untried
 from core.catalogue.index import Entry
-from core.errors import UserError
+from core.errors import UserError, nearest, reason_of, root_of
 from core.spec.parts import BenchmarkSpec
 
 MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
@@ -32,15 +33,22 @@ def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], d
     manager = _harness()(include_defaults=False)
     manager._factory = _factory()
     manager.task_index.update(_as_harness(scope))
-    with LOADING, (route or Route()).active(), code_eval_in_sandbox(), first_target_untried():
+    route = route or Route()
+    with LOADING, route.active(), code_eval_in_sandbox(), first_target_untried():
         try:
             loaded = manager.load(root)
         except UserError as error:
             raise UserError(f"benchmark {name!r} cannot be loaded: {error}") from error
         except Exception as error:  # a task's own code or a dataset's loader raises anything
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise UserError(f"benchmark {name!r} cannot be loaded: {type(error).__name__}: {reason}") from error
+            raise UserError(f"benchmark {name!r} cannot be loaded: {_told(error, route.splits)}") from error
     return loaded["tasks"], loaded["groups"]
+
+
+def _told(error: Exception, splits: Sequence[str]) -> str:
+    cause = root_of(error)
+    if isinstance(cause, KeyError) and splits and (name := str(cause.args[0])) not in splits:
+        return f"there is no split {name!r}: its dataset gives {', '.join(map(repr, splits))}{nearest(name, splits)}"
+    return reason_of(error)
 
 
 def show_first_shots(spec: BenchmarkSpec, name: str, task: Any) -> None:
@@ -116,5 +124,6 @@ def _harness() -> Any:
 
     datasets.disable_progress_bars()
     task.tqdm = lambda docs, **_: docs
+    beside.install()
     install()
     return TaskManager

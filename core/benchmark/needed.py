@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from core.benchmark.datasets.call import DatasetCall, LoadedDataset, call_of_task
+from core.benchmark.datasets.local import FILES, LocalData, is_local, local_faults, matching, named_splits, read_local
 from core.benchmark.datasets.mirror import Mirror
 from core.benchmark.datasets.route import Route, cached, hub_fault, why_offline
 from core.benchmark.find import leaves_of
 from core.benchmark.load import load_tasks
 from core.benchmark.targets import count_in_whole_numbers, doubt_of, faults_in_words, refuse_hopeless, target_of
+from core.catalogue.index import Leaf
+from core.catalogue.task_yaml import fault_lines
 from core.errors import UserError
 from core.spec.parts import BenchmarkSpec, DatasetsSpec, benchmark_label
 
@@ -43,6 +46,7 @@ class Wanted:
     benchmark: str
     call: DatasetCall | None
     code: str = ""
+    leaf: Leaf | None = None
 
 
 def wanted(benchmark: BenchmarkSpec) -> list[Wanted]:
@@ -51,7 +55,7 @@ def wanted(benchmark: BenchmarkSpec) -> list[Wanted]:
     for leaf in leaves_of(benchmark.name):
         call = call_of_task(leaf, benchmark.dataset_revision)
         code = getattr(leaf.config.get("class") or leaf.config.get("custom_dataset"), "written", "")
-        found.append(Wanted(label, call, code if call is None else ""))
+        found.append(Wanted(label, call, code if call is None else "", leaf))
     hub = {each.call.path for each in found if each.call and each.call.kind == "hub"}
     if benchmark.dataset_revision is not None and len(hub) != 1:
         several = f"{len(hub)} hub datasets: list its tasks, each with its own"
@@ -85,18 +89,46 @@ def statuses(benchmarks: Iterable[BenchmarkSpec], spec: DatasetsSpec) -> list[St
     ]
 
 
-def faults(benchmarks: Iterable[BenchmarkSpec], spec: DatasetsSpec) -> list[str]:
-    """Return one line for each dataset that cannot be had: benchmarks, dataset, reason and mend; one alone for no mirror."""
+def faults(benchmarks: Sequence[BenchmarkSpec], spec: DatasetsSpec) -> list[str]:
+    """Return one line for each dataset that cannot be had: benchmarks, dataset, reason and mend; one alone for no mirror.
+
+    Of local files, which are read, each fault with its place in the YAML: a file, a split, rows.
+    """
     try:
         if spec.mirror is not None:
             Mirror(spec.mirror).check()
     except UserError as error:
         return [str(error)]
-    return [
+    missing = [
         f"benchmark {', '.join(map(repr, status.benchmarks))}: dataset {status.dataset!r} cannot be had: {status.fault}"
         for status in statuses(benchmarks, spec)
-        if status.fault
+        if status.fault and status.place != "disk"
     ]
+    return [*missing, *_local_faults(benchmarks)]
+
+
+def _local_faults(benchmarks: Iterable[BenchmarkSpec]) -> list[str]:
+    """Return a line for each thing wrong with local files, and for splits that files elsewhere do not give."""
+    read: dict[tuple[Any, ...], LocalData] = {}
+    lines: list[str] = []
+    for each in (need for benchmark in benchmarks for need in wanted(benchmark)):
+        call, leaf = each.call, each.leaf
+        if call is None or leaf is None or call.kind == "hub":
+            continue
+        data = read.get(_key(call)) or read.setdefault(_key(call), _local(call))
+        found = list(local_faults(leaf, data))
+        if leaf.path is None:
+            lines += [f"benchmark {each.benchmark!r}: {fault.message}" for fault in found]
+        else:
+            lines += fault_lines(leaf.path, leaf.config, found)
+    return list(dict.fromkeys(lines))
+
+
+def _local(call: DatasetCall) -> LocalData:
+    missing = None if call.repository else _on_disk(call)[1]
+    if missing is None:
+        return read_local(call) if is_local(call) else named_splits(call)
+    return LocalData(fault=missing, keys=FILES if call.kind == "files" else ("dataset_path",))
 
 
 def fetch(
@@ -183,8 +215,7 @@ def _on_disk(call: DatasetCall) -> tuple[str, str | None]:
     remote = [file for file in call.files() if "://" in file]
     folder = Path(str(call.options.get("data_dir") or ".")).expanduser()
     for file in call.files():
-        path = folder / file
-        if "://" not in file and not any(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))):
+        if "://" not in file and not matching(folder / file):
             fault = f"there is no file {file!r} (looked in {folder.resolve()}); correct dataset_kwargs.data_files"
             return "disk", fault
     return ("url" if remote else "disk"), None

@@ -19,7 +19,7 @@ from core.benchmark.load import LOADING
 from core.benchmark.targets import doubt_of
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
 from core.cell_work import CellWork
-from core.errors import UserError, nearest
+from core.errors import UserError, nearest, reason_of
 from core.log import log, warn_once
 from core.model.placement import PlannedModel
 from core.request import Generate
@@ -137,8 +137,9 @@ def chat_renderer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # a tokenizer's files may make its class raise anything
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise UserError(f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason}") from error
+        raise UserError(
+            f"chat_template: the tokenizer in {str(directory)!r} cannot be loaded: {reason_of(error)}"
+        ) from error
     processors = _processors_template(directory)
     if not (tokenizer.chat_template or processors or chosen):
         raise UserError(f"chat_template: the tokenizer in {str(directory)!r} has none; set chat_template: false")

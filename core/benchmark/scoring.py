@@ -14,9 +14,8 @@ from core.benchmark.filtering import apply_filters, filter_names
 from core.benchmark.images import images_of, in_words
 from core.benchmark.repeats import answer_values
 from core.benchmark.targets import Target, targets_of
-from core.campaign import SamplingSpec
-from core.errors import SteelyardError, said
-from core.request import Generated, Response, Sampling, Scored
+from core.errors import SteelyardError, reason_of
+from core.request import Generated, Response, Scored
 from core.sample import NOT_SCORED, Sample, Score
 from core.scoring.reasoning import whole_texts
 
@@ -102,7 +101,9 @@ def _values(task: Any, scorable: Mapping[int, list[Any]], targets: Targets) -> _
     faults: dict[int, str] = {}
     refused = apply_filters(task, scorable)
     for (doc_id, filter_), error in refused.items():
-        faults.setdefault(doc_id, f"filter {filter_!r}: {said(error)}" if filter_ else f"its filters: {said(error)}")
+        faults.setdefault(
+            doc_id, f"filter {filter_!r}: {reason_of(error)}" if filter_ else f"its filters: {reason_of(error)}"
+        )
     for filter_ in filter_names(task, scorable):
         for doc_id, instances in scorable.items():
             if any(filter_ not in instance.filtered_resps for instance in instances):
@@ -114,7 +115,7 @@ def _values(task: Any, scorable: Mapping[int, list[Any]], targets: Targets) -> _
             except SteelyardError:
                 raise
             except Exception as error:  # a task's own functions raise anything
-                why = targets[doc_id].fault or f"its metrics, after filter {filter_!r}: {said(error)}"
+                why = targets[doc_id].fault or f"its metrics, after filter {filter_!r}: {reason_of(error)}"
                 faults.setdefault(doc_id, why)
                 continue
             for metric, value in found.items():
@@ -247,30 +248,3 @@ def read_scores(
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=in_words)
-
-
-DEFAULT_MAX_TOKENS = 256  # of lm-eval's backends
-MAX_TOKEN_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-
-
-def sampling_of(generation: Mapping[str, Any], override: SamplingSpec) -> Sampling:
-    """Translate a task's ``generation_kwargs`` as lm-eval's backends do, then apply the campaign's overrides."""
-    given = dict(generation)
-    until = given.pop("until", None) or []
-    limits = [given.pop(name, None) for name in MAX_TOKEN_NAMES]
-    do_sample = given.pop("do_sample", None)
-    temperature = float(given.pop("temperature", None) or 0.0)
-    if do_sample is False:
-        temperature = 0.0
-    elif do_sample and not temperature:
-        temperature = 1.0
-    values: dict[str, Any] = {
-        "until": tuple([until] if isinstance(until, str) else until),
-        "max_tokens": int(next((limit for limit in limits if limit is not None), DEFAULT_MAX_TOKENS)),
-        "temperature": temperature,
-        **{name: given.pop(name) for name in ("top_p", "top_k", "min_p", "seed") if given.get(name) is not None},
-    }
-    chosen = override.model_dump(exclude_none=True)
-    if "until" in chosen:
-        chosen["until"] = tuple(chosen["until"])
-    return Sampling(**{**values, **chosen}, extra=given)

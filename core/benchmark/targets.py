@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import UserError, said
+from core.errors import UserError, reason_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def target_of(task: Any, doc: Any, requests: int | None = None) -> Target:
     try:
         target = task.doc_to_target(doc)
     except Exception as error:  # a task's own templates and functions raise anything
-        return Target("", f"its target cannot be read: {said(error)}")
+        return Target("", f"its target cannot be read: {reason_of(error)}")
     if not _scored_by_harness(task):  # it may have no use for the target, or for another one
         return Target(str(target))
     if task.get_config("doc_to_choice") is not None:
@@ -127,7 +127,7 @@ def _choice_fault(task: Any, doc: Any, target: Any, requests: int | None) -> str
         asked = _choices_asked(task, requests) if all(isinstance(each, int) for each in wanted) else None
         choices = task.doc_to_choice(doc) if asked is None else range(asked)
     except Exception as error:  # as above
-        return f"its choices cannot be read: {said(error)}"
+        return f"its choices cannot be read: {reason_of(error)}"
     wrong = [each for each in wanted if not _is_choice(each, choices)]
     if wrong or not wanted:
         return (

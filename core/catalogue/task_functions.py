@@ -5,23 +5,19 @@ Functions are looked up in the module's source: nothing of theirs is imported or
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib.util import find_spec
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.catalogue.imports import missing, shipped, source_of
+from core.catalogue.modules import module_of, names_of
+from core.catalogue.packages import pip_install
 from core.errors import nearest
-from core.python_source import parse
 from core.yaml_file import FunctionName, Keys
 
-# A module that calls one of these may bind names that its source does not show.
-RUN_TIME = {"globals", "vars", "setattr", "exec"}
 # What lm-eval looks for in Hugging Face's evaluate when its own registry has no such metric.
 HF_METRICS = frozenset(
     re.findall(
@@ -84,119 +80,43 @@ def function_fault(function: FunctionName) -> str | None:
     module, _, name = function.written.rpartition(".")
     if not module:
         return "write module.function, say utils.process_docs"
-    source = _source(module, function.folder)
+    source = source_of(module, function.folder)
     if source is None:
         files = [path.stem for path in function.folder.glob("*.py")]
         return f"there is no {module}.py beside the YAML and no such module installed{nearest(module, files)}"
     if source.suffix != ".py":
         return None  # compiled: cannot be looked into
-    names = _names(source, source.stat().st_mtime_ns)
-    if names.fault is None and name not in names.defined and not names.hidden:
+    if fault := module_of(source).fault:
+        return fault
+    names = names_of(source)
+    if name not in names.defined and not names.hidden:
         where = source.name if source.name != "__init__.py" else f"{module}/__init__.py"
         return f"{where} defines no {name!r}{nearest(name, names.defined)}"
-    return names.fault
+    return _import_fault(source, source.parent if source.is_relative_to(function.folder) else None, name)
 
 
 def registered_by(function: FunctionName) -> frozenset[str]:
     """Names of filters, metrics and aggregations that the module of ``module.name`` registers when it is imported."""
-    source = _source(function.written.rpartition(".")[0], function.folder)
+    source = source_of(function.written.rpartition(".")[0], function.folder)
     if source is None or source.suffix != ".py":
         return frozenset()
-    return _names(source, source.stat().st_mtime_ns).registered
+    return names_of(source).registered
 
 
-@dataclass(frozen=True)
-class _Names:
-    defined: frozenset[str] = frozenset()
-    registered: frozenset[str] = frozenset()
-    hidden: bool = False  # binds more than its source shows
-    fault: str | None = None
-
-
-@lru_cache(maxsize=1024)
-def _names(source: Path, _modified: int) -> _Names:
-    try:
-        with warnings.catch_warnings():  # of old escapes in other people's code
-            warnings.simplefilter("ignore")
-            tree = parse(source.read_bytes())
-    except SyntaxError as error:
-        return _Names(fault=f"{source.name} line {error.lineno}: {error.msg}")
-    defined = frozenset(_defined(tree.body))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    registered = {
-        str(each.value)
-        for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id.startswith("register_")
-        for each in [*call.args, *(keyword.value for keyword in call.keywords)]
-        if isinstance(each, ast.Constant)
-    }
-    called = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
-    hidden = bool(defined & {"*", "__getattr__"} or called & RUN_TIME)
-    missing = next((name for name in _needed(tree.body) if not _is_there(name, source.parent)), None)
-    fault = f"{source.name} imports {missing!r}, which is not installed: install it" if missing else None
-    return _Names(defined, frozenset(registered), hidden, fault)
-
-
-def _needed(body: list[ast.stmt]) -> Iterator[str]:
-    """Packages without which a module cannot be imported: those of its plain imports, and of a ``try`` that raises again."""
-    for statement in body:
-        match statement:
-            case ast.Import(names=names):
-                yield from (alias.name.split(".")[0] for alias in names)
-            case ast.ImportFrom(module=str(module), level=0):
-                yield module.split(".")[0]
-            case ast.Try(body=inner, handlers=handlers):
-                if all(isinstance(node, ast.Raise) for handler in handlers for node in handler.body[-1:]):
-                    yield from _needed(inner)
-
-
-def _is_there(package: str, folder: Path) -> bool:
-    if (folder / f"{package}.py").is_file() or (folder / package).is_dir():
-        return True
-    try:
-        return find_spec(package) is not None
-    except (ImportError, ValueError):  # ValueError: in sys.modules without a spec
-        return True
-
-
-def _source(module: str, folder: Path) -> Path | None:
-    beside = folder / f"{module.replace('.', '/')}.py"
-    return beside if beside.is_file() else _installed(module)
-
-
-def _installed(module: str) -> Path | None:
-    """File of an installed module, its parents not imported."""
-    root, *rest = module.split(".")
-    try:
-        found = find_spec(root)
-    except (ImportError, ValueError):  # ValueError: in sys.modules without a spec
+def _import_fault(source: Path, folder: Path | None, function: str) -> str | None:
+    lacking = missing(source, folder, function)
+    if not lacking:
         return None
-    if found is None:
-        return None
-    folders = [Path(folder) for folder in found.submodule_search_locations or []]
-    source = Path(found.origin) if found.origin and found.has_location else None
-    for part in rest:
-        candidates = [each for folder in folders for each in (folder / part / "__init__.py", folder / f"{part}.py")]
-        compiled = [each for folder in folders for each in folder.glob(f"{part}.*") if each.suffix in (".so", ".pyd")]
-        source = next((each for each in [*candidates, *compiled] if each.is_file()), None)
-        folders = [folder / part for folder in folders if (folder / part).is_dir()]
-    return source
-
-
-def _defined(body: list[ast.stmt]) -> Iterator[str]:
-    """Names a module binds, also inside ``if``, ``try``, ``for`` and ``with``; ``*`` where it takes all of another module."""
-    for statement in body:
-        match statement:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-                continue
-            case ast.Import(names=names):
-                yield from (alias.asname or alias.name.split(".")[0] for alias in names)
-            case ast.ImportFrom(names=names):
-                yield from (alias.asname or alias.name for alias in names)
-            case ast.Assign() | ast.AnnAssign():
-                yield from (node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
-        for field in ("body", "orelse", "finalbody"):
-            yield from _defined(getattr(statement, field, []))
-        for handler in getattr(statement, "handlers", []):
-            yield from _defined(handler.body)
+    first = lacking[0]
+    where = first.importer.name if first.importer == source else f"{first.importer.name} (by way of {source.name})"
+    if first.fault:
+        return first.fault if first.importer == source else f"{first.fault} (imported by {where})"
+    names = [each.name for each in lacking if each.importer == first.importer and not each.fault]
+    *most, last = map(repr, names)
+    told = f"{where} imports {', '.join(most)} and {last}, which are" if most else f"{where} imports {last}, which is"
+    if any("." in name for name in names):  # part of something that is there
+        return f"{told} not there: correct the import"
+    siblings = [path.stem for path in source.parent.glob("*.py") if not shipped(path) and path != first.importer]
+    if folder is not None and (meant := nearest(names[0], siblings)):
+        return f"{told} neither beside it nor installed{meant}"
+    return f"{told} not installed: {pip_install([each.name for each in lacking if '.' not in each.name])}"

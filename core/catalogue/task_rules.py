@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from functools import cache, lru_cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, create_model
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from core.catalogue.generation import FIELD as GENERATION
+from core.catalogue.generation import generation_faults
 from core.catalogue.index import GROUP_FIELDS
+from core.catalogue.kinds import KINDS, any_of, choice_fault, is_function, that
 from core.catalogue.task_functions import HF_METRICS, filters, registered, samplers
 from core.errors import nearest
-from core.strict import Fault, faults, where_of
-from core.yaml_file import FunctionName, Keys
+from core.strict import Fault, faults, shown, where_of
+from core.yaml_file import Keys
 
 LOADER_FIELDS = ("include", "class", "group", "task_list")  # of lm-eval's loader, beside those of its TaskConfig
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix")
@@ -59,45 +61,6 @@ class Known:
     misspelt: bool = True
 
 
-def _that(fits: Callable[[Any], bool], fix: str) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if not fits(value):
-            raise PydanticCustomError("kind", "{fix}", {"fix": fix})
-        return value
-
-    return BeforeValidator(check)
-
-
-def _is_function(value: Any) -> bool:
-    return isinstance(value, FunctionName)
-
-
-KINDS: dict[Any, tuple[str, Any]] = {
-    float: ("a number", float),
-    str: ("text", Annotated[str, _that(lambda value: not _is_function(value), "use text")]),
-    int: ("a whole number", int),
-    list: ("a list", list),
-    dict: ("a mapping", dict),
-    Callable: ("!function module.name", Annotated[Any, _that(_is_function, "use !function module.name")]),
-    bool: ("true or false", bool),
-}
-
-
-def _any_of(*kinds: Any) -> Any:
-    """Return the type of a field that holds a value of one of these kinds, or none; any value where no kind is known."""
-    known = [KINDS[kind] for kind in KINDS if kind in kinds]
-    words = " or ".join(word for word, _ in known)
-
-    def told(value: Any, validate: Any) -> Any:
-        try:
-            return validate(value)
-        except ValidationError:
-            raise PydanticCustomError("kind", "use {words}", {"words": words}) from None
-
-    either = Union[(*(kind for _, kind in known), None)] if known else Any
-    return Annotated[either, WrapValidator(told)] if len(known) > 1 else either
-
-
 def _part(**types: Any) -> type[BaseModel]:
     fields: dict[str, Any] = {field: (kind, None) for field, kind in types.items()}
     return create_model("Part", __config__=ConfigDict(strict=True), **fields)
@@ -107,7 +70,7 @@ def _declared(theirs: type) -> dict[str, Any]:
     """Types of the fields of a dataclass of lm-eval's."""
     hints = get_type_hints(theirs, localns={"Callable": Callable, "OutputType": str})
     kinds = {name: {get_origin(each) or each for each in (hint, *get_args(hint))} for name, hint in hints.items()}
-    return {name: _any_of(*each, *ALSO.get(name, ())) for name, each in kinds.items()}
+    return {name: any_of(*each, *ALSO.get(name, ())) for name, each in kinds.items()}
 
 
 @cache
@@ -116,29 +79,27 @@ def _parts() -> dict[str, type[BaseModel]]:
     from lm_eval.api.instance import OutputType
     from lm_eval.config.task import FewshotConfig, TaskConfig
 
-    text, true, called, texts = _any_of(str), _any_of(bool), _any_of(str, Callable), _any_of(str, list)
-    counts = ("top_k", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams")
-    numbers = {"temperature": _any_of(float, str), "top_p": _any_of(float), **dict.fromkeys(counts, _any_of(int))}
+    text, true, called, texts = any_of(str), any_of(bool), any_of(str, Callable), any_of(str, list)
     listed = BeforeValidator(lambda each: [each] if isinstance(each, str | Mapping) else each)
     until: Any = Annotated[list[KINDS[str][1]] | None, listed]  # type: ignore[misc]
     fix = "use a mapping with 'function', say {function: take_first}"
-    step: Any = Annotated[Any, _that(lambda each: isinstance(each, Mapping) and each.get("function") is not None, fix)]
-    mean = Annotated[Any, _that(lambda how: how == "mean" or _is_function(how), "use mean or a !function")]
+    step: Any = Annotated[Any, that(lambda each: isinstance(each, Mapping) and each.get("function") is not None, fix)]
+    mean = Annotated[Any, that(lambda how: how == "mean" or is_function(how), "use mean or a !function")]
     parts = {
         "metric_list": _part(metric=called, aggregation=called, higher_is_better=true, hf_evaluate=true),
         "filter_list": _part(name=text, filter=list[step] | None),
         "aggregate_metric_list": _part(metric=called, filter_list=texts, aggregation=mean, weight_by_size=Any),
         "fewshot_config": _part(**_declared(FewshotConfig)),
-        "generation_kwargs": _part(until=until, do_sample=true, **numbers),
+        "generation_kwargs": _part(until=until, do_sample=true),
     }
     held: dict[str, Any] = {field: part | None for field, part in parts.items()}
     for field, example in EXAMPLES.items():
-        mapping = _that(lambda each: isinstance(each, Mapping), f"use a mapping, say {example}")
+        mapping = that(lambda each: isinstance(each, Mapping), f"use a mapping, say {example}")
         entry: Any = Annotated[parts[field], mapping]
         held[field] = list[entry] | None
     aggregates: Any = Annotated[held.pop("aggregate_metric_list"), listed]
     held |= {"num_fewshot": Annotated[int, Field(ge=0)] | None, "repeats": Annotated[int, Field(ge=1)] | None}
-    held |= {"output_type": OutputType | None, "process_results": _any_of(Callable)}
+    held |= {"output_type": OutputType | None, "process_results": any_of(Callable)}
     task = _declared(TaskConfig) | held
     parts["task"] = _part(**task)
     parts["group"] = _part(**task | {"task": Any, "group": KINDS[str][1], "aggregate_metric_list": aggregates})
@@ -155,7 +116,7 @@ def faults_of(config: Mapping[str, Any], known: Known) -> list[Fault]:
 def _python_task(config: Mapping[str, Any]) -> Iterator[Fault]:
     if not isinstance(config.get("task"), str):
         yield Fault(("task",), f"field 'task' is missing; {NEEDED['task',]}")
-    if not _is_function(config["class"]):
+    if not is_function(config["class"]):
         yield Fault(("class",), f"class = {config['class']!r}: write !function module.Class")
 
 
@@ -209,6 +170,13 @@ def _fields(config: Mapping[str, Any], keys: Keys, known: Known, part: str) -> I
     except ValidationError as error:
         yield from faults(error, keys)
     yield from _templates(config, keys)
+    yield from _choices(config, keys)
+    settings = config.get(GENERATION)
+    if isinstance(settings, Mapping) and config.get("output_type") in (
+        None,
+        "generate_until",
+    ):  # the others generate nothing
+        yield from generation_faults(settings, keys)
     own_results = config.get("process_results") is not None or part == "group"  # which names its metrics itself
     for here, entry in _entries(config, "metric_list", keys):
         yield from _lacking(entry, here, "metric")
@@ -225,6 +193,7 @@ def _fields(config: Mapping[str, Any], keys: Keys, known: Known, part: str) -> I
         here = (*keys, "fewshot_config")
         yield from _unknown(shots, _parts()["fewshot_config"].model_fields, here)
         yield from _templates(shots, here)
+        yield from _choices(shots, here)
         yield from _named(shots, "sampler", here, samplers(), "there is no such sampler")
 
 
@@ -245,7 +214,7 @@ def _lacking(entry: Mapping[str, Any], keys: Keys, *needed: str) -> Iterator[Fau
 
 def _metric(entry: Mapping[str, Any], keys: Keys, known: Known, own_results: bool) -> Iterator[Fault]:
     metric, fields, unknown = entry.get("metric"), _parts()["metric_list"].model_fields, False
-    called = _is_function(metric)
+    called = is_function(metric)
     if not (called or own_results or entry.get("hf_evaluate") or "/" in str(metric)):
         names = registered("metric") | HF_METRICS | known.registered
         unknown = isinstance(metric, str) and metric not in names
@@ -264,14 +233,14 @@ def _metric(entry: Mapping[str, Any], keys: Keys, known: Known, own_results: boo
 
 def _named(entry: Mapping[str, Any], field: str, keys: Keys, known: Collection[str], fault: str) -> Iterator[Fault]:
     name = entry.get(field)
-    if isinstance(name, str) and not _is_function(name) and name not in known:
+    if isinstance(name, str) and not is_function(name) and name not in known:
         yield Fault((*keys, field), f"{where_of((*keys, field))} = {name!r}: {fault}{nearest(name, known)}")
 
 
 def _meant(entry: Mapping[str, Any], known: Collection[str]) -> set[str]:
     """Known fields that an entry lacks and that one of its unknown fields looks like."""
-    lacking = [field for field in known if field not in entry]
-    return {field for field in lacking if nearest(field, [str(key) for key in entry if key not in known])}
+    others = [str(key) for key in entry if key not in known]
+    return {field for field in known if field not in entry and nearest(field, others)} if others else set()
 
 
 def _unknown(entry: Mapping[str, Any], known: Collection[str], keys: Keys = ()) -> Iterator[Fault]:
@@ -281,13 +250,32 @@ def _unknown(entry: Mapping[str, Any], known: Collection[str], keys: Keys = ()) 
             yield Fault((*keys, field), f"unknown field {str(field)!r}{where}{nearest(str(field), known)}")
 
 
-def _templates(config: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
-    from jinja2 import Environment, TemplateSyntaxError
+def _choices(config: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
+    """Check the answers that a YAML lists, or those of its mapping."""
+    listed, here = config.get("doc_to_choice"), (*keys, "doc_to_choice")
+    if not isinstance(listed, list | dict):
+        return
+    if not listed:
+        yield Fault(here, f"{where_of(here)} = {listed!r}: list the choices")
+    for key, choice in listed.items() if isinstance(listed, dict) else enumerate(listed):
+        if fix := choice_fault(choice):  # that of the first stands for all
+            yield Fault((*here, key), f"{where_of((*here, key))} = {shown(choice)}: {fix}")
+            return
 
+
+def _templates(config: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
     for field in TEMPLATES:
         text = config.get(field)
-        if isinstance(text, str) and ("{{" in text or "{%" in text):
-            try:
-                Environment().parse(text)  # noqa: S701 - parsed, never rendered
-            except TemplateSyntaxError as error:
-                yield Fault((*keys, field), f"{where_of((*keys, field))}: its template does not parse: {error.message}")
+        if isinstance(text, str) and ("{{" in text or "{%" in text) and (reason := _template_fault(str(text))):
+            yield Fault((*keys, field), f"{where_of((*keys, field))}: its template does not parse: {reason}")
+
+
+@lru_cache(maxsize=4096)  # thousands of tasks share their templates
+def _template_fault(text: str) -> str | None:
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        Environment().parse(text)  # noqa: S701 - parsed, never rendered
+    except TemplateSyntaxError as error:
+        return error.message or "it is no template"
+    return None

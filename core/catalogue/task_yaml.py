@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.index import harness_folder
+from core.catalogue.index import Entry, Leaf, harness_folder
 from core.catalogue.task_functions import function_fault, functions_in, registered_by
 from core.catalogue.task_rules import Known, faults_of
 from core.errors import UserError, nearest
@@ -45,24 +46,53 @@ def check_yaml(
     nested field that lm-eval would pass over in silence is refused where it looks like one it knows. Raises
     `core.errors.UserError` with a line per fault: file, line, field, fix.
     """
+    read = _as_overridden(path, config)
+    faults = _faults(read.config, members, misspelt)
+    if faults:
+        raise UserError("\n".join(_lines(read, faults)))
+    return read.config
+
+
+def fault_lines(path: Path, config: Mapping[str, Any], faults: Collection[Fault]) -> list[str]:
+    """Return the faults of a YAML's fields, as its groups leave them, with file and line, in the file's order."""
+    return _lines(_as_overridden(path, config), faults) if faults else []
+
+
+def _as_overridden(path: Path, config: Mapping[str, Any] | None) -> TaskYaml:
     read = read_yaml(path)
-    if config is not None:
-        same = {field for field, value in read.config.items() if field in config and config[field] == value}
-        read = TaskYaml(path, dict(config), {keys: at for keys, at in read.places.items() if keys[0] in same})
-    functions = list(functions_in(read.config))
+    if config is None:
+        return read
+    same = {field for field, value in read.config.items() if field in config and config[field] == value}
+    return TaskYaml(path, dict(config), {keys: at for keys, at in read.places.items() if keys[0] in same})
+
+
+def _lines(read: TaskYaml, faults: Collection[Fault]) -> list[str]:
+    places = {fault: _place(read, fault.keys) for fault in faults}
+    ordered = sorted(faults, key=lambda fault: place.line if (place := places[fault]) else 0)
+    return [_line(read, fault, places[fault]) for fault in ordered]
+
+
+def check_entry(entry: Entry | Leaf) -> None:
+    """Check a task or group that an index has read, as `check_yaml` does; its file is read again only where there is a fault.
+
+    What lm-eval passes over in silence is passed over. Raises `core.errors.UserError` with a line per fault.
+    """
+    config = entry.config or {}
+    if entry.path is not None and _faults(config, None, misspelt=False):
+        check_yaml(entry.path, config=config, misspelt=False)
+
+
+def _faults(config: Mapping[str, Any], members: Collection[str] | None, misspelt: bool) -> list[Fault]:
+    functions = list(functions_in(dict(config)))
     registered = {name for _, function in functions for name in registered_by(function)}
-    faults = faults_of(read.config, Known(members, frozenset(registered), misspelt))
+    faults = faults_of(config, Known(members, frozenset(registered), misspelt))
     reasons: set[str] = set()
     for keys, function in functions:
         reason = function_fault(function)
         if reason and reason not in reasons:  # one module's fault is that of all its functions
             reasons.add(reason)
             faults.append(Fault(keys, f"{where_of(keys)} = !function {function.written}: {reason}"))
-    if faults:
-        places = {fault: _place(read, fault.keys) for fault in faults}
-        faults.sort(key=lambda fault: place.line if (place := places[fault]) else 0)
-        raise UserError("\n".join(_line(read, fault, places[fault]) for fault in faults))
-    return read.config
+    return faults
 
 
 def read_yaml(path: Path) -> TaskYaml:
@@ -97,13 +127,13 @@ def _included(path: Path, listed: Any, places: Mapping[Keys, Place], above: tupl
         where = f"benchmark {str(path)!r}: line {places['include',].line}: include = {each!r}"
         if not isinstance(each, str):
             raise UserError(f"{where}: use the path of a YAML, relative to this one")
-        other = (path.parent / each).resolve()
+        other = Path(os.path.normpath(path.parent / each))
         if not other.is_file():
             siblings = [entry.name for entry in other.parent.glob("*")] if other.parent.is_dir() else []
             raise UserError(
                 f"{where}: cannot read {str(other)!r}, there is no such file{nearest(other.name, siblings)}"
             )
-        if other in (path.resolve(), *above):
+        if other.resolve() in (path.resolve(), *above):
             raise UserError(f"{where}: the files include each other; drop one include")
         yield _read(other, (*above, path.resolve()))
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from core.catalogue.generation import MinP, Temperature, TopK, TopP
 from core.scoring.judge_spec import JudgeSpec
-from core.strict import Location, Seed, Strict, check_name, check_uri, safe_name, short_for
+from core.strict import Location, Seed, Strict, check_name, check_uri, paths_as_text, safe_name, short_for
 
 # vLLM's arguments that have a field of their own, which results record.
 OWNED = {
@@ -71,8 +72,9 @@ class ModelSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _name_from_model(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("model"), str) and data.get("name") in (None, ""):
-            return {**data, "name": safe_name(data["model"])}
+        source = paths_as_text(data.get("model")) if isinstance(data, dict) else None
+        if isinstance(source, str) and data.get("name") in (None, ""):
+            return {**data, "name": safe_name(source)}
         return data
 
     @field_validator("name")
@@ -117,13 +119,13 @@ class ModelSpec(Strict):
 class SamplingSpec(Strict):
     """Overrides of a benchmark's own generation settings; what is left out stays as the benchmark says."""
 
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Temperature | None = None
     """0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: TopP | None = None
     """Nucleus sampling."""
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: TopK | None = None
     """Most likely tokens to sample from; 0 or -1 for all."""
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_p: MinP | None = None
     """Smallest probability, relative to the most likely token's."""
     max_tokens: PositiveInt | None = None
     """Longest answer in tokens."""

@@ -1,16 +1,13 @@
-"""Names of vLLM's engine arguments, read from its source: vLLM takes ten seconds to import, and a wrong name should cost none."""
+"""Names of vLLM's engine arguments, read from its source."""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
-from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 from core.campaign import ModelSpec
 from core.errors import UserError, nearest
-from core.python_source import parse
+from core.python_source import declared_fields
 
 STREAMER = ("runai_model_streamer", "runai_model_streamer_s3")
 CLASSES = ("EngineArgs", "AsyncEngineArgs")
@@ -38,18 +35,6 @@ def check_arguments(models: Iterable[ModelSpec]) -> None:
         raise UserError("\n".join(wrong))
 
 
-@cache
 def known_arguments() -> frozenset[str]:
     """Return the fields of ``AsyncEngineArgs``; empty where vLLM is not installed, as where pools do the work."""
-    package = find_spec("vllm")
-    source = Path(package.origin or "").parent / "engine/arg_utils.py" if package else None
-    if source is None or not source.is_file():
-        return frozenset()
-    module = parse(source.read_text(encoding="utf-8"))
-    classes = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name in CLASSES]
-    return frozenset(
-        entry.target.id
-        for each in classes
-        for entry in each.body
-        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and entry.target.id[0] != "_"
-    )
+    return frozenset(declared_fields("vllm", "engine/arg_utils.py", CLASSES))

@@ -1,12 +1,13 @@
 """Specs: what is read, what is refused, and what means the same from another directory."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from core.campaign import CampaignSpec, absolute_paths, benchmark_label, load_spec, safe_name
+from core.campaign import CampaignSpec, ModelSpec, absolute_paths, benchmark_label, load_spec, safe_name
 from core.errors import UserError
 
 MINIMAL: dict[str, Any] = {"name": "nightly", "models": ["org/model"], "benchmarks": ["gsm8k"]}
@@ -145,3 +146,45 @@ def test_hub_ids_and_uris_are_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
         {"name": "n", "models": ["org/model", "s3://b/m"], "benchmarks": ["mmlu"], "results": "s3://b/results"}
     )
     assert absolute_paths(spec) == spec
+
+
+class Somewhere:
+    """A path as other libraries have them."""
+
+    def __fspath__(self) -> str:
+        return "/data/m"
+
+
+def test_paths_are_taken_as_their_text_wherever_they_stand() -> None:
+    given = {
+        "name": "x",
+        "models": [
+            Path("/data/m"),
+            {"model": Path("/data/n"), "vllm": {"download_dir": Path("/d"), "hf_overrides": {"a": [Path("b")]}}},
+        ],
+        "benchmarks": [Path("own/a.yaml"), {"name": Path("b.yml"), "num_fewshot": 1}],
+        "results": Path("/data/r"),
+        "datasets": {"mirror": Path("/data/mirror")},
+        "policy": {"spool": Path("/data/spool")},
+    }
+    spec = load_spec(given)
+    assert [model.model for model in spec.models] == ["/data/m", "/data/n"]
+    assert [model.name for model in spec.models] == ["m", "n"]
+    assert spec.models[1].vllm == {"download_dir": "/d", "hf_overrides": {"a": ["b"]}}
+    assert [each.name for each in spec.benchmarks] == ["own/a.yaml", "b.yml"]
+    assert (spec.results, spec.datasets.mirror, spec.policy.spool) == ("/data/r", "/data/mirror", "/data/spool")
+    assert load_spec(json.loads(spec.model_dump_json())) == spec
+    assert ModelSpec.model_validate({"model": Somewhere()}).name == "m"
+    assert (
+        load_spec({"name": "x", "models": [Somewhere()], "benchmarks": ["steelyard_facts"]}).models[0].model
+        == "/data/m"
+    )
+
+
+@pytest.mark.parametrize("field", ["results", "model", "mirror"])
+def test_a_uri_that_was_made_a_path_is_told(field: str) -> None:
+    uri = Path("s3://bucket/prefix")
+    given = {"models": [uri if field == "model" else "org/m"], "datasets": {"mirror": uri} if field == "mirror" else {}}
+    results = {"results": uri} if field == "results" else {}
+    with pytest.raises(UserError, match=rf"{field} = 's3:/bucket/prefix': .*write a URI as text"):
+        load_spec({"name": "x", "benchmarks": ["steelyard_facts"], **given, **results})

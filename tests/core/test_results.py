@@ -270,7 +270,7 @@ def test_more_cells_than_are_read_at_once_are_all_read(store: Store) -> None:
 
 
 def test_a_score_with_other_few_shot_examples_or_fewer_docs_says_so(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
+    store = open_store(tmp_path)  # text or a path
     cell = make_cell()
     cell = replace(cell, settings={**cell.settings, "benchmark": {"fewshot_sampler": "first_n"}})
     store.commit(cell, make_scoring(), {"adaptive": {"docs": 3, "of": 9}})

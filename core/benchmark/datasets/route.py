@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -32,6 +32,7 @@ class Route:
         self._mirror = Mirror(spec.mirror) if spec.mirror else None
         self._offline, self._revision, self._save_to = spec.offline, revision, save_to
         self.loaded: list[LoadedDataset] = []
+        self.splits: tuple[str, ...] = ()  # of what was loaded last
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -52,8 +53,9 @@ class Route:
             dataset, place = self._from_hub(load_dataset, call, arguments)
             revision = commit_of(dataset, call.repository)
         else:
-            with _offline(self._offline):
+            with without_hub(self._offline):
                 dataset, revision, place = load_dataset(**arguments), None, call.kind
+        self.splits = tuple(map(str, dataset)) if isinstance(dataset, Mapping) else ()
         if self._save_to and call.repository and not self._save_to.holds(call, revision):
             self._save_to.save(call, dataset, revision)
         entry = LoadedDataset(call.source, call.name, revision, place)
@@ -68,7 +70,7 @@ class Route:
         offline = self._offline or hub_fault() is not None
         if offline and (call.kind == "files" or call.revision is not None):
             return _from_cache(call, why_offline(self._offline)), "cache"
-        with _offline(offline):
+        with without_hub(offline):
             dataset = load_dataset(**arguments | ({"revision": call.revision} if call.revision else {}))
         commit = commit_of(dataset, call.repository)
         if call.revision and COMMIT.fullmatch(call.revision) and commit not in (None, call.revision):
@@ -105,7 +107,7 @@ def install() -> None:
 
 
 @contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
+def without_hub(wanted: bool) -> Iterator[None]:
     """Keep the library off the network. It reads the environment once. The hub's own switch would stop weights on their way."""
     from datasets import config
 

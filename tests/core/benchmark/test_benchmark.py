@@ -11,7 +11,6 @@ import pytest
 
 from core.benchmark import find as catalogue
 from core.benchmark.benchmark import Chat, check_benchmark, load_benchmark
-from core.benchmark.scoring import sampling_of
 from core.campaign import BenchmarkSpec, SamplingSpec
 from core.errors import SteelyardError, UserError
 from core.request import (
@@ -193,16 +192,6 @@ def test_the_first_examples_are_those_of_a_task_that_asks_for_them(tmp_path: Pat
     assert header.count("Question:") == 3
     assert ours.settings["fewshot_sampler"] == "first_n"
     assert "fewshot_sampler" not in theirs.settings
-
-
-def test_sampling_follows_the_task_and_then_the_campaign() -> None:
-    task = {"until": "\n", "max_gen_toks": 9, "do_sample": True, "top_p": 0.5}
-    sampling = sampling_of(task, SamplingSpec())
-    assert (sampling.until, sampling.max_tokens, sampling.temperature, sampling.top_p) == (("\n",), 9, 1.0, 0.5)
-    assert sampling_of({**task, "do_sample": False, "temperature": 0.7}, SamplingSpec()).temperature == 0.0
-    assert sampling_of(task, SamplingSpec(max_tokens=5, until=["x"])).max_tokens == 5
-    assert sampling_of({}, SamplingSpec()).max_tokens == 256
-    assert sampling_of({"odd": 1}, SamplingSpec()).extra == {"odd": 1}
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

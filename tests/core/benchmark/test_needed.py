@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from core.benchmark.benchmark import load_benchmark
 from core.benchmark.datasets import route as hub
 from core.benchmark.needed import faults, wanted
 from core.campaign import BenchmarkSpec, CampaignSpec, DatasetsSpec, load_spec
@@ -61,7 +62,21 @@ def test_a_local_file_that_is_not_there_is_named(tmp_path: Path, fields: str, me
     path = tmp_path / "own.yaml"
     path.write_text(f"task: own\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\n{fields}\n")
     (fault,) = faults([BenchmarkSpec(name=str(path))], DatasetsSpec())
-    assert message in fault
+    assert f"own.yaml': line {5 + fields.count('dataset_kwargs')}: {message}" in fault
+
+
+def test_a_split_that_a_dataset_lacks_is_told_with_those_that_it_has(tmp_path: Path) -> None:
+    """Of datasets that plan does not look into: here those of a mirror."""
+    from datasets import Dataset, DatasetDict
+
+    path = tmp_path / "own.yaml"
+    path.write_text("task: own\ndataset_path: org/rows\ntest_split: tset\ndoc_to_text: a\ndoc_to_target: b\n")
+    DatasetDict({"test": Dataset.from_list([{"q": 1}])}).save_to_disk(tmp_path / "mirror" / "org--rows" / "default")
+    (tmp_path / "mirror" / "org--rows" / "default" / "steelyard.json").write_text("{}")
+    with pytest.raises(UserError, match="there is no split 'tset': its dataset gives 'test' — did you mean 'test'"):
+        load_benchmark(
+            BenchmarkSpec(name=str(path)), chat=None, seed=1, datasets=DatasetsSpec(mirror=str(tmp_path / "mirror"))
+        )
 
 
 @pytest.mark.parametrize("name", ["steelyard_facts", "leaderboard"])

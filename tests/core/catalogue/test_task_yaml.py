@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from core.benchmark.find import entries, find
+from core.catalogue import imports
 from core.catalogue.index import harness_folder, harness_index
 from core.catalogue.task_rules import Known, faults_of
 from core.catalogue.task_yaml import check_yaml, read_yaml
@@ -174,9 +175,75 @@ def test_what_merge_keys_bring_stands_once(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(
         f"{GOOD}metadata:\n  base: &base {{a: 1, b: 2}}\n  deep: {{deeper: &next {{<<: *base, a: 3}}}}\n"
-        "generation_kwargs: {<<: *next, b: 4}\n"
+        "dataset_kwargs: {<<: *next, b: 4}\n"
     )
-    assert check_yaml(path)["generation_kwargs"] == {"a": 3, "b": 4}
+    assert check_yaml(path)["dataset_kwargs"] == {"a": 3, "b": 4}
+
+
+CHOICES = "task: own\ndataset_path: json\ntest_split: test\noutput_type: multiple_choice\ndoc_to_text: a\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "line", "shown", "reads"),
+    [
+        ("doc_to_choice: [no, 'yes']", 6, "[0] = False", "a switch"),
+        ("doc_to_choice: [on, off]", 6, "[0] = True", "a switch"),
+        ("doc_to_choice: ['a', 2]", 6, "[1] = 2", "a number"),
+        ("doc_to_choice:\n  - a\n  - 1.5", 8, "[1] = 1.5", "a number"),
+        ("doc_to_choice: [a, 010]", 6, "[1] = 8", "a number"),
+        ("doc_to_choice: [a, 12:30]", 6, "[1] = 750", "a number"),
+        ("doc_to_choice: [a, 2020-01-02]", 6, "[1] = '2020-01-02'", "a date"),
+        ("doc_to_choice: [a, null]", 6, "[1] = None", "none"),
+        ("doc_to_choice: [a, ]\nfewshot_config:\n  doc_to_choice: [b, ~]", 8, "[1] = None", "none"),
+        ("doc_to_choice: {a: yes, b: no}", 6, ".a = True", "a switch"),
+    ],
+)
+def test_choices_that_yaml_read_as_something_else_are_told_with_the_quotes_they_need(
+    tmp_path: Path, written: str, line: int, shown: str, reads: str
+) -> None:
+    fault = refused(tmp_path, f"{CHOICES}{written}\ndoc_to_target: b\n")
+    assert "\n" not in fault
+    field = "fewshot_config.doc_to_choice" if "fewshot" in written else "doc_to_choice"
+    assert f"own.yaml': line {line}: {field}{shown}: use text, in quotes: YAML reads " in fault
+    assert fault.endswith(f"as {reads}")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("doc_to_choice: ['', a]", "doc_to_choice[0] = '': use text of one character at least"),
+        ("doc_to_choice: []", "doc_to_choice = []: list the choices"),
+        ("doc_to_choice: no", "doc_to_choice = False: use text"),
+        ("doc_to_choice: [[a], [b]]", "doc_to_choice[0] = ['a']: use text"),
+    ],
+)
+def test_choices_that_lm_eval_cannot_take_are_refused(tmp_path: Path, written: str, message: str) -> None:
+    assert f"line 6: {message}" in refused(tmp_path, f"{CHOICES}{written}\ndoc_to_target: b\n")
+
+
+@pytest.mark.parametrize(("written", "shown"), [("no", "False"), ("2020-01-02", "'2020-01-02'"), ("1.5", "1.5")])
+def test_a_target_that_yaml_read_as_something_else_is_told(tmp_path: Path, written: str, shown: str) -> None:
+    fault = refused(tmp_path, f"{GOOD.replace(chr(34) + '{{answer}}' + chr(34), written)}")
+    assert f"line 5: doc_to_target = {shown}: use text or a whole number" in fault
+    assert ", in quotes: YAML reads " in fault
+
+
+@pytest.mark.parametrize("name", ["code2text_go", "code2text"])
+def test_a_group_s_member_in_the_catalogue_is_checked_as_it_is_alone(name: str) -> None:
+    with pytest.raises(UserError, match=r"line 6: generation_kwargs\.num_beams = 10: vLLM searches no beams.*go\.yaml"):
+        find(name)
+
+
+@pytest.mark.parametrize("name", ["niah_single_1", "ruler"])
+def test_a_package_that_a_task_needs_by_way_of_its_helpers_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    imports._missing_of_shipped.cache_clear()
+    monkeypatch.setattr(imports, "_is_installed", lambda package: package not in ("wonderwords", "nltk"))
+    told = r"prepare_niah\.py \(by way of niah_utils\.py\) imports 'nltk' and 'wonderwords', which are not installed: "
+    try:
+        with pytest.raises(UserError, match=rf"line \d+: custom_dataset = .*{told}pip install '[a-z-]+\[ruler\]'"):
+            find(name)
+    finally:
+        imports._missing_of_shipped.cache_clear()
 
 
 def test_every_fault_has_a_line_of_its_own_in_the_file_s_order(tmp_path: Path) -> None:
@@ -311,8 +378,10 @@ def test_only_what_lm_eval_cannot_build_is_refused_of_its_catalogue() -> None:
             except UserError as error:
                 suspects.append((entry.name, str(error)))
     assert len(folders) > 500
+    beams = {name for name, fault in suspects if "num_beams = 10: vLLM searches no beams" in fault}
+    assert beams == {f"code2text_{language}" for language in ("go", "java", "javascript", "php", "python", "ruby")}
     for name, fault in suspects:
-        assert harness_fault(name) is not None, fault
+        assert name in beams or harness_fault(name) is not None, fault
 
 
 def test_an_installed_module_is_looked_up_without_importing_it(tmp_path: Path) -> None:

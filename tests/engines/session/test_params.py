@@ -87,3 +87,38 @@ def test_nothing_is_swallowed_before_the_first_scored_position() -> None:
     assert swallowed(later, found) is None
     step_only = Prefill((5, 6, 7), (ScoredSpan(0, (5, 6, 7, 9), 3),))
     assert swallowed(step_only, output([[NAN] * 2] * 2, [-0.1, -3.0], cached=2)) is None
+
+
+def test_the_settings_that_are_read_from_vllm_s_source_are_its_own() -> None:
+    from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
+
+    from core.catalogue.generation import BOUNDED, generation_faults
+    from core.python_source import declared_fields
+
+    own = {name for name in SamplingParams.__struct_fields__ if not name.startswith("_")}
+    assert declared_fields("vllm", "sampling_params.py", ("SamplingParams",)).keys() == own
+    for name in (*own - {"stop"}, *BOUNDED):
+        value = getattr(SamplingParams(), name)
+        faults = [] if value is None else list(generation_faults({name: value}))
+        assert not faults or "a YAML cannot say it" in faults[0].message, faults
+    edges: dict[str, tuple[float, ...]] = {
+        "temperature": (-0.1, 0.0, 2.0, 2.1, math.inf, math.nan),
+        "top_p": (0.0, 0.1, 1.0, 1.1),
+        "top_k": (-2, -1, 0, 1),
+        "min_p": (-0.1, 0.0, 1.0, 1.1),
+        "repetition_penalty": (0.0, 0.1, math.inf),
+        "presence_penalty": (-2.1, -2.0, 2.0, 2.1),
+        "frequency_penalty": (-2.1, -2.0, 2.0, 2.1),
+        "min_tokens": (-1, 0),
+        "max_tokens": (0, 1),
+    }
+    assert edges.keys() >= BOUNDED.keys()
+    for name, values in edges.items():
+        for value in values:
+            try:
+                SamplingParams(**{name: value})
+            except VLLMValidationError:
+                assert list(generation_faults({name: value})), (name, value)
+            else:
+                assert not list(generation_faults({name: value})), (name, value)
