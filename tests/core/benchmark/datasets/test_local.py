@@ -46,7 +46,7 @@ def write(path: Path, content: str | bytes) -> Path:
         ("list.json", "[]", "the split has no rows"),
         ("empty.csv", "", "the split has no rows"),
         ("header.csv", "q,gold\n", "the split has no rows"),
-        ("empty.jsonl.gz", gzip.compress(b""), "the split has no rows"),
+        ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "the split has no rows"),
         ("empty.parquet", b"", "the split has no rows"),
         ("latin.csv", CSV.replace("even", "é").encode("latin-1"), "it is not UTF-8 (byte 0xe9 on line 2): convert it"),
         ("latin.jsonl", (ROW * 9 + ROW.replace("I", "é")).encode("latin-1"), "it is not UTF-8 (byte 0xe9 on line 10)"),
