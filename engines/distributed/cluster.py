@@ -121,7 +121,9 @@ def local_spec(spec: ClusterSpec, environment: Mapping[str, str]) -> LocalSpec:
 def driver_environment(spec: ClusterSpec) -> dict[str, str]:
     """Return the variables that a process needs before it imports Ray to drive the cluster; its actors get them too."""
     asked = {ASKED_BY: "1"} if spec.device == "cpu" else {}
-    return asked if spec.address is not None else {**asked, **token_environment()}
+    if spec.address is not None:
+        return asked
+    return {**asked, **token_environment(), **local_spec(spec, os.environ).environment}
 
 
 def token_environment() -> dict[str, str]:

@@ -77,7 +77,7 @@ class ClusterDaemon:
         first, *others = self._spec.nodes
         port = free_port()
         head = [
-            *("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self._temporary}"),
+            *("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self._temporary / 'ray'}"),
             f"--object-store-memory={OBJECT_STORE_BYTES}",
         ]
         nodes = [await self._start_node("head", head, first)]
@@ -88,6 +88,7 @@ class ClusterDaemon:
     async def _start_node(self, name: str, arguments: list[str], devices: Sequence[str]) -> RayNode:
         here = ["--node-ip-address=127.0.0.1", f"--ray-client-server-port={free_port()}", f"--num-gpus={len(devices)}"]
         environment = {"VLLM_RPC_BASE_PATH": str(self._temporary)}  # of its sockets, which it never removes
+        environment |= self._spec.environment
         environment |= {ASKED_BY: "1"} if self._spec.device == "cpu" else {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
         return await start_node([*here, *arguments], self._temporary / f"{name}.log", environment)
 
@@ -145,7 +146,7 @@ def main() -> None:
     described = json.loads(sys.argv[2])
     spec = LocalSpec(described["device"], tuple(tuple(node) for node in described["nodes"]))
     adopt_orphans()
-    # Ray's own sockets lie below it, and their paths are long already.
+    # Ray's own sockets lie below it, and their paths are long already. Ray opens its own folder in it to everybody.
     temporary = Path(tempfile.mkdtemp(prefix="sy-ray-", dir="/tmp"))
     path = runtime.socket_path(spec.key)
     try:

@@ -29,6 +29,11 @@ class LocalSpec:
         return tuple(name for node in self.nodes for name in node)
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which Ray's processes of one node listen on loopback alone, as they do by themselves but on Linux."""
+        return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if len(self.nodes) == 1 else {}
+
+    @property
     def key(self) -> str:
         """The cluster's name: clusters on other devices are other clusters."""
         text = f"{self.device}-" + "+".join("-".join(node) for node in self.nodes)

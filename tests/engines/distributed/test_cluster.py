@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -117,7 +118,7 @@ def test_only_its_user_can_drive_it(before: dict[int, psutil.Process]) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     outsider = subprocess.run(
         [sys.executable, "-c", code],
-        env={**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
+        env={**environment, **local_spec(ONE, {}).environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
         capture_output=True,
         text=True,
         check=False,
@@ -125,6 +126,19 @@ def test_only_its_user_can_drive_it(before: dict[int, psutil.Process]) -> None:
     )
     assert outsider.returncode != 0
     assert "in" not in outsider.stdout.split()
+    processes = started_since(before)
+    listening = [
+        connection.laddr.ip
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert all(ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in listening)
+    sockets = {Path(connection.laddr) for each in processes for connection in each.net_connections("unix")}
+    made = [path for path in sockets if path.is_absolute()]
+    assert made
+    assert all(any(not part.stat().st_mode & 0o077 for part in path.parents) for path in made)
     cluster.leave(0)
 
 
