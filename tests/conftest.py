@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from deployments.local_s3 import S3Server, local_s3
 from engines.distributed.cluster import stop_all
@@ -22,6 +23,9 @@ os.environ.update(
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup; what is started here would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("steelyard")  # how long an example takes says how busy the machine is
+settings.load_profile("steelyard")
 
 BUCKET = "steelyard-tests"
 

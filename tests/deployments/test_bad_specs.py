@@ -201,7 +201,7 @@ PLACES = [
 ]
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=ODD)
 @pytest.mark.parametrize("where", PLACES, ids=written)
 def test_no_text_is_more_than_one_line(

@@ -162,7 +162,7 @@ def test_models_that_are_equal_on_every_doc_do_not_differ() -> None:
 
 
 @given(st.one_of(binary, mixed), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_swapping_the_models_mirrors_everything(pairs: list[tuple[float, float]], clustered: bool) -> None:
     a, b = map(np.array, zip(*pairs, strict=True))
     clusters = np.arange(len(a)) // 2 if clustered else None
@@ -173,7 +173,7 @@ def test_swapping_the_models_mirrors_everything(pairs: list[tuple[float, float]]
 
 
 @given(st.one_of(binary, mixed), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_of_docs_does_not_matter(pairs: list[tuple[float, float]], seed: int) -> None:
     a, b = map(np.array, zip(*pairs, strict=True))
     order = np.random.default_rng(seed).permutation(len(a))
@@ -183,7 +183,7 @@ def test_the_order_of_docs_does_not_matter(pairs: list[tuple[float, float]], see
 
 
 @given(st.one_of(binary, mixed))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_interval_holds_the_difference_and_agrees_with_the_test(pairs: list[tuple[float, float]]) -> None:
     a, b = map(np.array, zip(*pairs, strict=True))
     found = compare_paired(a, b)

@@ -38,7 +38,7 @@ def run(count: int, poison: set[int], seed: int, strays: int = 0) -> tuple[set[i
     return answered, guilty, deaths
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 300), st.data(), st.integers(0, 2**32))
 def test_exactly_the_poison_is_left_out(count: int, data: st.DataObject, seed: int) -> None:
     poison = data.draw(st.sets(st.integers(0, count - 1), max_size=4))
@@ -50,7 +50,7 @@ def test_exactly_the_poison_is_left_out(count: int, data: st.DataObject, seed: i
     assert len(deaths) <= most * len(poison)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 300), st.data(), st.integers(0, 2**32))
 def test_an_engine_that_dies_of_something_else_too_costs_no_request(count: int, data: st.DataObject, seed: int) -> None:
     poison = data.draw(st.sets(st.integers(0, count - 1), max_size=2))

@@ -120,7 +120,7 @@ def test_others_go_on_while_one_isolates() -> None:
     scene.engine.close()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 100), st.data(), st.integers(1, 3), st.integers(1, 3))
 def test_exactly_the_requests_that_kill_are_left_out(count: int, data: st.DataObject, runs: int, replicas: int) -> None:
     poison = data.draw(st.sets(st.integers(0, count - 1).map(lambda n: f"a{n}"), max_size=3))

@@ -127,7 +127,7 @@ def test_at_the_end_of_its_advice_every_run_raises() -> None:
     assert scene.built[0].closed == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 120), st.data(), st.integers(1, 3))
 def test_exactly_the_requests_that_kill_are_left_out(count: int, data: st.DataObject, runs: int) -> None:
     poison = data.draw(st.sets(st.integers(0, count - 1).map(str), max_size=3))

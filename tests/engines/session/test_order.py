@@ -104,7 +104,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(REQUESTS, max_size=4), st.integers(1, 5))
 def test_every_request_is_taken_once_and_in_order(runs: list[list[Request]], most: int) -> None:
     taken: list[list[Request]] = [[] for _ in runs]

@@ -48,7 +48,7 @@ def test_a_job_that_fits_nowhere_is_refused() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 4)), min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_best_of_all_orders_is_not_below_the_bound_and_often_on_it(drawn: list[tuple[int, int]]) -> None:
     nodes = [node(gpus=4)]
     jobs = [job(str(number), float(seconds), gpus) for number, (seconds, gpus) in enumerate(drawn)]

@@ -47,7 +47,7 @@ wishes = st.lists(
 
 
 @given(held, wishes)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_slot_is_the_earliest_that_delays_no_other(busy: Held, wanted: list[tuple[tuple[int, int], int]]) -> None:
     profile = Profile(0.0, NODES, busy)
     slots: list[TimeSlot] = []

@@ -136,7 +136,7 @@ Campaign = tuple[tuple[Node, ...], list[ScheduledJob]]
 
 
 @given(campaigns(), st.randoms(use_true_random=False))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_gpu_twice_gangs_whole_and_no_job_lost_or_run_twice(campaign: Campaign, rng: object) -> None:
     nodes, jobs = campaign
     factors = {each.key: rng.uniform(0.3, 3) for each in jobs}  # type: ignore[attr-defined]
@@ -146,7 +146,7 @@ def test_no_gpu_twice_gangs_whole_and_no_job_lost_or_run_twice(campaign: Campaig
 
 
 @given(campaigns(), st.randoms(use_true_random=False))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_jobs_that_come_late_are_run_once_on_gpus_of_their_own(campaign: Campaign, rng: object) -> None:
     nodes, jobs = campaign
     late = rng.randint(0, len(jobs))  # type: ignore[attr-defined]
@@ -157,7 +157,7 @@ def test_jobs_that_come_late_are_run_once_on_gpus_of_their_own(campaign: Campaig
 
 
 @given(campaigns(), st.sampled_from([5.0, 50.0]), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_job_waits_no_longer_than_its_patience_and_those_before_it(
     campaign: Campaign, patience: float, rng: object
 ) -> None:
@@ -172,7 +172,7 @@ def test_every_job_waits_no_longer_than_its_patience_and_those_before_it(
 
 
 @given(campaigns())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_was_planned_is_what_happens_if_times_hold(campaign: Campaign) -> None:
     nodes, jobs = campaign
     jobs = [replace(each, campaign="one") for each in jobs]
@@ -182,7 +182,7 @@ def test_what_was_planned_is_what_happens_if_times_hold(campaign: Campaign) -> N
 
 
 @given(campaigns(), campaigns())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_backfill_delays_nobody_before_it(campaign: Campaign, more: Campaign) -> None:
     nodes, jobs = campaign
     behind = [replace(each, key=f"behind-{each.key}", priority=-1) for each in more[1] if runnable(each, nodes)]
@@ -203,7 +203,7 @@ def test_equal_jobs_start_in_the_order_they_came(gpus: int, count: int, width: i
 
 
 @given(campaigns())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_same_input_gives_the_same_schedule(campaign: Campaign) -> None:
     nodes, jobs = campaign
     policy = partial(decide, policy=POLICY)
@@ -211,7 +211,7 @@ def test_the_same_input_gives_the_same_schedule(campaign: Campaign) -> None:
 
 
 @given(campaigns())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_policy_beats_the_lower_bound(campaign: Campaign) -> None:
     nodes, jobs = campaign
     bound = lower_bound(nodes, jobs).seconds
