@@ -15,9 +15,11 @@ from typing import Any
 from core.benchmark.cell import digest, task_settings
 from core.benchmark.code_metrics import loads_code_eval, runs_in_sandbox
 from core.benchmark.datasets.call import LoadedDataset
+from core.benchmark.datasets.made import Making, Tokenizer, make_docs
 from core.benchmark.datasets.route import Route
 from core.benchmark.find import find, leaves_of
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
+from core.benchmark.metadata import check_metadata
 from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
 from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, sampling_of, score_docs, whole_answer
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label
@@ -44,7 +46,8 @@ class Chat:
 def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> None:
     """Find the benchmark without loading its dataset. Raises `core.errors.UserError` where it is not there or cannot run here."""
     find(spec.name)
-    leaves = leaves_of(spec.name) if spec.adaptive or not allow_unsafe_code else []
+    leaves = leaves_of(spec.name) if spec.adaptive or spec.metadata or not allow_unsafe_code else []
+    check_metadata(spec, leaves)
     if spec.adaptive and len(leaves) > 1:
         raise UserError(
             f"benchmark {spec.name!r} has {len(leaves)} tasks, whose scores are not one mean over docs: drop its adaptive, or "
@@ -74,18 +77,21 @@ def load_benchmark(
     think_end_token: str | None = None,
     image_token: Callable[[], str] | None = None,
     datasets: DatasetsSpec | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Benchmark:
     """Load datasets and build every prompt of a benchmark.
 
     Few-shot numbers follow lm-eval: a task whose own config says 0 stays at 0. With ``think_end_token`` the task's own stop strings
     end the answer, not the reasoning before it. ``image_token`` gives what marks an image in a prompt without chat template; None
-    says that the model takes no images. ``datasets`` says where rows come from. Raises `core.errors.UserError` where the benchmark
-    cannot be loaded.
+    says that the model takes no images. ``datasets`` says where rows come from, ``tokenizer`` which one docs are made for where a
+    task's code makes them. Raises `core.errors.UserError` where the benchmark cannot be loaded.
     """
     check_benchmark(spec, allow_unsafe_code=allow_unsafe_code)
+    making = Making(tokenizer, seed, spec.metadata, datasets or DatasetsSpec(), spec.dataset_revision)
+    made, origins = make_docs(spec.name, leaves_of(spec.name), making)
     with unsafe_code_allowed(allow_unsafe_code):  # code_eval tries itself when it is loaded
         route = Route(datasets, spec.dataset_revision)
-        tasks, groups = load_tasks(spec.name, route)
+        tasks, groups = load_tasks(spec.name, route, spec.metadata, made)
     if spec.fewshot_sampler is not None:
         for name, task in tasks.items():
             show_first_shots(spec, name, task)
@@ -120,7 +126,7 @@ def load_benchmark(
             ) from error
         if images:
             hold_images(task.instances, image_token() if image_token and not chat else None)
-    return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded))
+    return Benchmark(spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, (*origins, *route.loaded))
 
 
 class Benchmark:

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from core.benchmark.code_metrics import code_eval_in_sandbox
+from core.benchmark.datasets.made import in_place, look_for_made
 from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
 from core.catalogue.index import Entry
@@ -21,16 +22,22 @@ MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked f
 LOADING = threading.Lock()
 
 
-def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_tasks(
+    name: str,
+    route: Route | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    made: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Build lm-eval's tasks and groups of a benchmark, datasets loaded: (name → Task, name → Group), both fresh.
 
-    ``route`` says where datasets come from, and keeps what was loaded. Raises `core.errors.UserError` where a dataset cannot be had
-    or the YAML does not work.
+    ``route`` says where datasets come from, and keeps what was loaded. ``metadata`` goes to the tasks' own code, as lm-eval's
+    ``--metadata``; ``made`` has docs by task that were made before (`core.benchmark.datasets.made`). Raises
+    `core.errors.UserError` where a dataset cannot be had or the YAML does not work.
     """
     root, scope = scope_of(name)
-    manager = _harness()(include_defaults=False)
+    manager = _harness()(include_defaults=False, metadata=dict(metadata or {}))
     manager.task_index.update(_as_harness(scope))
-    with LOADING, (route or Route()).active(), code_eval_in_sandbox():
+    with LOADING, (route or Route()).active(), in_place(made or {}), code_eval_in_sandbox():
         try:
             loaded = manager.load(root)
         except UserError as error:
@@ -99,4 +106,5 @@ def _harness() -> Any:
     datasets.disable_progress_bars()
     task.tqdm = lambda docs, **_: docs
     install()
+    look_for_made()
     return TaskManager

@@ -11,6 +11,7 @@ from typing import Any
 
 from core.benchmark.benchmark import Chat, load_benchmark
 from core.benchmark.cell import make_cell
+from core.benchmark.datasets.made import Tokenizer
 from core.benchmark.find import cluster_field
 from core.benchmark.load import LOADING
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
@@ -35,6 +36,7 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
         think_end_token=planned.model.think_end_token,
         image_token=_image_token(planned, weights),
         datasets=spec.datasets,
+        tokenizer=_tokenizer(planned.model, weights),
     )
     if benchmark.judge and not all(isinstance(request, Generate) for request in loaded.requests()):
         raise UserError(f"benchmark {loaded.label!r} has no generated answers for a judge to score: drop its judge")
@@ -52,6 +54,10 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
         cluster=cluster_field(benchmark.name),
         adaptive=adaptive,
     )
+
+
+def _tokenizer(model: ModelSpec, weights: Path) -> Tokenizer:
+    return Tokenizer(str(model.vllm.get("tokenizer", weights)), model.trust_remote_code)
 
 
 def _image_token(planned: PlannedModel, weights: Path) -> Callable[[], str] | None:

@@ -84,7 +84,7 @@ def function_fault(function: FunctionName) -> str | None:
     module, _, name = function.written.rpartition(".")
     if not module:
         return "write module.function, say utils.process_docs"
-    source = _source(module, function.folder)
+    source = source_of(module, function.folder)
     if source is None:
         files = [path.stem for path in function.folder.glob("*.py")]
         return f"there is no {module}.py beside the YAML and no such module installed{nearest(module, files)}"
@@ -99,7 +99,7 @@ def function_fault(function: FunctionName) -> str | None:
 
 def registered_by(function: FunctionName) -> frozenset[str]:
     """Names of filters, metrics and aggregations that the module of ``module.name`` registers when it is imported."""
-    source = _source(function.written.rpartition(".")[0], function.folder)
+    source = source_of(function.written.rpartition(".")[0], function.folder)
     if source is None or source.suffix != ".py":
         return frozenset()
     return _names(source, source.stat().st_mtime_ns).registered
@@ -159,7 +159,8 @@ def _is_there(package: str, folder: Path) -> bool:
         return True
 
 
-def _source(module: str, folder: Path) -> Path | None:
+def source_of(module: str, folder: Path) -> Path | None:
+    """Return the file of a module that a YAML in ``folder`` names, None where there is none."""
     beside = folder / f"{module.replace('.', '/')}.py"
     return beside if beside.is_file() else _installed(module)
 
