@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.benchmark.images import images_of, in_words
+from core.benchmark.placeholders import leave_out_placeholders
 from core.benchmark.repeats import answer_values
 from core.campaign import SamplingSpec
 from core.request import Generated, Response, Sampling, Scored
@@ -72,6 +73,7 @@ def score_docs(
                     values[doc_id][f"{metric},{filter_}"] = value
                 if instances[0].request_type == "generate_until":
                     filtered[doc_id][filter_] = answers[0] if isinstance(answers[0], str) else _json(answers[0])
+    leave_out_placeholders(task.aggregation(), raw, values)
     primary = primary_key(task, raw) if raw else ""
     samples = [
         replace(

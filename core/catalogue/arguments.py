@@ -22,8 +22,8 @@ TOKENIZER = ("tokenizer", "pretrained")
 class Reads:
     """What a function reaches in its module and in those beside it.
 
-    ``names`` are those of arguments that it may read, ``files`` the modules. ``passed_on`` says that it hands its arguments on to code
-    that was not looked into; a function whose source cannot be read does.
+    ``names`` are those of arguments that it may read, ``files`` the modules. ``passed_on`` says that it hands its arguments on to
+    code that was not looked into; a function whose source cannot be read does.
     """
 
     names: frozenset[str]
@@ -118,12 +118,16 @@ def _names(node: ast.AST, taking: Collection[str]) -> Iterator[str]:
     """Names that a definition may read: keys that it looks up, texts it lists, and parameters of functions ``taking`` arguments."""
     for each in ast.walk(node):
         match each:
-            case ast.Call(func=ast.Attribute(attr="get" | "pop" | "setdefault"), args=[ast.Constant(value=str(text)), *_]):
+            case ast.Call(
+                func=ast.Attribute(attr="get" | "pop" | "setdefault"), args=[ast.Constant(value=str(text)), *_]
+            ):
                 yield text
             case ast.Subscript(slice=ast.Constant(value=str(text))):
                 yield text
             case ast.Tuple(elts=texts) | ast.List(elts=texts) | ast.Set(elts=texts):
-                yield from (text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str))
+                yield from (
+                    text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str)
+                )
             case ast.FunctionDef(name=name, args=arguments) if name in taking:
                 yield from (each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -82,22 +82,45 @@ def make_docs(
     """Make the docs of those tasks that make theirs for a tokenizer, or take them from the cache of this machine.
 
     Returns (task → split → ``datasets.Dataset``), and the datasets that they were made from. Without ``keep`` they are made anew
-    and none are returned. Raises `core.errors.UserError` naming benchmark, task and reason.
+    and not cached. Raises `core.errors.UserError` naming benchmark, task and reason.
     """
-    wanted = {leaf.name: (leaf, found) for leaf in leaves if (found := for_tokenizer(leaf))}
+    wanted = [(leaf, found) for leaf in leaves if (found := for_tokenizer(leaf))]
     if not wanted:
         return {}, []
     try:
-        jobs = [_job(leaf, found, making) for leaf, found in wanted.values()]
-        if not keep:
-            with tempfile.TemporaryDirectory(prefix="steelyard-docs-") as scratch:
-                folders = _make(jobs, making, Path(scratch))
-                return {}, [each for folder in folders.values() for each in _loaded_from(folder)]
-        folders = _kept(benchmark, jobs, making)
+        with _workplace(keep) as root:
+            jobs = [_job(leaf, found, making) for leaf, found in wanted]
+            folders = _kept(benchmark, jobs, making, root)
+            docs = {job.task: _read(folders[job.key]) for job in jobs}
+            loaded = dict.fromkeys(each for folder in folders.values() for each in _loaded_from(folder))
     except UserError as error:
         raise UserError(f"benchmark {benchmark!r} cannot be loaded: {error}") from error
-    docs = {job.task: _read(folders[job.key]) for job in jobs}
-    return docs, list(dict.fromkeys(each for folder in folders.values() for each in _loaded_from(folder)))
+    return docs, list(loaded)
+
+
+@contextmanager
+def _workplace(keep: bool) -> Iterator[Path]:
+    if keep:
+        yield cache_dir() / "docs"
+        return
+    with tempfile.TemporaryDirectory(prefix="steelyard-docs-") as folder:
+        yield Path(folder)
+
+
+def fetch_origins(benchmark: str, leaves: Iterable[Leaf], making: Making) -> tuple[dict[str, Any], list[LoadedDataset]]:
+    """Make docs as `make_docs` does for a tokenizer of words, so that what they are made from is fetched; no model is needed."""
+    with _IMPORTING:
+        from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer as Words
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    with tempfile.TemporaryDirectory(prefix="steelyard-tokenizer-") as folder:
+        unknown = "?"
+        words = Words(WordLevel({unknown: 0}, unk_token=unknown))
+        words.pre_tokenizer = Whitespace()
+        PreTrainedTokenizerFast(tokenizer_object=words, unk_token=unknown).save_pretrained(folder)
+        return make_docs(benchmark, leaves, replace(making, tokenizer=Tokenizer(folder)), keep=False)
 
 
 def _job(leaf: Leaf, found: Reads, making: Making) -> Job:
@@ -120,7 +143,9 @@ def _job(leaf: Leaf, found: Reads, making: Making) -> Job:
     text = json.dumps(key, sort_keys=True, default=str)
     arguments = {**given, "config_source": str(leaf.path or "inline")}
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Job(leaf.name, str(function.folder), function.written, json.loads(json.dumps(arguments, default=str)), digest)
+    return Job(
+        leaf.name, str(function.folder), function.written, json.loads(json.dumps(arguments, default=str)), digest
+    )
 
 
 @lru_cache(maxsize=64)
@@ -142,11 +167,10 @@ def tokenizer_digest(source: str, trust_remote_code: bool) -> str:
     return hashlib.sha256("\n".join([type(tokenizer).__name__, *hashed]).encode()).hexdigest()
 
 
-def _kept(benchmark: str, jobs: Iterable[Job], making: Making) -> dict[str, Path]:
+def _kept(benchmark: str, jobs: Iterable[Job], making: Making, root: Path) -> dict[str, Path]:
     """Return each job's folder by its key, made where it is not there yet; of two processes the second waits for the first."""
     from filelock import FileLock
 
-    root = cache_dir() / "docs"
     root.mkdir(parents=True, exist_ok=True)
     by_key = {job.key: job for job in jobs}
     with ExitStack() as held:
@@ -183,10 +207,17 @@ def _make(jobs: list[Job], making: Making, scratch: Path) -> dict[str, Path]:
         command = [sys.executable, "-P", "-m", "core.benchmark.datasets.making"]
         try:
             subprocess.run(
-                command, input=json.dumps(asked).encode(), stdout=output, stderr=output, timeout=LONGEST_SECONDS, check=False
+                command,
+                input=json.dumps(asked).encode(),
+                stdout=output,
+                stderr=output,
+                timeout=LONGEST_SECONDS,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise UserError(f"its code makes docs for more than {LONGEST_SECONDS // 3600} hours: check its metadata") from error
+            raise UserError(
+                f"its code makes docs for more than {LONGEST_SECONDS // 3600} hours: check its metadata"
+            ) from error
     for job in jobs:
         folder = scratch / job.key
         if not (folder / MADE).is_file():
@@ -201,7 +232,9 @@ def _fault(job: Job, folder: Path, output: Path, making: Making) -> str:
         lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         reason = f"its process ended: {lines[-1] if lines else 'it said nothing'}"
     given = ", ".join(f"{name} = {value!r}" for name, value in making.metadata.items())
-    return f"docs of {job.task!r} cannot be made by {job.function}{f' with metadata {given}' if given else ''}: {reason}"
+    return (
+        f"docs of {job.task!r} cannot be made by {job.function}{f' with metadata {given}' if given else ''}: {reason}"
+    )
 
 
 def _read(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The process that runs tasks' own code to make docs: ``python -m core.benchmark.datasets.making`` with a JSON on its standard input.
+"""The process that runs tasks' code to make docs: ``python -m core.benchmark.datasets.making``, with JSON on its standard input.
 
 Each task is made in a fork, with the random numbers of Python, NumPy and torch seeded, so that none sees what another left behind.
 """
@@ -17,6 +17,8 @@ from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from core.benchmark.datasets.made import FAULT, MADE
 from core.benchmark.datasets.mirror import Mirror
@@ -49,7 +51,9 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a task's bare ``except`` would take Ctrl-C for a doc that does not fit
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # a task's bare ``except`` would take Ctrl-C for a doc that does not fit
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -96,10 +100,15 @@ def _make(job: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> Non
     splits = {}
     for number, (split, docs) in enumerate(_splits(made).items()):
         splits[str(split)] = name = f"{number}.parquet"
-        # Docs of one corpus repeat its text: pages that hold many of them become small.
-        docs.to_parquet(folder / name, compression="zstd", use_dictionary=False, data_page_size=1 << 26)
+        _write(docs, folder / name)
     record = {"splits": splits, "loaded": [asdict(each) for each in route.loaded]}
     (folder / MADE).write_text(json.dumps(record), encoding="utf-8")
+
+
+def _write(docs: Any, file: Path) -> None:
+    """Write a ``Dataset``. Docs of one corpus repeat its text: pages that hold many of them become small."""
+    table = docs.with_format("arrow")[:].cast(docs.features.arrow_schema)
+    pq.write_table(table, file, compression="zstd", use_dictionary=False, data_page_size=1 << 26)
 
 
 def _seed(seed: int) -> None:
@@ -111,7 +120,9 @@ def _seed(seed: int) -> None:
 
 def _splits(made: Any) -> Mapping[Any, Any]:
     if not isinstance(made, Mapping) or not all(hasattr(docs, "to_parquet") for docs in made.values()):
-        kind = {str(key): type(value).__name__ for key, value in made.items()} if isinstance(made, Mapping) else type(made)
+        kind = (
+            {str(key): type(value).__name__ for key, value in made.items()} if isinstance(made, Mapping) else type(made)
+        )
         raise UserError(f"it returns {kind}: return a mapping of splits to datasets.Dataset")
     return made
 

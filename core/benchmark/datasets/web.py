@@ -19,7 +19,7 @@ MEND = "run 'steelyard datasets fetch' where there is a network, with --to MIRRO
 
 
 def keep_pages(mirrors: Sequence[Mirror], *, save: bool, offline: bool) -> None:
-    """From here on, in this process: look for pages in ``mirrors`` first, keep what the network gives, and take it where it is silent.
+    """Look for pages in ``mirrors`` first, keep what the network gives, and take that where it is silent: in this process.
 
     With ``save`` the first mirror gets a copy; ``offline`` keeps the code off the network.
     """
@@ -31,7 +31,9 @@ def keep_pages(mirrors: Sequence[Mirror], *, save: bool, offline: bool) -> None:
     def request(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         if method.upper() != "GET":
             return original(self, method, url, *args, **kwargs)
-        name = hashlib.sha256(requests.Request("GET", url, params=kwargs.get("params")).prepare().url.encode()).hexdigest()
+        name = hashlib.sha256(
+            requests.Request("GET", url, params=kwargs.get("params")).prepare().url.encode()
+        ).hexdigest()
         kept = cache_dir() / "pages" / name
         for mirror in mirrors:
             if (page := mirror.page(name)) is not None:
