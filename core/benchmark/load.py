@@ -16,6 +16,7 @@ from core.benchmark.find import scope_of
 from core.catalogue.index import Entry
 from core.errors import UserError
 from core.spec.parts import BenchmarkSpec
+from core.yaml_file import FunctionName
 
 MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
 # Loading a task touches lm-eval's module state: one thread at a time.
@@ -39,6 +40,7 @@ def load_tasks(
     manager.task_index.update(_as_harness(scope))
     with LOADING, (route or Route()).active(), in_place(made or {}), code_eval_in_sandbox():
         try:
+            manager.task_index.update(_without_their_makers(scope, made or {}))
             loaded = manager.load(root)
         except UserError as error:
             raise UserError(f"benchmark {name!r} cannot be loaded: {error}") from error
@@ -91,6 +93,29 @@ def _as_harness(scope: Mapping[str, Entry]) -> dict[str, Any]:
         entry.name: HarnessEntry(entry.name, kinds[entry.kind], entry.path, tags=set(entry.members or entry.tags))
         for entry in scope.values()
     }
+
+
+def _without_their_makers(scope: Mapping[str, Entry], made: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries for tasks whose docs are there: what made them is not imported here, where it would ask the network and print."""
+    from lm_eval.tasks._index import Entry as HarnessEntry
+    from lm_eval.tasks._index import Kind
+
+    return {
+        name: HarnessEntry(name, Kind.TASK, None, cfg=_resolved({**(entry.config or {}), "custom_dataset": None}))
+        for name, entry in scope.items()
+        if name in made
+    }
+
+
+def _resolved(value: Any) -> Any:
+    """Return a YAML's value with its functions imported, as lm-eval does."""
+    from lm_eval.tasks._yaml_loader import _import_func_in_yml
+
+    if isinstance(value, FunctionName):
+        return _import_func_in_yml(value.written, value.folder)
+    if isinstance(value, Mapping):
+        return {key: _resolved(each) for key, each in value.items()}
+    return [_resolved(each) for each in value] if isinstance(value, list) else value
 
 
 @cache

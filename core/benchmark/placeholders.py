@@ -31,7 +31,7 @@ def leave_out_placeholders(
 
 
 def _placeholder(values: list[Any], aggregate: Aggregate | None) -> float | None:
-    """Return the least value where an aggregation of the task's own makes nothing of it beside a smaller or a larger one."""
+    """Return the least value where an aggregation of the task's own makes nothing of it beside smaller or larger ones."""
     from lm_eval.api.metrics import mean
 
     if aggregate in (None, mean) or not all(isinstance(value, int | float) for value in values):
@@ -40,6 +40,6 @@ def _placeholder(values: list[Any], aggregate: Aggregate | None) -> float | None
     if not math.isfinite(least):
         return None
     try:
-        return least if all(aggregate([least, other]) == other for other in (least - 1, least + 1)) else None
+        return least if all(aggregate([least, other, other]) == other for other in (least - 1, least + 1)) else None
     except Exception:  # it takes no plain numbers
         return None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from core.benchmark.benchmark import check_benchmark
 from core.benchmark.images import benchmark_asks_images
 from core.benchmark.needed import faults
 from core.campaign import BenchmarkSpec, CampaignSpec, FleetSpec, ModelSpec, benchmark_label
 from core.errors import UserError, nearest
+from core.log import log
 from core.model.checkpoint import read_checkpoint
 from core.model.fleet import resolve_fleet
 from core.model.placement import Plan, PlannedModel, place
@@ -76,7 +79,27 @@ def make_plan(spec: CampaignSpec) -> Plan:
     ]
     if problems:
         raise UserError("\n".join(problems))
+    for line in _beyond_the_window(spec.benchmarks, planned):
+        log.warning(line)
     return Plan(fleet, tuple(planned))
+
+
+def _beyond_the_window(benchmarks: Iterable[BenchmarkSpec], planned: Iterable[PlannedModel]) -> Iterator[str]:
+    """Say which docs are asked for that are longer than a model's window: of their prompts the beginning is cut off."""
+    for each in planned:
+        window = each.placement.max_model_len
+        longer = [benchmark_label(benchmark) for benchmark in benchmarks if _longest(benchmark) > window]
+        if longer:
+            yield (
+                f"model {each.model.name!r} has a window of {window:,} tokens, and longer docs are asked of it by "
+                f"{', '.join(longer)}: their scores say nothing about it"
+            )
+
+
+def _longest(benchmark: BenchmarkSpec) -> int:
+    lengths = benchmark.metadata.get("max_seq_lengths")
+    numbers = [each for each in lengths if isinstance(each, int)] if isinstance(lengths, list) else []
+    return max(numbers, default=0)
 
 
 def check_campaign(spec: CampaignSpec) -> Plan:

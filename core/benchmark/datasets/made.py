@@ -34,6 +34,8 @@ from core.yaml_file import FunctionName
 
 MADE, FAULT, OUTPUT = "made.json", "fault.txt", "output.txt"
 LONGEST_SECONDS = 6 * 3600
+# Of a tokenizer's config: where it came from, and how it is asked.
+NO_COUNTING = frozenset({"chat_template", "is_local", "local_files_only", "name_or_path", "_commit_hash"})
 _ACTIVE: ContextVar[Mapping[str, Any] | None] = ContextVar("made", default=None)
 _IMPORTING = threading.Lock()  # transformers' lazy modules do not stand two first imports at once
 
@@ -157,14 +159,21 @@ def tokenizer_digest(source: str, trust_remote_code: bool) -> str:
     with tempfile.TemporaryDirectory(prefix="steelyard-tokenizer-") as folder:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-            tokenizer.chat_template = None  # tells two tokenizers apart that count the same
             tokenizer.save_pretrained(folder)
         except Exception as error:  # a tokenizer's files may make its class raise anything
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise UserError(f"the tokenizer {source!r} cannot be loaded: {reason}") from error
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        hashed = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".jinja")
+        hashed = [f"{path.name} {hashlib.sha256(_counting(path)).hexdigest()}" for path in files]
     return hashlib.sha256("\n".join([type(tokenizer).__name__, *hashed]).encode()).hexdigest()
+
+
+def _counting(file: Path) -> bytes:
+    """Return of a tokenizer's file what tokens are counted by."""
+    if file.name != "tokenizer_config.json":
+        return file.read_bytes()
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    return json.dumps({name: fields[name] for name in sorted(fields.keys() - NO_COUNTING)}).encode()
 
 
 def _kept(benchmark: str, jobs: Iterable[Job], making: Making, root: Path) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import re
 import signal
 import sys
@@ -18,6 +19,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pyarrow.parquet as pq
 
 from core.benchmark.datasets.made import FAULT, MADE
@@ -37,7 +39,8 @@ def main() -> None:
     _end_with_parent()
     asked = json.loads(sys.stdin.read())
     os.environ.update(TQDM_DISABLE="1", TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error")
-    _imported()
+    _ask_before_running_code(asked["trust_remote_code"])
+    _import_once(several=len(asked["jobs"]) > 1)
     most, running = max(1, len(os.sched_getaffinity(0)) // 2), 0
     for job in asked["jobs"]:
         if running == most:
@@ -57,12 +60,13 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _imported() -> None:
-    """Import once what every fork needs."""
+def _import_once(*, several: bool) -> None:
+    """Import what every fork needs."""
     import datasets
     import lm_eval.tasks  # noqa: F401
-    import transformers  # noqa: F401
 
+    if several:
+        from transformers import AutoTokenizer  # noqa: F401 - seconds, for torch
     datasets.disable_progress_bars()
     install()
 
@@ -92,13 +96,12 @@ def _make(job: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> Non
     mirrors = [Mirror(uri) for uri in (asked["save_to"], datasets.mirror) if uri]
     route = Route(datasets, asked["revision"], Mirror(asked["save_to"]) if asked["save_to"] else None)
     keep_pages(mirrors, save=bool(asked["save_to"]), offline=datasets.offline)
-    _ask_before_running_code(asked["trust_remote_code"])
     function = _import_func_in_yml(job["function"], Path(job["folder"]))
     _seed(asked["seed"])
     with route.active():
         made = function(**job["arguments"])
     splits = {}
-    for number, (split, docs) in enumerate(_splits(made).items()):
+    for number, (split, docs) in enumerate(splits_of(made).items()):
         splits[str(split)] = name = f"{number}.parquet"
         _write(docs, folder / name)
     record = {"splits": splits, "loaded": [asdict(each) for each in route.loaded]}
@@ -113,12 +116,14 @@ def _write(docs: Any, file: Path) -> None:
 
 def _seed(seed: int) -> None:
     """Seed as lm-eval's ``--seed`` does before it loads a task."""
-    from transformers import set_seed
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
 
-    set_seed(seed % 2**32)
 
-
-def _splits(made: Any) -> Mapping[Any, Any]:
+def splits_of(made: Any) -> Mapping[Any, Any]:
+    """Return what a task's code made. Raises `core.errors.UserError` where lm-eval could not take docs from it."""
     if not isinstance(made, Mapping) or not all(hasattr(docs, "to_parquet") for docs in made.values()):
         kind = (
             {str(key): type(value).__name__ for key, value in made.items()} if isinstance(made, Mapping) else type(made)
@@ -128,16 +133,16 @@ def _splits(made: Any) -> Mapping[Any, Any]:
 
 
 def _ask_before_running_code(allowed: bool) -> None:
-    """Load tokenizers that bring code only where the model's entry allows it; tasks ask for it without."""
-    from transformers import AutoTokenizer
+    """Load tokenizers that bring code only where the model's entry allows it; RULER asks for it whatever that says."""
+    from transformers import dynamic_module_utils
 
-    original = AutoTokenizer.from_pretrained
+    original = dynamic_module_utils.resolve_trust_remote_code
 
     @wraps(original)
-    def from_pretrained(*args: Any, **kwargs: Any) -> Any:
-        return original(*args, **{**kwargs, "trust_remote_code": allowed})
+    def resolve(_asked: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(allowed, *args, **kwargs)
 
-    AutoTokenizer.from_pretrained = from_pretrained
+    dynamic_module_utils.resolve_trust_remote_code = resolve  # before transformers' own modules take it from there
 
 
 def _reason(error: BaseException) -> str:
