@@ -16,6 +16,7 @@ from core.model.placement import Plan, PlannedModel, place
 from core.model.sizing import with_replicas
 from core.model.weights import check_streamable
 from core.results import Store, open_store
+from core.spec.parts import lengths_of
 
 
 def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> PlannedModel:
@@ -88,18 +89,14 @@ def _beyond_the_window(benchmarks: Iterable[BenchmarkSpec], planned: Iterable[Pl
     """Say which docs are asked for that are longer than a model's window: of their prompts the beginning is cut off."""
     for each in planned:
         window = each.placement.max_model_len
-        longer = [benchmark_label(benchmark) for benchmark in benchmarks if _longest(benchmark) > window]
+        longer = [
+            benchmark_label(benchmark) for benchmark in benchmarks if max(lengths_of(benchmark), default=0) > window
+        ]
         if longer:
             yield (
                 f"model {each.model.name!r} has a window of {window:,} tokens, and longer docs are asked of it by "
                 f"{', '.join(longer)}: their scores say nothing about it"
             )
-
-
-def _longest(benchmark: BenchmarkSpec) -> int:
-    lengths = benchmark.metadata.get("max_seq_lengths")
-    numbers = [each for each in lengths if isinstance(each, int)] if isinstance(lengths, list) else []
-    return max(numbers, default=0)
 
 
 def check_campaign(spec: CampaignSpec) -> Plan:

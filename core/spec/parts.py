@@ -222,3 +222,9 @@ def benchmark_label(benchmark: BenchmarkSpec) -> str:
     if benchmark.name.endswith((".yaml", ".yml")):
         return safe_name(Path(benchmark.name).stem)
     return benchmark.name
+
+
+def lengths_of(benchmark: BenchmarkSpec) -> list[int]:
+    """Return the tokens that docs are to have, from ``metadata``'s ``max_seq_lengths`` as RULER's tasks take them; none without."""
+    lengths = benchmark.metadata.get("max_seq_lengths")
+    return [each for each in lengths if isinstance(each, int)] if isinstance(lengths, list) else []

@@ -40,7 +40,10 @@ def options(docs: Any) -> Any:
 def letter_and_length(doc: dict[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """Score an answer by its first letter, and keep its length for an aggregation of our own."""
     found = re.search(r"[A-Z]", results[0])
-    return {"letter": float(bool(found) and found[0] == doc["letter"]), "length": (len(results[0]), len(doc["target"]))}
+    return {
+        "letter": float(found is not None and found[0] == doc["letter"]),
+        "length": (len(results[0]), len(doc["target"])),
+    }
 
 
 def ratio(lengths: Sequence[tuple[int, int]]) -> float:

@@ -30,7 +30,7 @@ from core.errors import UserError
 from core.spec.parts import DatasetsSpec
 
 PR_SET_PDEATHSIG = 1
-LONGEST_REASON = 300
+LONGEST_REASON = 600
 NOT_WORDS = re.compile(r"\x1b\[[0-9;]*m|\*{3,}")
 
 

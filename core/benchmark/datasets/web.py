@@ -31,9 +31,8 @@ def keep_pages(mirrors: Sequence[Mirror], *, save: bool, offline: bool) -> None:
     def request(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         if method.upper() != "GET":
             return original(self, method, url, *args, **kwargs)
-        name = hashlib.sha256(
-            requests.Request("GET", url, params=kwargs.get("params")).prepare().url.encode()
-        ).hexdigest()
+        full = str(requests.Request("GET", url, params=kwargs.get("params")).prepare().url)
+        name = hashlib.sha256(full.encode()).hexdigest()
         kept = cache_dir() / "pages" / name
         for mirror in mirrors:
             if (page := mirror.page(name)) is not None:
@@ -53,7 +52,7 @@ def keep_pages(mirrors: Sequence[Mirror], *, save: bool, offline: bool) -> None:
                 mirrors[0].save_page(name, kept)
         return response
 
-    requests.Session.request = request  # type: ignore[method-assign]
+    requests.Session.request = request  # type: ignore
 
 
 def _keep(file: Path, page: bytes) -> None:
@@ -66,6 +65,6 @@ def _keep(file: Path, page: bytes) -> None:
 def _response(url: str, page: bytes) -> Any:
     import requests
 
-    response = requests.Response()
+    response: Any = requests.Response()
     response.status_code, response.url, response._content = requests.codes.ok, url, page
     return response

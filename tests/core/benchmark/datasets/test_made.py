@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,15 +150,18 @@ def test_a_tokenizer_with_code_of_its_own_is_loaded_only_where_the_model_s_entry
         f"from pathlib import Path\nfrom transformers import PreTrainedTokenizerFast\nPath({str(ran)!r}).touch()\n"
         "class Mine(PreTrainedTokenizerFast):\n    pass\n"
     )
-    config = (folder / "tokenizer_config.json").read_text().rstrip()[:-1]
-    (folder / "tokenizer_config.json").write_text(config + ', "auto_map": {"AutoTokenizer": [null, "mine.Mine"]}}')
-    (tasks / "words.py").write_text(
-        CODE.replace('kwargs["tokenizer"]', f'kwargs["tokenizer"] and {tokenizer.source!r}')
-    )
-    try:
-        prompts(tasks / "one.yaml", words(tmp_path / "plain", "a"))
-    except UserError as error:
-        assert "trust_remote_code" in str(error)  # noqa: PT017 - transformers may load it without its code instead
+    config = folder / "tokenizer_config.json"
+    own = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": [None, "mine.Mine"]}}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **own}))
+    code = f"__import__('transformers').AutoTokenizer.from_pretrained({tokenizer.source!r}, trust_remote_code=True)"
+    (tasks / "words.py").write_text(CODE.replace('print("making", flush=True)', code))
+    plain = words(tmp_path / "plain", "a")
+    prompts(tasks / "one.yaml", replace(plain, trust_remote_code=True))
+    assert ran.exists()
+    ran.unlink()
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(UserError, match="contains custom code which must be executed"):
+        prompts(tasks / "one.yaml", plain)
     assert not ran.exists()
 
 
