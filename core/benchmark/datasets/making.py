@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from core.benchmark.datasets.made import FAULT, MADE
 from core.benchmark.datasets.mirror import Mirror
 from core.benchmark.datasets.route import Route, install
-from core.benchmark.datasets.web import keep_pages
+from core.benchmark.datasets.web import MEND, keep_pages
 from core.errors import UserError
 from core.spec.parts import DatasetsSpec
 
@@ -148,6 +148,8 @@ def _ask_before_running_code(allowed: bool) -> None:
 def _reason(error: BaseException) -> str:
     lines = (NOT_WORDS.sub("", line).strip() for line in str(error).splitlines())
     words = " ".join(line for line in lines if line)[:LONGEST_REASON]
+    if isinstance(error, ConnectionError):  # as `datasets` raises it
+        words += f": {MEND}"
     return words if isinstance(error, UserError) else f"{type(error).__name__}: {words}".removesuffix(": ")
 
 
