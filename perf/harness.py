@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+BATCH = 8
+
 
 @dataclass(frozen=True)
 class Theirs:
@@ -61,14 +63,17 @@ class Harness:
                 return self._keep("generate_until", requests, 1, answers)
 
         self._recorded, self._seed, self._pretrained = recorded, seed, str(model)
-        self._model = Recording(pretrained=str(model), device="cpu", dtype="float32", max_length=window, batch_size=8)
+        self._model = Recording(
+            pretrained=str(model), device="cpu", dtype="float32", max_length=window, batch_size=BATCH
+        )
 
     def evaluate(
         self, name: str, *, limit: int, chat: bool = False, metadata: Mapping[str, Any] | None = None
     ) -> Theirs:
         """Evaluate a task of the harness's catalogue, a bundled one, or a YAML by path, as ``lm_eval.simple_evaluate`` does.
 
-        ``metadata`` is the command line's ``--metadata``: arguments of the tasks' code, beside those of the model.
+        ``metadata`` is the command line's ``--metadata``: arguments of the tasks' code, beside those of the model. Prompts of tasks
+        that have it go one by one: of 4,096 tokens, eight at once take 15 GB.
         """
         from lm_eval.evaluator import evaluate
         from lm_eval.tasks import TaskManager
@@ -87,6 +92,7 @@ class Harness:
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
         self._recorded.clear()
+        self._model.batch_size_per_gpu = 1 if metadata else BATCH
         result: Any = evaluate(
             self._model,
             loaded,
