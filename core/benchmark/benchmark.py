@@ -19,7 +19,8 @@ from core.benchmark.datasets.made import Making, Tokenizer, make_docs
 from core.benchmark.datasets.route import Route
 from core.benchmark.find import find, leaves_of
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
-from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
+from core.benchmark.load import drawn_shots, load_tasks, show_first_shots
+from core.benchmark.loading import LOADING
 from core.benchmark.metadata import check_metadata
 from core.benchmark.scoring import primary_key, read_scores, recall, request_ids, sampling_of, score_docs, whole_answer
 from core.campaign import BenchmarkSpec, DatasetsSpec, benchmark_label

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -13,14 +12,13 @@ from core.benchmark.code_metrics import code_eval_in_sandbox
 from core.benchmark.datasets.made import in_place, look_for_made
 from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
+from core.benchmark.loading import LOADING
 from core.catalogue.index import Entry
 from core.errors import UserError
 from core.spec.parts import BenchmarkSpec
 from core.yaml_file import FunctionName
 
 MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
-# Loading a task touches lm-eval's module state: one thread at a time.
-LOADING = threading.Lock()
 
 
 def load_tasks(

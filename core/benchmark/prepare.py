@@ -13,7 +13,7 @@ from core.benchmark.benchmark import Chat, load_benchmark
 from core.benchmark.cell import make_cell
 from core.benchmark.datasets.made import Tokenizer
 from core.benchmark.find import cluster_field
-from core.benchmark.load import LOADING
+from core.benchmark.loading import LOADING
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
 from core.cell_work import CellWork
 from core.errors import UserError

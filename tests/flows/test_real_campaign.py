@@ -27,7 +27,7 @@ def test_both_engines_agree_and_a_broken_model_stops_neither(tmp_path: Path, s3_
         "models": [
             {"model": str(models.smollm2(cache)), "name": "light", "engine": "lightweight", **shared},
             {"model": str(models.padded_smollm2(cache)), "name": "heavy", "tensor_parallel": 2, **shared},
-            {"model": str(broken), "name": "broken", **shared},
+            {"model": str(broken), "name": "broken", **shared, "max_model_len": 1024},
         ],
         "benchmarks": [
             {"name": "steelyard_letters", "limit": LIMIT},

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from core.benchmark.datasets.call import LoadedDataset
+from core.benchmark.loading import LOADING
 from core.catalogue.arguments import TOKENIZER, Reads, reads
 from core.catalogue.index import Leaf
 from core.errors import UserError
@@ -37,7 +37,6 @@ LONGEST_SECONDS = 6 * 3600
 # Of a tokenizer's config: where it came from, and how it is asked.
 NO_COUNTING = frozenset({"chat_template", "is_local", "local_files_only", "name_or_path", "_commit_hash"})
 _ACTIVE: ContextVar[Mapping[str, Any] | None] = ContextVar("made", default=None)
-_IMPORTING = threading.Lock()  # transformers' lazy modules do not stand two first imports at once
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _workplace(keep: bool) -> Iterator[Path]:
 
 def fetch_origins(benchmark: str, leaves: Iterable[Leaf], making: Making) -> tuple[dict[str, Any], list[LoadedDataset]]:
     """Make docs as `make_docs` does for a tokenizer of words, so that what they are made from is fetched; no model is needed."""
-    with _IMPORTING:
+    with LOADING:
         from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer as Words
     from tokenizers.models import WordLevel
@@ -153,10 +152,9 @@ def _job(leaf: Leaf, found: Reads, making: Making) -> Job:
 @lru_cache(maxsize=64)
 def tokenizer_digest(source: str, trust_remote_code: bool) -> str:
     """Hash a tokenizer as it is loaded: the same for two checkpoints that bring the same. Raises `core.errors.UserError`."""
-    with _IMPORTING:
+    with LOADING, tempfile.TemporaryDirectory(prefix="steelyard-tokenizer-") as folder:
         from transformers import AutoTokenizer
 
-    with tempfile.TemporaryDirectory(prefix="steelyard-tokenizer-") as folder:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
             tokenizer.save_pretrained(folder)
