@@ -1,4 +1,4 @@
-"""One thread at a time: loading a task touches lm-eval's module state, and transformers' lazy modules do not stand two first imports."""
+"""One thread at a time: a task's loading touches lm-eval's module state, and transformers' lazy modules stand one first import."""
 
 from __future__ import annotations
 
