@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -56,24 +62,37 @@ class Harness:
                 answers = super().generate_until(requests, *args, **kwargs)
                 return self._keep("generate_until", requests, 1, answers)
 
-        self._recorded, self._seed = recorded, seed
-        self._model = Recording(pretrained=str(model), device="cpu", dtype="float32", max_length=window, batch_size=8)
+        self._recorded, self._seed, self._pretrained = recorded, seed, str(model)
+        self._model = Recording(
+            pretrained=str(model), device="cpu", dtype="float32", max_length=window, batch_size=BATCH
+        )
 
-    def evaluate(self, name: str, *, limit: int, chat: bool = False) -> Theirs:
-        """Evaluate a task of the harness's catalogue, a bundled one, or a YAML by path, as ``lm_eval.evaluate`` does."""
+    def evaluate(
+        self, name: str, *, limit: int, chat: bool = False, metadata: Mapping[str, Any] | None = None
+    ) -> Theirs:
+        """Evaluate a task of the harness's catalogue, a bundled one, or a YAML by path, as ``lm_eval.simple_evaluate`` does.
+
+        ``metadata`` is the command line's ``--metadata``: arguments of the tasks' code, beside those of the model. Prompts of tasks
+        that have it go one by one: of 4,096 tokens, eight at once take 15 GB.
+        """
         from lm_eval.evaluator import evaluate
         from lm_eval.tasks import TaskManager
 
-        from core.benchmark.find import bundled
+        from core.benchmark.find import entries
 
-        path = Path(bundled().get(name, name))
-        manager = TaskManager(include_path=str(path.parent), include_defaults=False)
-        loaded = manager.load(path.stem)
+        known = entries().get(name)
+        path = known.path if known and known.path else Path(name)
+        arguments = {"pretrained": self._pretrained, **metadata} if metadata else {}
+        manager = TaskManager(include_path=str(path.parent), include_defaults=False, metadata=arguments)
+        random.seed(self._seed)
+        np.random.seed(self._seed)
+        loaded = manager.load(known.name if known else path.stem)
         for task in loaded["tasks"].values():
             task.set_fewshot_seed(seed=self._seed)
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
         self._recorded.clear()
+        self._model.batch_size_per_gpu = 1 if metadata else BATCH
         result: Any = evaluate(
             self._model,
             loaded,

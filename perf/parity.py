@@ -3,7 +3,7 @@
 ``make parity`` runs both in float32 on the demo's checkpoint and prints, for each task: docs, requests and targets that are the
 same string, answers that are the same, the largest difference of a log-probability, and the scores. Ends with exit code 1 where a
 request, an answer or a discrete score differs. Tasks over real data need the files of ``STEELYARD_TEST_DATA``; without them only
-the bundled ones are compared, which is said.
+the bundled ones and RULER's are compared, which is said.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from core.benchmark.benchmark import Chat, load_benchmark
+from core.benchmark.datasets.made import Tokenizer
 from core.benchmark.prepare import chat_renderer
 from core.campaign import BenchmarkSpec
 from core.request import Generated, Request, Response, strings_of
@@ -30,8 +31,21 @@ from engines.engine import EngineConfig
 from engines.process.lightweight import LightweightEngine
 from perf.harness import Harness, Theirs
 
-WINDOW = 2048
+WINDOW = 8192  # of the checkpoint; RULER's prompts are 4,096 tokens long, and a little more
 SEED = 1234
+SHAPES = (
+    "multiple_inputs",
+    "nested",
+    "own_results",
+    "own_filter",
+    "gen_prefix",
+    "majority_vote",
+    "mutual_information",
+    "many_targets",
+)
+SHAPED = 20  # docs of each
+RULER = ("niah_single_1", "ruler_vt")  # those that need no network
+LONG = 3  # docs of 4,096 tokens
 # Aggregates of these are sums of logarithms: equal up to rounding, not to the last digit.
 CONTINUOUS = ("perplexity", "bits_per_byte")
 LOGPROB_TOLERANCE = 1e-3
@@ -40,16 +54,25 @@ CONTINUOUS_TOLERANCE = 1e-4  # relative
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task to compare, by name or YAML, on its first ``limit`` docs; ``chat`` asks in the checkpoint's chat template."""
+    """A task to compare, by name or YAML, on its first ``limit`` docs; ``chat`` asks in the checkpoint's chat template.
+
+    ``lengths`` are the tokens that RULER makes its docs of.
+    """
 
     name: str
     limit: int
     chat: bool = False
+    lengths: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
         """Name in the table."""
         return Path(self.name).stem + (" (chat)" if self.chat else "")
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Arguments of the task's own code."""
+        return {"max_seq_lengths": list(self.lengths)} if self.lengths else {}
 
 
 @dataclass(frozen=True)
@@ -89,9 +112,12 @@ def tasks(limit: int) -> list[TaskSpec]:
     """Tasks over real data where its files are there, and the bundled ones."""
     from tests.core.tasks.rows import DATA
 
-    folder = Path(__file__).resolve().parents[1] / "tests" / "core" / "tasks"
+    root = Path(__file__).resolve().parents[1]
     real = ("gsm8k_short", "bbh_boolean_expressions", "bbh_snarks", "mmlu_local", "gsm8k_last_word", "gsm8k_prose")
-    found = [TaskSpec(str(folder / f"{name}.yaml"), limit) for name in real] if DATA.is_dir() else []
+    found = [TaskSpec(str(root / "tests" / "core" / "tasks" / f"{name}.yaml"), limit) for name in real]
+    shaped = [root / "perf" / "benchmarks" / f"parity_{name}.yaml" for name in SHAPES]
+    found += [TaskSpec(str(path), min(limit, SHAPED)) for path in shaped]
+    found = found if DATA.is_dir() else []
     if not found:
         print(f"No benchmark files at {DATA}: only the bundled tasks are compared", file=sys.stderr)
     bundled = [TaskSpec(f"steelyard_{name}", limit) for name in ("arithmetic", "facts", "letters", "prose")]
@@ -100,14 +126,17 @@ def tasks(limit: int) -> list[TaskSpec]:
         *bundled,
         TaskSpec("steelyard_arithmetic", limit, chat=True),
         TaskSpec("steelyard_facts", limit, chat=True),
+        *([TaskSpec(str(shaped[SHAPES.index("gen_prefix")]), min(limit, SHAPED), chat=True)] if found else []),
+        *(TaskSpec(name, min(limit, LONG), lengths=(4096,)) for name in RULER),
     ]
 
 
 def ours(
-    engine: LightweightEngine, spec: TaskSpec, chat: Chat | None
+    engine: LightweightEngine, spec: TaskSpec, chat: Chat | None, tokenizer: Tokenizer
 ) -> tuple[list[Request], dict[str, Response], Scoring]:
     """Ask and score as a campaign does."""
-    benchmark = load_benchmark(BenchmarkSpec(name=spec.name, limit=spec.limit), chat=chat, seed=SEED)
+    asked = BenchmarkSpec(name=spec.name, limit=spec.limit, metadata=spec.metadata)
+    benchmark = load_benchmark(asked, chat=chat, seed=SEED, tokenizer=tokenizer)
     requests = benchmark.requests()
     responses = {response.id: response for response in engine.run(requests)}
     return requests, responses, benchmark.score(responses)
@@ -213,12 +242,12 @@ def main() -> int:
     here = {}
     with opened(model) as engine:
         for spec in chosen:
-            here[spec] = ours(engine, spec, chat if spec.chat else None)
+            here[spec] = ours(engine, spec, chat if spec.chat else None, Tokenizer(str(model)))
     # Its window is one token shorter, as vLLM keeps room for one generated token.
     harness = Harness(model, window=WINDOW - 1, seed=SEED)
     found = []
     for spec in chosen:
-        theirs = harness.evaluate(spec.name, limit=spec.limit, chat=spec.chat)
+        theirs = harness.evaluate(spec.name, limit=spec.limit, chat=spec.chat, metadata=spec.metadata)
         found.append(compare(spec, theirs, *here[spec]))
         print(f"{spec.label}: {'equal' if found[-1].holds else 'DIFFERS'}", file=sys.stderr)
     Console(width=200).print(table(found))

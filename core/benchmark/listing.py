@@ -14,6 +14,7 @@ from typing import Any
 from core.benchmark.find import BUNDLED, entries, find, leaves_of
 from core.catalogue.index import BrokenFile, Entry, Leaf, MemberError, harness_folder, harness_index, leaves, read_index
 from core.errors import UserError, nearest
+from core.spec.parts import benchmark_label
 from core.spec.suite import Suite, suites
 from core.yaml_file import read_yaml
 
@@ -114,10 +115,11 @@ def details(listing: Listing) -> dict[str, str]:
     if listing.kind == "suite":
         suite = suites()[listing.name]
         members = [
-            each.name + ("" if each.num_fewshot is None else f" ({each.num_fewshot}-shot)") for each in suite.members
+            benchmark_label(each) + ("" if each.num_fewshot is None else f" ({each.num_fewshot}-shot)")
+            for each in suite.members
         ]
         own = {"about": suite.description, "benchmarks": ", ".join(members)}
-        tasks = [leaf for each in suite.members for leaf in leaves_of(each.name)]
+        tasks = [leaf for name in dict.fromkeys(each.name for each in suite.members) for leaf in leaves_of(name)]
     else:
         try:
             tasks = leaves_of(listing.name)

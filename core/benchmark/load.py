@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from core.benchmark import beside
 from core.benchmark.code_metrics import code_eval_in_sandbox
+from core.benchmark.datasets.made import in_place, look_for_made
 from core.benchmark.datasets.route import Route, install
 from core.benchmark.find import scope_of
 from core.benchmark.heard import listen
+from core.benchmark.loading import LOADING
 from core.benchmark.targets import first_target_untried
 from core.catalogue.index import Entry
 from core.errors import UserError, nearest, reason_of, root_of
 from core.spec.parts import BenchmarkSpec
+from core.yaml_file import FunctionName
 
 MOST_FIRST = 256  # few-shot examples to show the first of: each doc is looked for among them
-# Loading a task touches lm-eval's module state: one thread at a time.
-LOADING = threading.Lock()
 
 
-def load_tasks(name: str, route: Route | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_tasks(
+    name: str,
+    route: Route | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    made: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Build lm-eval's tasks and groups of a benchmark, datasets loaded: (name → Task, name → Group), both fresh.
 
-    ``route`` says where datasets come from, and keeps what was loaded. Raises `core.errors.UserError` where a dataset cannot be had
-    or the YAML does not work.
+    ``route`` says where datasets come from, and keeps what was loaded. ``metadata`` goes to the tasks' own code, as lm-eval's
+    ``--metadata``; ``made`` has docs by task that were made before (`core.benchmark.datasets.made`). Raises
+    `core.errors.UserError` where a dataset cannot be had or the YAML does not work.
     """
     root, scope = scope_of(name)
-    manager = _harness()(include_defaults=False)
-    manager._factory = _factory()
+    manager = _harness()(include_defaults=False, metadata=dict(metadata or {}))
+    manager._factory = _factory()(meta=manager.metadata)
     manager.task_index.update(_as_harness(scope))
     route = route or Route()
-    with LOADING, route.active(), code_eval_in_sandbox(), first_target_untried():
+    with LOADING, route.active(), in_place(made or {}), code_eval_in_sandbox(), first_target_untried():
         try:
+            manager.task_index.update(_without_their_makers(scope, made or {}))
             loaded = manager.load(root)
         except UserError as error:
             raise UserError(f"benchmark {name!r} cannot be loaded: {error}") from error
@@ -96,9 +103,32 @@ def _as_harness(scope: Mapping[str, Entry]) -> dict[str, Any]:
     }
 
 
+def _without_their_makers(scope: Mapping[str, Entry], made: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries for tasks whose docs are there: what made them is not imported here, where it would ask the network and print."""
+    from lm_eval.tasks._index import Entry as HarnessEntry
+    from lm_eval.tasks._index import Kind
+
+    return {
+        name: HarnessEntry(name, Kind.TASK, None, cfg=_resolved({**(entry.config or {}), "custom_dataset": None}))
+        for name, entry in scope.items()
+        if name in made
+    }
+
+
+def _resolved(value: Any) -> Any:
+    """Return a YAML's value with its functions imported, as lm-eval does."""
+    from lm_eval.tasks._yaml_loader import _import_func_in_yml
+
+    if isinstance(value, FunctionName):
+        return _import_func_in_yml(value.written, value.folder)
+    if isinstance(value, Mapping):
+        return {key: _resolved(each) for key, each in value.items()}
+    return [_resolved(each) for each in value] if isinstance(value, list) else value
+
+
 @cache
 def _factory() -> Any:
-    """Return lm-eval's builder of tasks, which keeps every task of a group or tag that is listed with overrides.
+    """Return lm-eval's class that builds tasks, of one that keeps every task of a group or tag that is listed with overrides.
 
     Its own (0.4.13) passes ``{task: mmlu, num_fewshot: 5}`` on whole, so each task of ``mmlu`` gets that name, and the last stays.
     """
@@ -109,7 +139,7 @@ def _factory() -> Any:
             own = {key: value for key, value in (overrides or {}).items() if key != "task"}
             return super().build(entry, overrides=own, registry=registry)
 
-    return Factory()
+    return Factory
 
 
 @cache
@@ -126,4 +156,5 @@ def _harness() -> Any:
     task.tqdm = lambda docs, **_: docs
     beside.install()
     install()
+    look_for_made()
     return TaskManager

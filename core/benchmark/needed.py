@@ -12,6 +12,7 @@ from typing import Any
 
 from core.benchmark.datasets.call import DatasetCall, LoadedDataset, call_of_task
 from core.benchmark.datasets.local import FILES, LocalData, is_local, local_faults, matching, named_splits, read_local
+from core.benchmark.datasets.made import Making, fetch_origins
 from core.benchmark.datasets.mirror import Mirror
 from core.benchmark.datasets.route import Route, cached, hub_fault, why_offline
 from core.benchmark.find import leaves_of
@@ -146,7 +147,10 @@ def fetch(
         route = Route(spec, benchmark.dataset_revision, Mirror(to) if to else None)
         try:
             wanted(benchmark)
-            load_tasks(benchmark.name, route)
+            making = Making(None, 0, benchmark.metadata, spec, benchmark.dataset_revision, to)
+            made, origins = fetch_origins(benchmark.name, leaves_of(benchmark.name), making)
+            route.loaded += origins
+            load_tasks(benchmark.name, route, benchmark.metadata, made)
         except UserError as error:
             failed.append(str(error))
         for loaded in route.loaded:

@@ -13,9 +13,10 @@ from typing import Any
 from core.benchmark.benchmark import Chat, load_benchmark
 from core.benchmark.cell import asked_digest, make_cell
 from core.benchmark.chat import Messages, opened_by_system, refusal
+from core.benchmark.datasets.made import Tokenizer
 from core.benchmark.doc_faults import OUTSIDE
 from core.benchmark.find import cluster_field
-from core.benchmark.load import LOADING
+from core.benchmark.loading import LOADING
 from core.benchmark.targets import doubt_of
 from core.campaign import BenchmarkSpec, CampaignSpec, ModelSpec, benchmark_label
 from core.cell_work import CellWork
@@ -44,6 +45,7 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
         think_end_token=planned.model.think_end_token,
         image_token=_image_token(planned, weights),
         datasets=spec.datasets,
+        tokenizer=_tokenizer(planned.model, weights),
     )
     for remark in loaded.remarks:
         if OUTSIDE not in remark:  # its doubts name the docs
@@ -67,6 +69,10 @@ def prepare_cell(spec: CampaignSpec, planned: PlannedModel, weights: Path, bench
         cluster=cluster_field(benchmark.name),
         adaptive=adaptive,
     )
+
+
+def _tokenizer(model: ModelSpec, weights: Path) -> Tokenizer:
+    return Tokenizer(str(model.vllm.get("tokenizer", weights)), model.trust_remote_code)
 
 
 def _image_token(planned: PlannedModel, weights: Path) -> Callable[[], str] | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from core.benchmark.filtering import apply_filters, filter_names
 from core.benchmark.images import images_of, in_words
+from core.benchmark.placeholders import leave_out_placeholders
 from core.benchmark.repeats import answer_values
 from core.benchmark.targets import Target, targets_of
 from core.errors import SteelyardError, reason_of
@@ -76,6 +77,7 @@ def score_docs(
     for instance in (each for instances in scorable.values() for each in instances):
         instance.resps = [_answer(instance, responses[key], split) for key in request_ids(name, instance)]
     raw, docs, values, filtered, faulty = _values(task, scorable, targets)
+    leave_out_placeholders(task.aggregation(), raw, docs, values)
     errors |= {doc_id: f"{NOT_SCORED}doc {doc_id} of {name}: {what}" for doc_id, what in faulty.items()}
     primary = primary_key(task, raw) if raw else ""
     samples = [

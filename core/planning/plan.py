@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from core.benchmark.benchmark import check_benchmark
 from core.benchmark.chat_check import check_chats
@@ -19,6 +19,7 @@ from core.model.placement import Plan, PlannedModel, place
 from core.model.sizing import with_replicas
 from core.model.weights import check_streamable
 from core.results import Store, open_store
+from core.spec.parts import lengths_of
 
 
 def plan_model(spec: CampaignSpec, model: ModelSpec, fleet: FleetSpec) -> PlannedModel:
@@ -86,13 +87,27 @@ def make_plan(spec: CampaignSpec) -> Plan:
     problems += chats.faults
     if problems:
         raise UserError("\n".join(problems))
-    return Plan(fleet, tuple(planned), (*chats.warnings, *constant_prompts(known)))
+    return Plan(fleet, tuple(planned), (*chats.warnings, *constant_prompts(known), *_beyond_the_window(known, planned)))
 
 
 def constant_prompts(benchmarks: Iterable[BenchmarkSpec]) -> list[str]:
     """Return a line for each task whose YAML alone shows that it asks every doc the same."""
     found = {leaf.name: constant_fault(leaf.config) for benchmark in benchmarks for leaf in leaves_of(benchmark.name)}
     return [f"benchmark {name!r}: {fault}" for name, fault in found.items() if fault]
+
+
+def _beyond_the_window(benchmarks: Iterable[BenchmarkSpec], planned: Iterable[PlannedModel]) -> Iterator[str]:
+    """Say which docs are asked for that are longer than a model's window: of their prompts the beginning is cut off."""
+    for each in planned:
+        window = each.placement.max_model_len
+        longer = [
+            benchmark_label(benchmark) for benchmark in benchmarks if max(lengths_of(benchmark), default=0) > window
+        ]
+        if longer:
+            yield (
+                f"model {each.model.name!r} has a window of {window:,} tokens, and longer docs are asked of it by "
+                f"{', '.join(longer)}: their scores say nothing about it"
+            )
 
 
 def check_campaign(spec: CampaignSpec) -> Plan:

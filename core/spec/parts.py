@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,9 @@ OWNED = {
     "tensor_parallel_size": "the model's tensor_parallel",
     "trust_remote_code": "the model's trust_remote_code",
 }
+
+# What a task's YAML says of the task itself, in ``metadata``.
+OWN_METADATA = frozenset({"cluster", "config_source", "runs_code", "version"})
 
 
 class ModelSpec(Strict):
@@ -151,6 +155,11 @@ class BenchmarkSpec(Strict):
 
     name: Location
     """Task, group or tag of the catalogue, a bundled benchmark, a suite, or the path of a task YAML or of a folder of them."""
+    label: str = ""
+    """Name in results, so that one benchmark can stand twice under other settings; the benchmark's own when left out."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the code that makes a task's docs, by the names it reads, as lm-eval's ``--metadata``: say
+    ``max_seq_lengths: [4096]`` of RULER's tasks. The tokenizer is the model's."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Few-shot examples per prompt; the benchmark's own number when left out."""
     fewshot_sampler: Literal["first_n"] | None = None
@@ -172,6 +181,22 @@ class BenchmarkSpec(Strict):
     """Revision of the hub dataset: branch, tag or commit; what the task says, or the newest, when left out."""
     suite: str | None = None
     """Suite and version that the entry comes from; written where a suite's name is replaced by its members."""
+
+    @field_validator("label")
+    @classmethod
+    def _safe_label(cls, value: str) -> str:
+        return check_name(value) if value else value
+
+    @field_validator("metadata")
+    @classmethod
+    def _plain_metadata(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in OWN_METADATA.intersection(value):
+            raise ValueError(f"{name} is the task's own: leave it out here")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"use texts, numbers, true, false, lists and mappings of them ({error})") from error
+        return value
 
     @model_validator(mode="after")
     def _judged_whole(self) -> BenchmarkSpec:
@@ -195,7 +220,15 @@ class DatasetsSpec(Strict):
 
 
 def benchmark_label(benchmark: BenchmarkSpec) -> str:
-    """Name of a benchmark in results: the task's name, or a task YAML's file name without its ending."""
+    """Name of a benchmark in results: its label, the task's name, or a task YAML's file name without its ending."""
+    if benchmark.label:
+        return benchmark.label
     if benchmark.name.endswith((".yaml", ".yml")):
         return safe_name(Path(benchmark.name).stem)
     return benchmark.name
+
+
+def lengths_of(benchmark: BenchmarkSpec) -> list[int]:
+    """Return the tokens that docs are to have, from ``metadata``'s ``max_seq_lengths`` as RULER's tasks take them; none without."""
+    lengths = benchmark.metadata.get("max_seq_lengths")
+    return [each for each in lengths if isinstance(each, int)] if isinstance(lengths, list) else []

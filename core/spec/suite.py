@@ -13,7 +13,7 @@ from core.spec.parts import BenchmarkSpec, benchmark_label
 from core.yaml_file import read_yaml
 
 SUITES = Path(__file__).parent / "suites"
-PER_MEMBER = ("name", "dataset_revision", "suite")
+PER_MEMBER = ("name", "label", "dataset_revision", "suite")
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ def _stands_for_several(entry: BenchmarkSpec) -> bool:
 def _members(entry: BenchmarkSpec) -> Iterator[BenchmarkSpec]:
     if entry.dataset_revision is not None:
         raise ValueError(f"{entry.name!r}: dataset_revision is one dataset's; list the benchmark itself with it")
+    if entry.label:
+        raise ValueError(f"{entry.name!r}: label is one benchmark's; list the benchmark itself with it")
     given = {field: getattr(entry, field) for field in entry.model_fields_set if field not in PER_MEMBER}
     suite = suites().get(entry.name)
     if suite is not None:

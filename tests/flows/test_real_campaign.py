@@ -22,18 +22,19 @@ LIMIT = 40
 def test_both_engines_agree_and_a_broken_model_stops_neither(tmp_path: Path, s3_root: str) -> None:
     cache = models.cache_directory(tmp_path)
     broken = write_checkpoint(tmp_path / "broken", architectures=["NoSuchForCausalLM"], model_type="no-such")
-    shared = {"dtype": "float32", "max_model_len": 1024}
+    shared = {"dtype": "float32", "max_model_len": 4608}
     spec = {
         "name": "real",
         "models": [
             {"model": str(models.smollm2(cache)), "name": "light", "engine": "lightweight", **shared},
             {"model": str(models.padded_smollm2(cache)), "name": "heavy", "tensor_parallel": 2, **shared},
-            {"model": str(broken), "name": "broken", **shared},
+            {"model": str(broken), "name": "broken", **shared, "max_model_len": 1024},
         ],
         "benchmarks": [
             {"name": "steelyard_letters", "limit": LIMIT},
             {"name": "steelyard_facts", "limit": LIMIT},
             {"name": "steelyard_arithmetic", "limit": 10},
+            {"name": "niah_single_1", "label": "ruler_4k", "limit": 1, "metadata": {"max_seq_lengths": [4096]}},
         ],
         "fleet": {"gpus": 2, "gpu_memory_gb": 6, "device": "cpu"},
         "policy": {"service_idle_seconds": 0},
@@ -51,11 +52,16 @@ def test_both_engines_agree_and_a_broken_model_stops_neither(tmp_path: Path, s3_
     board = store.leaderboard("real")
     engines = board.drop_duplicates("model").set_index("model")["engine"].to_dict()
     assert engines == {"light": "lightweight", "heavy": "distributed"}
-    assert len(board) == 6
+    assert len(board) == 8
 
     rows = pd.read_parquet(f"{s3_root}/samples")
     assert not rows.duplicated(["model", "benchmark", "task", "doc_id"]).any()
-    assert len(rows) == 2 * (2 * LIMIT + 10)
+    assert len(rows) == 2 * (2 * LIMIT + 10 + 1)
+    long = rows[rows["benchmark"] == "ruler_4k"]
+    assert long["prompt"].nunique() == 1  # one tokenizer, one doc
+    assert long["prompt_tokens"].between(3800, 4200).all()
+    assert (long["dropped_tokens"] == 0).all()
+    assert set(board[board["benchmark"] == "ruler_4k"]["metric"]) == {"4096"}
     for compared in agreement(store.samples(), "light", "heavy"):
         assert compared.docs == LIMIT
         assert compared.same_answers >= 0.995

@@ -3,6 +3,7 @@
 MIRROR/openai--gsm8k/                     the newest revision there was; MIRROR/openai--gsm8k@REVISION/ one that was asked for
     main/                                 one config, as ``save_to_disk`` writes it, with steelyard.json that names its commit
 MIRROR/org--name/README.md, data/…        or the files of the hub's repository as they are, say from ``hf download``
+MIRROR/pages/DIGEST                       a page that a task's code reads (`core.benchmark.datasets.web`)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from core.storage.s3 import explanation, is_s3_error
 from core.storage.storage import within
 
 RECORD = "steelyard.json"
+PAGES = "pages"
 LISTING_SECONDS = 60
 SAVED = ("dataset_dict.json", "state.json")  # one of them marks what save_to_disk has written
 
@@ -127,6 +129,22 @@ class Mirror:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return prefix
+
+    def page(self, name: str) -> bytes | None:
+        """Return a page that was saved under ``name``, None where there is none."""
+        try:
+            with self._explained():
+                found: bytes = self._files.cat_file(f"{self._root}/{PAGES}/{name}")
+        except FileNotFoundError:
+            return None
+        return found
+
+    def save_page(self, name: str, file: Path) -> None:
+        """Copy a page from local disk."""
+        if self._is_local:
+            Path(self._root, PAGES).mkdir(parents=True, exist_ok=True)
+        with self._explained():
+            self._files.put_file(str(file), f"{self._root}/{PAGES}/{name}")
 
     def _listing(self, folder: str) -> dict[str, str]:
         """Return each file's name below a folder → what changes with its content."""

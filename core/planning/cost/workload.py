@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from core.benchmark.find import leaves_of
 from core.catalogue.index import Leaf
 from core.planning.cost.history import PastCell
 from core.planning.cost.model import Tokens
-from core.spec.parts import BenchmarkSpec, benchmark_label
+from core.spec.parts import BenchmarkSpec, benchmark_label, lengths_of
 
 # Docs of the split that is scored, for what people run most; from the data sets' own cards.
 DOCS = {
@@ -41,6 +41,7 @@ DOCS = {
     "openbookqa": 500,
     "piqa": 1838,
     "race": 1045,
+    "ruler": 6500,  # of each length
     "sciq": 1000,
     "social_iqa": 1954,
     "squadv2": 11873,
@@ -128,9 +129,9 @@ def _docs(benchmark: BenchmarkSpec, leaves: Sequence[Leaf], same: Sequence[PastC
 
 def _size(benchmark: BenchmarkSpec, leaves: Sequence[Leaf]) -> int | None:
     """Return docs without a limit: a well-known number, or lines of data files beside the YAMLs."""
-    known = DOCS.get(benchmark_label(benchmark))
+    known = DOCS.get(benchmark_label(benchmark.model_copy(update={"label": ""})))
     if known is not None:
-        return known
+        return known * max(1, len(lengths_of(benchmark)))
     counts = [count for leaf in leaves if (count := _lines(leaf)) is not None]
     return sum(counts) if counts and len(counts) == len(leaves) else None
 
@@ -153,13 +154,13 @@ def _lines(leaf: Leaf) -> int | None:
 def _guess(benchmark: BenchmarkSpec, config: Mapping[str, Any], shots: int, *, reasons: bool) -> Tokens:
     """Return the tokens of one doc."""
     repeats = benchmark.repeats or config.get("repeats") or 1
-    header = shots * SHOT_TOKENS
+    header, doc = shots * SHOT_TOKENS, round(fmean(lengths_of(benchmark) or [DOC_TOKENS]))
     if config.get("output_type") == "generate_until":
         allowed = benchmark.sampling.max_tokens or (config.get("generation_kwargs") or {}).get("max_gen_toks") or 256
         answer = min(int(allowed), REASONING_TOKENS if reasons else ANSWER_TOKENS)
-        cached = header * SHARED + (repeats - 1) * (header + DOC_TOKENS)
-        return Tokens(header * (1 - SHARED) + DOC_TOKENS, cached, repeats * answer)
+        cached = header * SHARED + (repeats - 1) * (header + doc)
+        return Tokens(header * (1 - SHARED) + doc, cached, repeats * answer)
     listed = config.get("doc_to_choice")
     choices = len(listed) if isinstance(listed, list) else CHOICES
     # The context of a doc's choices is computed once, the header of all docs once.
-    return Tokens(header * (1 - SHARED) + DOC_TOKENS, header * SHARED + (choices - 1) * (header + DOC_TOKENS), 0)
+    return Tokens(header * (1 - SHARED) + doc, header * SHARED + (choices - 1) * (header + doc), 0)

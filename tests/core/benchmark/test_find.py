@@ -152,7 +152,7 @@ def test_details_name_metrics_members_and_what_is_missing_here(catalogue: list[L
     assert facts["splits"] == "validation: validation, training: train"
     assert "mmlu_anatomy" in details(found["mmlu"])["tasks"]
     assert "gsm8k (5-shot)" in details(found["core"])["benchmarks"]
-    assert "not installed" in details(found["ruler"])["fault"]
+    assert "not installed" in details(found["acp_app_gen"])["fault"]
 
 
 def test_licences_of_well_known_datasets_are_known_without_a_hub() -> None:

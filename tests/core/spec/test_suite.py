@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.benchmark.find import entries, find
-from core.campaign import CampaignSpec, load_spec
+from core.campaign import CampaignSpec, benchmark_label, load_spec
 from core.catalogue.index import harness_index
 from core.catalogue.task_yaml import check_yaml
 from core.errors import UserError
@@ -31,7 +31,7 @@ def test_the_suites_are_there_with_versions_and_no_name_of_the_catalogue() -> No
     for suite in suites().values():
         assert suite.version
         assert suite.description.endswith(".")
-        assert len({member.name for member in suite.members}) == len(suite.members) > 1
+        assert len({benchmark_label(member) for member in suite.members}) == len(suite.members) > 1
     assert suites().keys().isdisjoint(harness_index().entries)
 
 
@@ -116,3 +116,10 @@ def test_a_folder_that_is_not_clear_is_refused(tmp_path: Path, files: dict[str, 
 def test_a_folder_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
     write(tmp_path / "my_tasks", a="task: a\n")
     assert "no such folder — did you mean 'my_tasks'?" in refused(f"{tmp_path}/my_taks/")
+
+
+def test_ruler_stands_in_the_long_context_suite_at_six_lengths() -> None:
+    found = {benchmark_label(each): each for each in spec("long-context").benchmarks}
+    lengths = {label: each.metadata["max_seq_lengths"] for label, each in found.items() if each.name == "ruler"}
+    assert lengths == {f"ruler_{size}k": [size * 1024] for size in (4, 8, 16, 32, 64, 128)}
+    assert "label is one benchmark's" in refused({"name": "long-context", "label": "mine"})

@@ -135,7 +135,7 @@ def test_only_its_user_can_drive_it(before: dict[int, psutil.Process]) -> None:
     ]
     assert listening
     assert all(ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in listening)
-    sockets = {Path(connection.laddr) for each in processes for connection in each.net_connections("unix")}
+    sockets = {Path(str(connection.laddr)) for each in processes for connection in each.net_connections("unix")}
     made = [path for path in sockets if path.is_absolute()]
     assert made
     assert all(any(not part.stat().st_mode & 0o077 for part in path.parents) for path in made)

@@ -90,3 +90,10 @@ def test_an_unknown_benchmark_is_refused() -> None:
 
 def test_sizes_are_of_benchmarks_that_there_are() -> None:
     assert all(leaves_of(name) for name in DOCS)
+
+
+def test_docs_made_to_a_length_are_that_long() -> None:
+    lengths = [4096, 131072]
+    both = workload(spec("ruler", label="long", metadata={"max_seq_lengths": lengths}), "m", [])
+    assert (both.benchmark, both.docs) == ("long", 2 * DOCS["ruler"])
+    assert both.tokens.computed == DOCS["ruler"] * sum(lengths)
