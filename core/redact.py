@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from core.visible import visible
+
 HIDDEN = "***"
 # Variables that hold a secret, and not where one lies.
 SECRET_NAME = re.compile(
@@ -80,7 +82,7 @@ def _secret_in(text: str) -> str | None:
 
 
 def redact_logs() -> None:
-    """Make every log record of this process without secrets, for every logger and handler. Twice is once."""
+    """Make every log record of this process without secrets and `visible`, for every logger and handler. Twice is once."""
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):
         return
@@ -91,11 +93,11 @@ def redact_logs() -> None:
             text = record.getMessage()
         except Exception:  # the handler reports it, as it would have
             return record
-        if (clean := redact(text)) != text:
+        if (clean := visible(redact(text))) != text:
             record.msg, record.args = clean, ()
         if record.exc_info and any(record.exc_info):
             told = _formatter.formatException(record.exc_info)
-            if (clean := redact(told)) != told:
+            if (clean := visible(redact(told))) != told:
                 record.exc_text = clean  # formatters take it for the traceback
         return record
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ from core.errors import StoreError
 from core.monitor.progress import Progress, listening
 from core.planning.plan import check_campaign
 from core.results import open_store
-from deployments.console import print_leaderboard, terminal
+from core.visible import one_line
+from deployments.console import complain, print_leaderboard, say, terminal
 from engines.session.arguments import check_arguments
 
 LINE_SECONDS = 10.0
@@ -47,9 +47,9 @@ def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
             try:
                 print_leaderboard(open_store(spec.results), spec.name)
             except StoreError as unread:
-                print(f"steelyard: no leaderboard: {unread}", file=sys.stderr)
+                complain(f"no leaderboard: {unread}")
             for model, reason in error.failures.items():
-                print(f"steelyard: model {model!r} failed: {reason}", file=sys.stderr)
+                complain(f"model {model!r} failed: {reason}")
             return 1
     print_leaderboard(open_store(spec.results), spec.name)
     return 0
@@ -63,7 +63,7 @@ def rerun_failed(spec: CampaignSpec) -> int:
     plan = check_campaign(spec)
     failed = find_failed(spec)
     if not failed.models:
-        print(f"steelyard: nothing failed in the last run of {spec.name!r}", file=sys.stderr)
+        complain(f"nothing failed in the last run of {spec.name!r}")
         return 0
     reopen(spec, plan, failed)
     return run_campaign(spec, list(failed.models))
@@ -79,10 +79,8 @@ def rescore_campaign(spec: CampaignSpec) -> None:
         server.result()
         done = rescore(spec)
     print_leaderboard(open_store(spec.results), spec.name)
-    print(
-        f"{len(done.rescored)} scored again, {len(done.unchanged)} unchanged, {len(done.missing)} without stored samples",
-        file=sys.stderr,
-    )
+    counts = f"{len(done.rescored)} scored again, {len(done.unchanged)} unchanged"
+    say(f"{counts}, {len(done.missing)} without stored samples", err=True)
 
 
 def check_spec(spec: CampaignSpec) -> None:
@@ -137,9 +135,9 @@ class CellBars:
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console,
         )
         self._lock = threading.Lock()
@@ -161,7 +159,9 @@ class CellBars:
                     self._bars.remove_task(self._ids.pop(key))
                 return
             if key not in self._ids:
-                self._ids[key] = self._bars.add_task(f"{cell.model} · {cell.benchmark}", total=cell.docs, text="")
+                self._ids[key] = self._bars.add_task(
+                    one_line(f"{cell.model} · {cell.benchmark}"), total=cell.docs, text=""
+                )
             self._bars.update(self._ids[key], completed=cell.done, text=str(cell))
 
 

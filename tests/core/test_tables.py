@@ -53,7 +53,7 @@ def test_a_narrow_terminal_loses_spare_columns_with_a_word_and_cuts_nothing_else
 def test_markdown_and_latex_are_escaped_and_mark_bold_rows() -> None:
     assert f"| mmlu | **{NAME}** | 0.7000 |" in WIDE.markdown()
     assert "| --- | --- | ---: | --- | ---: | --- | ---: |\n" in WIDE.markdown()
-    assert "| a\\|b | [red]_x | 0.3 | [∞, 1] |" in WIDE.markdown()
+    assert "| a\\|b | [red]\\_x | 0.3 | [∞, 1] |" in WIDE.markdown()
     assert WIDE.markdown().endswith("|\n\nA note.\n")
     assert rf"mmlu & \textbf{{{NAME}}} & 0.7000 &" in WIDE.latex()
     assert r"a|b & [red]\_x & 0.3 & [$\infty$, 1] & 1 &" in WIDE.latex()
