@@ -203,7 +203,7 @@ def fenced(text: str) -> str:
 
 def for_spreadsheets(frame: pd.DataFrame) -> pd.DataFrame:
     """Return ``frame`` as CSV has it: texts `visible`, an apostrophe before what a spreadsheet would run, numbers as they are."""
-    columns = [name for name, kind in frame.dtypes.items() if not _is_plain(kind)]
+    columns = [str(name) for name, kind in frame.dtypes.items() if not _is_plain(kind)]
     return frame.assign(**{name: frame[name].map(_cell_text) for name in columns})
 
 

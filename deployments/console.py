@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType
 from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.text import Text
@@ -75,7 +75,7 @@ class Terminal(Console):
 class LogLines(RichHandler):
     """Log records on a `Terminal`."""
 
-    def render_message(self, record: logging.LogRecord, message: str) -> RenderableType:
+    def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
         """Make text of a message, `visible` before lines are broken."""
         return super().render_message(record, visible(message))
 

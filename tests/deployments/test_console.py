@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ FILE = EVIL.replace("/", "")
 LINES = f"{EVIL}\nforged line\tx"
 MODELS = (f"one {EVIL}", f"two {EVIL}")
 BENCHMARK = f"sums {EVIL}"
+LINES_SHOWN = r"\x1b]52;c;cm0=\x07\x9b2J[/red][link=javascript:1]\u202e\u200b\x7f:bomb:" + "\nforged line\tx"
 CAMPAIGN = "nightly"
 
 
@@ -214,4 +216,20 @@ def test_errors_and_what_is_said_are_escaped(capsys: pytest.CaptureFixture[str])
     assert str(UserError(EVIL)) == out.rstrip("\n")
 
 
-LINES_SHOWN = r"\x1b]52;c;cm0=\x07\x9b2J[/red][link=javascript:1]\u202e\u200b\x7f:bomb:" + "\nforged line\tx"
+def test_what_nobody_foresaw_is_printed_escaped_and_without_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DB_PASS", "hunter2hunter2")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", ["steelyard", "models", "x"])
+
+    def fail() -> None:
+        raise ValueError(f"hunter2hunter2 {LINES}")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(ValueError, match="hunter2") as caught:
+        cli.main()
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    out, err = capsys.readouterr()
+    assert (out, err.startswith("Traceback (most recent call last)")) == ("", True)
+    assert err.endswith(f"ValueError: *** {LINES_SHOWN}\n")
