@@ -6,13 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 from core.redact import redact
+from core.visible import visible
 
 
 class SteelyardError(Exception):
-    """Anything Steelyard raises on purpose. Its message goes to terminals, logs and Prefect: secrets are taken out."""
+    """Anything Steelyard raises on purpose. Its message goes to terminals, logs and Prefect: without secrets, and `visible`."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(redact(str(message)))
+        super().__init__(visible(redact(str(message))))
 
 
 class UserError(SteelyardError):

@@ -1,14 +1,18 @@
 """Tables for people: one value each, shown in a terminal, as markdown, as LaTeX or as plain columns; how numbers are written there.
 
-CSV, JSON and Parquet carry the values behind a table in full, not its texts.
+CSV, JSON and Parquet carry the values behind a table in full, not its texts. Whatever a cell says, nothing obeys it: no
+terminal, no browser that shows the markdown, no spreadsheet.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from core.visible import one_line, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +35,14 @@ LATEX = str.maketrans(
         "→": r"$\to$",
     }
 )
+# What would be formatting, a tag, an entity, a link's or footnote's middle, or another cell. Underscores inside words are none.
+MARKDOWN = re.compile(
+    r"[\\|*`]|~|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=\s?[(\[:])|(?<![^\W_])_|_(?![^\W_])"
+    r"|^(?:[#>]|[-+=](?=[\s=-]))|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"
+)
+ENTITIES = {"<": "&lt;", "&": "&amp;", "~": "&#126;"}  # not every renderer takes a backslash before these
+# What spreadsheets take for a formula, wide letters too, unless it is a number.
+FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@＝＋－＠](?!(?<=[+-])(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?%?\Z)(?!\s*\Z)")
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,9 @@ class Row:
     bold: bool = False
     group: Any = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cells", _shown(self.cells))
+
 
 @dataclass(frozen=True)
 class Table:
@@ -65,6 +80,10 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Row]
     notes: Sequence[str | Text] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", one_line(self.title))
+        object.__setattr__(self, "notes", _shown(self.notes))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich import box
@@ -136,11 +155,10 @@ class Table:
 
     def plain(self) -> str:
         """Return columns of text with nothing cut off, for what may be long: rich takes 13 s for the whole catalogue."""
-        widths = [min(WIDEST, width) for width in self._widths()]
-        lines = ([column.heading.upper() for column in self.columns], *(row.cells for row in self.rows))
+        lines = ([column.heading.upper() for column in self.columns], *self._texts(one_line, "{}"))
+        widths = [min(WIDEST, max(map(len, cells))) for cells in zip(*lines, strict=True)]
         return "\n".join(
-            "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
-            for cells in lines
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in lines
         )
 
     def _texts(self, escape: Callable[[str], str], bold: str) -> list[list[str]]:
@@ -168,13 +186,39 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
     return Table(title, (Column("", wrap=False), Column("")), [Row(fact) for fact in facts.items()])
 
 
+def _shown(texts: Iterable[str | Text]) -> list[str | Text]:
+    return [visible(text) if isinstance(text, str) else text for text in texts]
+
+
 def markdown_text(text: str) -> str:
-    """Return a text on one line, escaped for markdown."""
-    return " ".join(text.replace("|", "\\|").replace("*", "\\*").split())
+    """Return a text on one line, escaped for markdown: no formatting, HTML or link comes of it."""
+    return MARKDOWN.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), " ".join(one_line(text).split()))
+
+
+def fenced(text: str) -> str:
+    """Return a text as a code block of markdown that no line of it can end."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=2))
+    return f"{fence}\n{visible(text)}\n{fence}"
+
+
+def for_spreadsheets(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return ``frame`` as CSV has it: texts `visible`, an apostrophe before what a spreadsheet would run, numbers as they are."""
+    columns = [str(name) for name, kind in frame.dtypes.items() if not _is_plain(kind)]
+    return frame.assign(**{name: frame[name].map(_cell_text) for name in columns})
+
+
+def _is_plain(kind: Any) -> bool:
+    return getattr(kind, "kind", "O") in "biufcmM"
+
+
+def _cell_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return visible(f"'{value}" if FORMULA.match(value) else value)
 
 
 def _latex_text(text: str) -> str:
-    return text.translate(LATEX)
+    return one_line(text).translate(LATEX)
 
 
 def ranked(frame: pd.DataFrame) -> pd.DataFrame:

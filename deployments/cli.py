@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Annotated
 
 import typer
 
 from core.campaign import FleetSpec, load_spec
 from core.errors import UserError
+from core.redact import redact, redact_logs
 from deployments.commands.catalogue import benchmarks, datasets
 from deployments.commands.compare import compare
 from deployments.commands.exchange import export, import_
 from deployments.commands.results import report, results
 from deployments.commands.simulate import past_runs, print_estimate, simulate
 from deployments.commands.store import gc, invalidate, rerun, status, upload
-from deployments.console import SpecPath, configure, console
+from deployments.console import SpecPath, complain, configure, console, say
 
 app = typer.Typer(
     help="LLM evaluation campaigns: many models × many benchmarks, one specification, one result format.",
@@ -37,14 +39,21 @@ app.command("import")(import_)
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a model failed or a gate does not hold, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
+    redact_logs()
+    sys.excepthook = _unforeseen
     try:
         app()
     except UserError as error:
-        print(f"steelyard: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("steelyard: interrupted; what is stored stays, run the same command to go on", file=sys.stderr)
+        complain("interrupted; what is stored stays, run the same command to go on")
         sys.exit(130)
+
+
+def _unforeseen(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of what nobody foresaw as anything else is printed, without secrets."""
+    say(redact("".join(traceback.format_exception(kind, error, trace)).rstrip()), err=True)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -92,7 +101,7 @@ def plan(spec_path: SpecPath) -> None:
     )
     out.print(placement_table(planned, spec.policy))
     for warning in (*planned.warnings, *doubtful):
-        print(f"steelyard: warning: {warning}", file=sys.stderr)
+        complain(f"warning: {warning}")
     print_estimate(spec, planned, past, out)
 
 
@@ -166,9 +175,9 @@ def list_services() -> None:
 
     living = local_clusters()
     for cluster in living:
-        print(cluster)
+        say(cluster)
     if not living:
-        print("none")
+        say("none")
 
 
 @services.command("stop")
@@ -176,7 +185,7 @@ def stop_services() -> None:
     """End every local cluster and the models loaded on it."""
     from engines.distributed.cluster import stop_all
 
-    print(f"stopped {stop_all()}")
+    say(f"stopped {stop_all()}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""The terminal side of the command line: arguments that commands share, what is printed where, and what stays quiet."""
+"""The terminal side of the command line: arguments that commands share, what is printed where, and what stays quiet.
+
+All that is printed goes through `say` or a `Terminal`: ruff's T20 forbids print elsewhere.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import sys
@@ -11,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType
 from rich.logging import RichHandler
+from rich.segment import Segment
+from rich.text import Text
 
 from core.campaign import CampaignSpec, load_spec
 from core.errors import UserError, nearest
 from core.redact import redact_logs
 from core.results import Store, open_store
-from core.tables import Row, Table, texts
+from core.tables import Row, Table, for_spreadsheets, markdown_text, texts
+from core.visible import one_line, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,21 +50,60 @@ def configure() -> None:
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     redact_logs()
-    handler = RichHandler(console=terminal(), show_path=False, show_level=False, markup=False, log_time_format="%X")
+    handler = LogLines(console=terminal(), show_path=False, show_level=False, markup=False, log_time_format="%X")
     logger = logging.getLogger("steelyard")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
 
 
+class Terminal(Console):
+    """A console on which no text is markup and none steers the terminal, whoever wrote it: rich's own codes alone do."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make text of a string, `visible` before lines are broken."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of anything; what steers is in control segments, which rich makes."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+class LogLines(RichHandler):
+    """Log records on a `Terminal`."""
+
+    def render_message(self, record: logging.LogRecord, message: str) -> ConsoleRenderable:
+        """Make text of a message, `visible` before lines are broken."""
+        return super().render_message(record, visible(message))
+
+
 @functools.cache
-def terminal() -> Console:
+def terminal() -> Terminal:
     """Return the one console of a run: a live display and log lines share it, or they would interleave."""
     return console(stderr=True)
 
 
-def console(*, stderr: bool = False) -> Console:
+def say(text: object, *, err: bool = False) -> None:
+    """Print a text as it is but for `visible` escapes, to stdout or to stderr."""
+    print(visible(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def complain(problem: object) -> None:
+    """Print a line on what went wrong to stderr."""
+    say(f"steelyard: {problem}", err=True)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as one line of JSON, exactly: what a terminal would obey is escaped as JSON has it."""
+    say(json.dumps(value).replace("\x7f", r"\u007f"))
+
+
+def console(*, stderr: bool = False) -> Terminal:
     """Return a console as wide as the terminal, and wide enough for whole tables where the output goes to a file."""
-    out = Console(stderr=stderr)
+    out = Terminal(stderr=stderr)
     if not out.is_terminal and "COLUMNS" not in os.environ:
         out.width = FILE_WIDTH
     return out
@@ -93,25 +139,31 @@ def print_board(
     campaign = runs[0]["campaign"] if len(runs) == 1 else None
     if campaign is not None and (spent := spent_line(runs[0], lanes(store.timeline(campaign, runs[0]["run"])))):
         lines.append(spent)
-    for line in lines:
-        out.print(line, soft_wrap=True, markup=False)
+    print_lines(out, lines)
     out.print(f"Samples: {store.uri}/samples   Scores: {store.uri}/scores", soft_wrap=True)
     if campaign is not None and (reports := store.reports(campaign)):
-        out.print(f"Report: {reports[-1]}", soft_wrap=True, markup=False)
+        out.print(f"Report: {reports[-1]}", soft_wrap=True)
+
+
+def print_lines(out: Console, lines: Iterable[str]) -> None:
+    """Print each text on a line of its own."""
+    for line in lines:
+        out.print(one_line(line), soft_wrap=True)
 
 
 def print_rows(frame: pd.DataFrame, format: str, file: TextIO | None = None) -> None:
-    """Print plain rows as ``format`` csv or json, to the terminal or a file."""
+    """Print plain rows as ``format`` csv or json, to the terminal or a file. JSON has texts exactly, CSV `for_spreadsheets`."""
     out = file or sys.stdout
     if format == "csv":
-        frame.to_csv(out, index=False)
+        for_spreadsheets(frame).to_csv(out, index=False)
     else:
-        out.write(frame.to_json(orient="records", lines=True, double_precision=15).lstrip("\n"))
+        lines = frame.to_json(orient="records", lines=True, double_precision=15).lstrip("\n")
+        out.write(lines.replace("\x7f", r"\u007f"))
 
 
 def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print text in plain columns."""
-    print(Table("", texts(*names), [Row(row) for row in rows]).plain())
+    say(Table("", texts(*names), [Row(row) for row in rows]).plain())
 
 
 def print_timeline(store: Store, campaign: str | None, format: str) -> None:
@@ -140,7 +192,7 @@ def print_timeline(store: Store, campaign: str | None, format: str) -> None:
             out = console()
             out.print(timeline_table(name, found[name], min(COLUMNS, max(20, out.width - 45))))
         else:
-            print(f"{name}\n\n{timeline_markdown(found[name])}")
+            say(f"{markdown_text(name)}\n\n{timeline_markdown(found[name])}")
 
 
 def check_format(format: str, known: Sequence[str] = FORMATS) -> None:

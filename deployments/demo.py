@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from core.errors import UserError
-from deployments.console import configure
+from deployments.console import complain, configure, say
 
 DEMO = Path(".demo")
 RESULTS = "s3://steelyard/demo"
@@ -83,16 +83,16 @@ def storage() -> Iterator[None]:
 def run() -> int:
     """Run the campaign and compare the engines. Returns the exit code."""
     started = time.monotonic()
-    print("Steelyard demo: SmolLM2-135M-Instruct on both engines, results in a local S3 server", flush=True)
+    say("Steelyard demo: SmolLM2-135M-Instruct on both engines, results in a local S3 server")
     from deployments.demo_model import make_smollm2, pad_heads
 
     checkpoint = make_smollm2(DEMO)
     padded = pad_heads(checkpoint, DEMO / "smollm2-135m-padded")
     dtypes = quick_dtypes()
     if "bfloat16" not in dtypes:
-        print("bfloat16 is left out: this processor has no instructions for it", flush=True)
+        say("bfloat16 is left out: this processor has no instructions for it")
     spec_path = write_spec(checkpoint.resolve(), padded.resolve(), dtypes)
-    print(f"Campaign: {spec_path}", flush=True)
+    say(f"Campaign: {spec_path}")
     with storage():
         from core.campaign import load_spec
         from core.compare.flips import agreement
@@ -103,11 +103,11 @@ def run() -> int:
         samples = open_store(RESULTS).samples()
         for pair in [(f"{dtype}-lightweight", f"{dtype}-distributed") for dtype in dtypes]:
             for row in agreement(samples, *pair):
-                print(
+                say(
                     f"{pair[0]} and {pair[1]} on {row.benchmark}: {row.same_answers:.1%} of {row.docs} answers alike, "
                     f"|Δ loglikelihood| {row.logprob_p99:.2g} at the 99th percentile, {row.logprob_max:.2g} at most"
                 )
-    print(f"Done in {time.monotonic() - started:.0f} s. Read the rows with pandas: make demo-rows")
+    say(f"Done in {time.monotonic() - started:.0f} s. Read the rows with pandas: make demo-rows")
     return code
 
 
@@ -119,8 +119,8 @@ def rows() -> int:
         raise UserError("no demo results here yet: run make demo first")
     with storage():
         frame = pd.read_parquet(f"{RESULTS}/samples")
-        print(frame[["benchmark", "model", "doc_id", "prompt", "target", "value"]])
-        print(frame.groupby(["benchmark", "model"], observed=True)["value"].agg(["mean", "count"]))
+        say(frame[["benchmark", "model", "doc_id", "prompt", "target", "value"]])
+        say(frame.groupby(["benchmark", "model"], observed=True)["value"].agg(["mean", "count"]))
     return 0
 
 
@@ -128,8 +128,7 @@ def serve() -> int:
     """Keep the S3 server up until Ctrl-C, and print how to reach it."""
     with storage():
         for key in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            print(f"export {key}={os.environ[key]}")
-        sys.stdout.flush()
+            say(f"export {key}={os.environ[key]}")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
     return 0
 
@@ -146,7 +145,7 @@ def main() -> None:
     try:
         sys.exit({"run": run, "rows": rows, "serve": serve}[step]())
     except UserError as error:
-        print(f"steelyard: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from deployments.console import say
 
 PADDED_HEADS, PADDED_KV_HEADS = 12, 4
 
@@ -139,7 +140,7 @@ def main() -> None:
     directory = Path(sys.argv[1])
     try:
         smollm2 = make_smollm2(directory)
-        print(smollm2, pad_heads(smollm2, directory / "smollm2-135m-instruct-padded"), sep="\n")
+        say(f"{smollm2}\n{pad_heads(smollm2, directory / 'smollm2-135m-instruct-padded')}")
     except UserError as error:
         raise SystemExit(str(error)) from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,8 @@ from core.monitor.progress import Progress, listening
 from core.planning.plan import check_campaign
 from core.results import open_store
 from core.upkeep.status import cell_lines
-from deployments.console import print_leaderboard, terminal
+from core.visible import one_line
+from deployments.console import complain, print_leaderboard, say, terminal
 from engines.session.arguments import check_arguments
 
 LINE_SECONDS = 10.0
@@ -48,7 +48,7 @@ def run_campaign(spec: CampaignSpec, only: list[str] | None = None) -> int:
             try:
                 print_leaderboard(open_store(spec.results), spec.name)
             except StoreError as unread:
-                print(f"steelyard: no leaderboard: {unread}", file=sys.stderr)
+                complain(f"no leaderboard: {unread}")
             print_failures(error.failures, error.cells)
             return 1
     print_leaderboard(open_store(spec.results), spec.name)
@@ -59,7 +59,7 @@ def print_failures(failures: Mapping[str, str], cells: Mapping[str, Mapping[str,
     """Say on stderr why models failed, a line for each reason; ``cells`` are reasons by benchmark of those of which cells did."""
     for model, reason in failures.items():
         for line in cell_lines(cells.get(model, {})) or [reason]:
-            print(f"steelyard: model {model!r} failed: {line}", file=sys.stderr)
+            complain(f"model {model!r} failed: {line}")
 
 
 def rerun_failed(spec: CampaignSpec) -> int:
@@ -70,7 +70,7 @@ def rerun_failed(spec: CampaignSpec) -> int:
     plan = check_campaign(spec)
     failed = find_failed(spec)
     if not failed.models:
-        print(f"steelyard: nothing failed in the last run of {spec.name!r}", file=sys.stderr)
+        complain(f"nothing failed in the last run of {spec.name!r}")
         return 0
     reopen(spec, plan, failed)
     return run_campaign(spec, list(failed.models))
@@ -92,13 +92,11 @@ def rescore_campaign(spec: CampaignSpec) -> int:
             done = rescore(spec)
         except CellsFailedError as error:
             print_leaderboard(open_store(spec.results), spec.name)
-            print(f"steelyard: scoring failed: {error}", file=sys.stderr)
+            complain(f"scoring failed: {error}")
             return 1
     print_leaderboard(open_store(spec.results), spec.name)
-    print(
-        f"{len(done.rescored)} scored again, {len(done.unchanged)} unchanged, {len(done.missing)} without stored answers",
-        file=sys.stderr,
-    )
+    counts = f"{len(done.rescored)} scored again, {len(done.unchanged)} unchanged"
+    say(f"{counts}, {len(done.missing)} without stored answers", err=True)
     return 0
 
 
@@ -156,7 +154,7 @@ class CellBars:
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console,
         )
         self._lock = threading.Lock()
@@ -178,7 +176,9 @@ class CellBars:
                     self._bars.remove_task(self._ids.pop(key))
                 return
             if key not in self._ids:
-                self._ids[key] = self._bars.add_task(f"{cell.model} · {cell.benchmark}", total=cell.docs, text="")
+                self._ids[key] = self._bars.add_task(
+                    one_line(f"{cell.model} · {cell.benchmark}"), total=cell.docs, text=""
+                )
             self._bars.update(self._ids[key], completed=cell.done, text=str(cell))
 
 

@@ -69,7 +69,7 @@ def serve(host: str, port: int) -> None:
     from prefect.cli import app
     from prefect.settings import get_current_settings
 
-    from deployments.console import console
+    from deployments.console import say
     from flows.login import is_loopback, require_login
     from flows.prefect_server import begin_immediate
 
@@ -79,13 +79,10 @@ def serve(host: str, port: int) -> None:
             "PREFECT_SERVER_API_AUTH_STRING=user:password here, and PREFECT_API_AUTH_STRING for workers and users"
         )
     if (file := require_login()) is not None:
-        console().print(
+        say(
             f"This server asks for a login, which is now in {file}, for you alone to read.\n"
             "Steelyard's commands on this machine find it; a browser wants it typed in; other clients and machines take "
-            f'PREFECT_API_AUTH_STRING="$(cat {file})".',
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f'PREFECT_API_AUTH_STRING="$(cat {file})".'
         )
     api = get_current_settings().server.api
     if "cors_allowed_origins" not in api.model_fields_set:  # its default lets a page of any site ask

@@ -25,6 +25,7 @@ from core.sample import Cell, Sample
 from core.storage.storage import path_part
 from core.store.schema import SAMPLES as SCHEMA
 from core.store.schema import encode_parts, samples_tables
+from core.tables import for_spreadsheets
 
 Exporter = Callable[[TrackedRun, Path], str]
 
@@ -75,7 +76,7 @@ def read_tracked(store: Store, campaign: str | None, selection: Selection) -> li
 def write_files(folder: Path, store: Store, run: TrackedRun, *, samples: bool) -> None:
     """Write ``scores/scores.csv`` and, if asked, ``samples/<benchmark>.parquet``, as in the store but for secrets."""
     (folder / SCORES).mkdir()
-    pd.DataFrame(run.scores).to_csv(folder / SCORES / "scores.csv", index=False)
+    for_spreadsheets(pd.DataFrame(run.scores)).to_csv(folder / SCORES / "scores.csv", index=False)
     if not samples:
         return
     (folder / SAMPLES).mkdir()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, nearest
-from deployments.console import ENVIRONMENT
+from deployments.console import ENVIRONMENT, say
 from deployments.server import server_client
 
 if TYPE_CHECKING:
@@ -139,4 +139,4 @@ async def _end_runs(worker: ProcessWorker, by: signal.Signals) -> None:
 
 
 def _print(message: str) -> None:
-    print(f"steelyard: {message}", flush=True)
+    say(f"steelyard: {message}")

@@ -11,6 +11,7 @@ from typing import Any
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 
 from core.monitor.progress import Progress
+from core.tables import markdown_text
 from engines.bench.job import Recovery
 from tasks.steps import step
 
@@ -32,7 +33,7 @@ async def show_faults(recovery: Recovery) -> None:
     await acreate_table_artifact(
         key=artifact_key("faults", model),
         table=rows,
-        description=f"How the engine of {model} failed {len(rows)} times, and what was done",
+        description=f"How the engine of {markdown_text(model)} failed {len(rows)} times, and what was done",
     )
 
 

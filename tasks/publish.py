@@ -28,6 +28,7 @@ from core.report.html import read_report, report_html
 from core.results import open_store
 from core.sample import Cell
 from core.storage.retry import patiently, patiently_in_thread
+from core.tables import markdown_text
 from tasks.artifacts import artifact_key
 from tasks.steps import RETRYING
 
@@ -135,7 +136,7 @@ def publish(
     frame = asked(lambda: compare_store(store, spec.name)).board
     where = f"Samples: `{store.uri}/samples` · scores: `{store.uri}/scores`"
     if engines:
-        where = f"{engines['text']}\n\n{where}"
+        where = f"{markdown_text(engines['text'])}\n\n{where}"
     create_table_artifact(
         key=artifact_key("leaderboard", spec.name), table=_table(frame, BOARD_COLUMNS), description=where
     )
@@ -152,7 +153,7 @@ def publish(
     for kind in ("samples", "scores"):
         create_link_artifact(f"{store.uri}/{kind}", link_text=f"{kind} (Parquet)", key=artifact_key(kind, spec.name))
     if failures:
-        lines = [f"- **{model}**: {reason}" for model, reason in failures.items()]
+        lines = [f"- **{markdown_text(model)}**: {markdown_text(reason)}" for model, reason in failures.items()]
         create_markdown_artifact(
             "\n".join(lines), key=artifact_key("failures", spec.name), description="Models that failed"
         )

@@ -30,6 +30,7 @@ from core.tables import (
     score_text,
     texts,
 )
+from core.visible import one_line, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +182,8 @@ def comparison_table(found: SidesComparison) -> Table:
 def comparison_markdown(found: SidesComparison) -> str:
     """Return the same as markdown, with the docs that flipped."""
     table = comparison_table(found).markdown()
-    parts = [f"A: {found.a.name}, B: {found.b.name}", table.rstrip(), *found.only_a, *found.only_b]
+    sides = markdown_text(f"A: {found.a.name}, B: {found.b.name}")
+    parts = [sides, table.rstrip(), *map(markdown_text, (*found.only_a, *found.only_b))]
     if len(found.flips):
         parts.append(flips_markdown(found.flips).rstrip())
     return "\n\n".join(parts) + "\n"
@@ -203,22 +205,25 @@ def flips_markdown(flips: pd.DataFrame) -> str:
     """Return the docs that flipped with their whole texts, in code blocks that no text can end."""
     parts = []
     for row in plain_rows(flips):
-        parts.append(f"### {_title(row)}")
+        parts.append(f"### {markdown_text(_title(row))}")
         texts = (("prompt", row["prompt"]), ("target", row["target"]))
         answers = tuple((f"{each.upper()}, {row[f'value_{each}']:g}", row[f"answer_{each}"]) for each in ("a", "b"))
         parts += [
-            f"{heading}:\n\n{textwrap.indent(text or '', '    ', lambda _: True)}" for heading, text in texts + answers
+            f"{heading}:\n\n{textwrap.indent(visible(text or ''), '    ', lambda _: True)}"
+            for heading, text in texts + answers
         ]
     return "\n\n".join(parts) + "\n" if parts else "No doc flipped.\n"
 
 
 def _title(row: Mapping[str, Any]) -> str:
     way = "B gained" if row["change"] == GAINED else "B lost"
-    return f"{way}: {row['benchmark']}, {row['task']} doc {row['doc_id']} ({row['model_a']} → {row['model_b']})"
+    return one_line(
+        f"{way}: {row['benchmark']}, {row['task']} doc {row['doc_id']} ({row['model_a']} → {row['model_b']})"
+    )
 
 
 def _short(text: str | None, *, end: bool = False) -> str:
-    line = " ".join((text or "").split())
+    line = " ".join(visible(text or "").split())
     if len(line) <= LONGEST:
         return line
     return f"… {line[-LONGEST:]}" if end else f"{line[:LONGEST]} …"

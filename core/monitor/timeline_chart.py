@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.monitor.timeline import IDLE, ON_DEVICE, PHASES, PLAN, Lane, Span, extent, plan_of
-from core.tables import Column, Row, Table, numbers, texts
+from core.tables import Column, Row, Table, fenced, numbers, texts
+from core.visible import one_line
 
 # Phase → its mark and its colour in a terminal.
 STYLES = {
@@ -32,7 +33,7 @@ def chart(lanes: Sequence[Lane], columns: int = COLUMNS) -> list[tuple[str, list
         found = [_line(on_device, begin, step, columns), _line(on_host, begin, step, columns)]
         if plan := plan_of(lane):
             found.append(_line(plan, begin, step, columns))
-        lines.append((lane.label, found))
+        lines.append((one_line(lane.label), found))
     return lines
 
 
@@ -42,11 +43,11 @@ def timeline_markdown(lanes: Sequence[Lane], columns: int = COLUMNS) -> str:
         return ""
     drawn = chart(lanes, columns)
     width = max(len(label) for label, _ in drawn)
-    lines = ["```", f"{'':{width}} 0 s{format(_total(lanes), f'>{columns - 5}.0f')} s"]
+    lines = [f"{'':{width}} 0 s{format(_total(lanes), f'>{columns - 5}.0f')} s"]
     for label, (devices, *others) in drawn:
         lines += [f"{label:{width}} {devices}".rstrip(), *(f"{'':{width}} {line}".rstrip() for line in others)]
     seconds = Table("", (*texts("model"), *numbers(*HEADINGS[1:])), [Row(_cells(lane)) for lane in lanes])
-    return "\n".join([*lines, "", LEGEND, "```", "", seconds.markdown()])
+    return "\n\n".join([fenced("\n".join([*lines, "", LEGEND])), seconds.markdown()])
 
 
 def timeline_table(title: str, lanes: Sequence[Lane], columns: int = COLUMNS) -> Table:

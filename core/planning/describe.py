@@ -75,8 +75,10 @@ def _cache(checkpoint: Checkpoint) -> str:
 
 
 def _where(checkpoint: Checkpoint, fleet: FleetSpec) -> str:
+    # Not checked as a spec is: a checkpoint may lie in a folder that no spec could name.
+    model = ModelSpec.model_construct(model=checkpoint.source, name=checkpoint.source)
     try:
-        placement = place(checkpoint, ModelSpec(model=checkpoint.source), fleet, PolicySpec())
+        placement = place(checkpoint, model, fleet, PolicySpec())
     except UserError as error:
         return f"nowhere: {error}"
     return f"{placement.engine}, {placement.gpus} GPU{'s' if placement.gpus > 1 else ''}: {placement.reason}"

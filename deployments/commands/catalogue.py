@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from core.benchmark.datasets.call import LoadedDataset
 from core.campaign import load_spec
 from core.errors import UserError, nearest
-from deployments.console import SpecPath, check_format, console, print_columns, print_rows
+from deployments.console import SpecPath, check_format, complain, console, print_columns, print_rows, say, say_json
 
 datasets = typer.Typer(help="Datasets of a campaign: where they are, and fetching them ahead.", no_args_is_help=True)
 
@@ -52,11 +51,11 @@ def benchmarks(
         console().print(facts_table(search, details(exact[0])))
         others = len(chosen) - 1
         if others:
-            print(f"\n{others:,} more match {search!r}: steelyard benchmarks '*{search}*'")
+            say(f"\n{others:,} more match {search!r}: steelyard benchmarks '*{search}*'")
         return
     if format == "json":
         for each in exact or chosen:
-            print(json.dumps({**each.row(), **({"details": details(each)} if exact else {})}, ensure_ascii=False))
+            say_json({**each.row(), **({"details": details(each)} if exact else {})})
         return
     rows = [each.row() for each in chosen]
     if format == "csv":
@@ -81,7 +80,7 @@ def benchmarks(
         for row in rows
     ]
     print_columns(COLUMNS, cells)
-    print(f"\n{summary(chosen)}")
+    say(f"\n{summary(chosen)}")
 
 
 @datasets.command("list")
@@ -124,9 +123,9 @@ def fetch(
 
     def report(benchmark: str, loaded: LoadedDataset) -> None:
         config, revision = loaded.config or "", loaded.revision or "no revision known"
-        print(f"{benchmark}: {loaded.dataset} {config} ({revision}) from {loaded.place}".replace("  ", " "), flush=True)
+        say(f"{benchmark}: {loaded.dataset} {config} ({revision}) from {loaded.place}".replace("  ", " "))
 
     failed = fetch_all(spec.benchmarks, spec.datasets, target, report)
     for line in failed:
-        print(f"steelyard: {line}", file=sys.stderr)
+        complain(line)
     sys.exit(1 if failed else 0)

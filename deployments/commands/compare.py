@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.console import StoreOption, check_format, console, opened, print_rows
+from deployments.console import StoreOption, check_format, complain, console, opened, print_lines, print_rows, say
 
 if TYPE_CHECKING:
     from core.compare.between import SidesComparison
@@ -62,7 +62,7 @@ def compare(
         broken += found.only_a
     _show(found, format, flipped=flipped)
     for sentence in broken:
-        print(f"steelyard: {sentence}", file=sys.stderr)
+        complain(sentence)
     if broken:
         sys.exit(1)
 
@@ -73,12 +73,11 @@ def _show(found: SidesComparison, format: str, *, flipped: bool) -> None:
     if format in ("csv", "json"):
         print_rows(found.flips if flipped else found.rows, format)
     elif format == "markdown":
-        print(flips_markdown(found.flips) if flipped else comparison_markdown(found))
+        say(flips_markdown(found.flips) if flipped else comparison_markdown(found))
     else:
         out = console()
         if not flipped:
             out.print(comparison_table(found))
-            for line in (*found.only_a, *found.only_b):
-                out.print(line, soft_wrap=True, markup=False)
+            print_lines(out, (*found.only_a, *found.only_b))
         if text := flips_text(found.flips):
-            out.print(text, soft_wrap=True, markup=False, highlight=False)
+            out.print(text, soft_wrap=True, highlight=False)

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UserError
-from deployments.console import NOTHING, BenchmarkOption, CampaignOption, ModelOption, StoreOption, check_format, opened
+from core.visible import one_line
+from deployments.console import (
+    NOTHING,
+    BenchmarkOption,
+    CampaignOption,
+    ModelOption,
+    StoreOption,
+    check_format,
+    opened,
+    say,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +74,7 @@ def export(
         return
     said = None
     for said in export_to(format, source, campaign, selection, project=project, samples=samples):
-        print(said)
+        say(said)
     if said is None:
         raise UserError(NOTHING.format(source.uri))
 
@@ -80,7 +90,7 @@ def _export_lm_eval(folder: Path, source: Store, campaign: str | None, selection
     for name in sorted(set(board.compared.board["model"])):
         for path, text in export_model(name, _cells(board, name, scores)):
             _write(folder / path, text)
-            print(folder / path)
+            say(folder / path)
 
 
 def import_(
@@ -112,9 +122,10 @@ def import_(
             is_new = target.commit(cell, scoring, {"engine": ENGINE, "imported": path.name, **facts_of(scoring)})
             head = scoring.headline
             known = "" if is_new else " (known already)"
-            print(
+            told = (
                 f"{cell.model}, {cell.benchmark}: {head.metric} {head.value:.4f}, {len(scoring.samples)} samples{known}"
             )
+            say(one_line(told))
 
 
 def _cells(board: Board, model: str, scores: pd.DataFrame) -> Iterable[CellResults]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,8 +20,10 @@ from deployments.console import (
     console,
     opened,
     print_board,
+    print_lines,
     print_rows,
     print_timeline,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def results(
     elif format in ("csv", "json"):
         print_rows(chosen.compared.pairs if pairs else chosen.compared.board, format)
     else:
-        print(_text(chosen, format, pairs=pairs, by_size=by_size))
+        say(_text(chosen, format, pairs=pairs, by_size=by_size))
 
 
 def report(
@@ -110,7 +111,7 @@ def report(
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {str(output)!r}: it cannot be written: {error.strerror or error}") from error
-    console().print(f"{output}: {len(text.encode()) / 1e6:.1f} MB", soft_wrap=True, markup=False)
+    console().print(f"{output}: {len(text.encode()) / 1e6:.1f} MB", soft_wrap=True)
 
 
 def _print_history(store: Store, campaign: str | None, selection: Selection, format: str, output: Path | None) -> None:
@@ -125,15 +126,14 @@ def _print_history(store: Store, campaign: str | None, selection: Selection, for
     elif format in ("csv", "json"):
         print_rows(frame, format)
     elif format == "markdown":
-        print(history_table(frame).markdown())
+        say(history_table(frame).markdown())
     else:
         console().print(history_table(frame) if len(frame) else NOTHING.format(store.uri), soft_wrap=frame.empty)
 
 
 def _print_board(chosen: Board, *, by_size: bool) -> None:
     frame, out = chosen.compared.board, console()
-    for line in chosen.lines:
-        out.print(line, soft_wrap=True, markup=False)
+    print_lines(out, chosen.lines)
     print_board(chosen.store, frame, chosen.runs, [] if frame.empty else _parts(frame, by_size=by_size))
 
 
@@ -162,6 +162,7 @@ def _parts(frame: pd.DataFrame, *, by_size: bool) -> list[tuple[str, pd.DataFram
 
 def _text(chosen: Board, format: str, *, pairs: bool, by_size: bool) -> str:
     from core.board.text import leaderboard_markdown, leaderboard_table, pairs_table
+    from core.tables import markdown_text
 
     if pairs:
         table = pairs_table(chosen.compared.pairs)
@@ -173,7 +174,7 @@ def _text(chosen: Board, format: str, *, pairs: bool, by_size: bool) -> str:
         leaderboard_markdown(part) if len(parts) == 1 else f"## {title}\n\n{leaderboard_markdown(part)}"
         for title, part in parts
     ]
-    return "\n".join([*(f"**{line}**\n" for line in chosen.lines), *texts])
+    return "\n".join([*(f"**{markdown_text(line)}**\n" for line in chosen.lines), *texts])
 
 
 def _write(path: Path, frame: pd.DataFrame, format: str, text: Callable[[], str]) -> None:
@@ -190,4 +191,4 @@ def _write(path: Path, frame: pd.DataFrame, format: str, text: Callable[[], str]
             path.write_text(text(), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {str(path)!r}: it cannot be written: {error.strerror or error}") from error
-    print(path, file=sys.stderr)
+    say(path, err=True)

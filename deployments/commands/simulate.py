@@ -22,7 +22,7 @@ from core.planning.cost.model import past_error
 from core.planning.schedule.fleet_file import NodeGroup, group_of, load_fleet, nodes_of
 from core.planning.schedule.scheduler import SchedulingPolicy
 from core.results import open_store
-from deployments.console import console
+from deployments.console import console, print_lines
 
 
 def simulate(
@@ -70,18 +70,13 @@ def print_estimate(spec: CampaignSpec, plan: Plan, past: tuple[History, list[str
     history, notes = past
     whole = plan_estimate(spec, plan, history)
     out.print(estimate_table(whole, group_of(plan.fleet).price_per_gpu_hour))
-    for line in [
-        *campaign_lines(whole, past_error(history.jobs), len(history.jobs)),
-        *basis_lines(whole.models),
-        *notes,
-    ]:
-        out.print(line, soft_wrap=True, markup=False)
+    learnt = campaign_lines(whole, past_error(history.jobs), len(history.jobs))
+    print_lines(out, [*learnt, *basis_lines(whole.models), *notes])
 
 
 def _estimates(spec: CampaignSpec, groups: Sequence[NodeGroup], out: Console) -> list[ModelEstimate]:
     history, notes = past_runs(spec, groups[0])
-    for note in notes:
-        out.print(note, soft_wrap=True, markup=False)
+    print_lines(out, notes)
     estimator = Estimator(history)
     found, problems = [], []
     for model in spec.models:

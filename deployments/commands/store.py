@@ -12,7 +12,17 @@ import typer
 from core.campaign import load_spec
 from core.errors import UserError
 from core.results import open_store
-from deployments.console import SpecPath, StoreArgument, check_format, configure, print_columns, print_rows, store_of
+from core.visible import one_line
+from deployments.console import (
+    SpecPath,
+    StoreArgument,
+    check_format,
+    configure,
+    print_columns,
+    print_rows,
+    say,
+    store_of,
+)
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")]
 
@@ -36,10 +46,10 @@ def status(
         print_rows(pd.DataFrame([asdict(row) for row in rows]), format)
         return
     if not rows:
-        print(f"No campaign in {uri} yet")
+        say(f"No campaign in {uri} yet")
     for name in dict.fromkeys(row.campaign for row in rows):
         cells = [row for row in rows if row.campaign == name]
-        print(f"{name}{f', run {cells[0].run}' if cells[0].run else ''}: {summary(cells)}")
+        say(one_line(f"{name}{f', run {cells[0].run}' if cells[0].run else ''}: {summary(cells)}"))
         shown = [row for row in cells if row.state != "complete" or row.failed_samples]
         if shown:
             columns = ("model", "benchmark", "state", "responses", "failed samples", "fingerprint", "detail")
@@ -100,19 +110,19 @@ def invalidate(
     ]
     print_columns(("fingerprint", "state", "cell"), rows)
     if not yes:
-        print(f"{len(cells)} cells would be taken out of {uri}; add --yes to do it")
+        say(f"{len(cells)} cells would be taken out of {uri}; add --yes to do it")
         return
     storage = open_storage(uri)
     for cell in cells:
         recompute.invalidate(storage, cell.fingerprint)
-    print(f"{len(cells)} cells taken out of {uri}")
+    say(f"{len(cells)} cells taken out of {uri}")
 
 
 def upload(spool: Annotated[Path, typer.Argument(metavar="SPOOL", help="The folder that the campaign named.")]) -> None:
     """Bring answers that S3 did not take into the results store. What is there goes from the disk."""
     from core.store.spool import upload as bring_in
 
-    print(f"{bring_in(spool)} shards uploaded; the campaign's next run goes on from them")
+    say(f"{bring_in(spool)} shards uploaded; the campaign's next run goes on from them")
 
 
 def gc(
@@ -132,7 +142,7 @@ def gc(
             [("left alone" if each.foreign else "garbage", each.reason, each.path) for each in garbage],
         )
     if yes:
-        print(f"{collect(opened, garbage)} files deleted from {uri}")
+        say(f"{collect(opened, garbage)} files deleted from {uri}")
     else:
         ours = sum(not each.foreign for each in garbage)
-        print(f"{ours} files would be deleted from {uri}{'; add --yes to do it' if ours else ''}")
+        say(f"{ours} files would be deleted from {uri}{'; add --yes to do it' if ours else ''}")

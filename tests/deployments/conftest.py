@@ -24,6 +24,7 @@ def steelyard(
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["steelyard", *arguments])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
         monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.setattr(typer.main, "get_command", GET_COMMAND)
         with pytest.raises(SystemExit) as ended:

@@ -43,7 +43,7 @@ def gantt_figure(runs: Mapping[str, Simulated], nodes: Sequence[Node], bound: Lo
         figure.update_yaxes(
             range=[len(rows) - 0.5, -0.5],
             tickvals=[rows[node.name, 0] for node in nodes],
-            ticktext=[node.name for node in nodes],
+            ticktext=[escape(node.name, quote=False) for node in nodes],
             row=number,
             col=1,
         )

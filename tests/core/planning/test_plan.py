@@ -9,9 +9,7 @@ from core.planning.plan import make_plan
 from tests.checkpoints import write_checkpoint
 
 
-def test_docs_longer_than_the_window_are_said_and_refuse_nothing(
-    tmp_path: Path
-) -> None:
+def test_docs_longer_than_the_window_are_said_and_refuse_nothing(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def rows(max_seq_lengths, **_):\n    pass\n")
     (tmp_path / "own.yaml").write_text(
         "task: own\ncustom_dataset: !function own.rows\ntest_split: test\ndoc_to_text: a\ndoc_to_target: b\n"
