@@ -10,7 +10,9 @@ import contextlib
 import functools
 import itertools
 import os
+import select
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from core.scoring.sandbox.jail import Limits, Usage
 
 PREFIX = "steelyard-"
 SPARE_PROCESSES = 32  # above the limit, which is told from outside; this one is against bombs
+EMPTY_SECONDS = 5.0
 MARK = ("user.delegate", b"1")
 _numbers = itertools.count()
 
@@ -43,9 +46,21 @@ class Group:
         return max(int(_text(self.path / "memory.current") or 0) - droppable, 0)
 
     def remove(self) -> None:
-        """Remove it; its processes have ended."""
+        """End who is left in it, and remove it when they are gone; one that stays is removed by a later evaluator."""
+        _set(self.path / "cgroup.kill", 1)
         with contextlib.suppress(OSError):
+            self._await_empty()
             self.path.rmdir()
+
+    def _await_empty(self) -> None:
+        """Wait until the kernel has done with its last process, for which the file of its events can be watched."""
+        deadline = time.monotonic() + EMPTY_SECONDS
+        with (self.path / "cgroup.events").open() as events:
+            poll = select.poll()
+            poll.register(events, select.POLLPRI)
+            while "populated 1" in events.read() and (left := deadline - time.monotonic()) > 0:
+                poll.poll(left * 1000)
+                events.seek(0)
 
 
 def new_group(limits: Limits) -> Group | None:
