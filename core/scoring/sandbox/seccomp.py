@@ -1,8 +1,8 @@
 """The filter of system calls: a classic BPF program, as ``bwrap --seccomp`` reads it.
 
-It removes what is not behind the namespaces, what hides memory or time from the sandbox's accounts, and kernel doors that no solution
-of a problem needs. Layout and constants: ``linux/filter.h``, ``linux/seccomp.h``, ``linux/audit.h``; numbers: ``asm/unistd_64.h`` and
-``asm-generic/unistd.h``, those of calls with arguments that decide among `_questions`.
+It removes what is not behind the namespaces, what hides memory or time from the sandbox's accounts, and kernel doors that no
+solution of a problem needs. Layout and constants: ``linux/filter.h``, ``linux/seccomp.h``, ``linux/audit.h``; numbers:
+``asm/unistd_64.h`` and ``asm-generic/unistd.h``.
 """
 
 from __future__ import annotations

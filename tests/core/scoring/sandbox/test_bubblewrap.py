@@ -202,7 +202,8 @@ SOCKETS = """
 MAPPINGS = """
     import ctypes, os
     libc = ctypes.CDLL(None)
-    libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, *[ctypes.c_size_t] * 2, *[ctypes.c_int] * 2, ctypes.c_long]
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     size, held = 32 << 20, 0
     try: zero = os.open("/dev/zero", os.O_RDWR)
@@ -226,7 +227,9 @@ def test_memory_counts_wherever_it_lies(how: str) -> None:
     outcome = run(HELD.replace("HOW", how), limits)
     held = [0, *map(int, outcome.output.split())][-1]
     assert held <= limits.memory_mb + 48, outcome.reason
-    assert outcome.reason == ("more than 320 MB of memory" if how is SOCKETS else "took longer than 4 s"), outcome.output
+    assert outcome.reason == ("more than 320 MB of memory" if how is SOCKETS else "took longer than 4 s"), (
+        outcome.output
+    )
 
 
 def test_processes_of_programs_are_the_first_to_go_and_have_few_descriptors() -> None:
