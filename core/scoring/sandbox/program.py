@@ -40,7 +40,8 @@ def limit(limits: dict[str, Any]) -> None:
         resource.RLIMIT_FSIZE: limits["file_mb"] << 20,
         resource.RLIMIT_NPROC: limits["processes"],
         resource.RLIMIT_CPU: int(limits["cpu_seconds"]) + 2,
-        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_NOFILE: 64,  # and so the kernel's memory behind descriptors
+        resource.RLIMIT_SIGPENDING: 256,  # and behind timers
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_CORE: 0,
     }

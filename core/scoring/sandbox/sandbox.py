@@ -15,7 +15,7 @@ import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -239,11 +239,11 @@ class _Watch:
     def _end_of(self, side: Jailed) -> str:
         """Return how a process ended that has closed its line. Limits hold until it has."""
         for _ in range(int(END_SECONDS / WATCH_SECONDS)):
-            try:
-                status = side.process.wait(WATCH_SECONDS)
-            except subprocess.TimeoutExpired:
-                if broken := self._broken():
-                    return broken
+            with suppress(subprocess.TimeoutExpired):
+                side.process.wait(WATCH_SECONDS)
+            if broken := self._broken():  # a control group tells it of the dead too, as where the kernel ended them
+                return broken
+            if (status := side.process.returncode) is None:
                 continue
             # bwrap's own status for a signal is 128 + its number
             signal = -status if status < 0 else status - 128

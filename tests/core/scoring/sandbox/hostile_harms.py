@@ -91,7 +91,8 @@ HARMS = {
         import socket
         def ask(family, address): socket.socket(family, socket.SOCK_DGRAM).sendto(b"x", address)
         asked = did(lambda: ask(socket.AF_INET, ("192.0.2.1", 53))) or did(lambda: ask(socket.AF_INET6, ("2001:db8::1", 53)))
-        families = [family for family in (16, 17, 38, 40) if did(lambda: socket.socket(family, socket.SOCK_RAW))]
+        kinds = [(family, kind) for family in (2, 10, 16, 17, 38, 40) for kind in (socket.SOCK_STREAM, socket.SOCK_RAW)]
+        families = [kind for kind in kinds if did(lambda: socket.socket(*kind))]
         escaped = asked or did(lambda: socket.getaddrinfo("example.org", 80)) or families
     """,
     "processes that stay": """
