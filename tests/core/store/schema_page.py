@@ -11,7 +11,6 @@ from types import ModuleType
 import pyarrow as pa
 
 from core.store import monitor, runs, schema
-from core.tables import Row, Table, texts
 
 PAGE = Path(__file__).parents[3] / "docs" / "schema.md"
 COLUMN = re.compile(r'^\s*pa\.field\("(?P<name>\w+)",.*\),(?:\s+#\s(?P<comment>.+))?$')
@@ -94,13 +93,14 @@ def page() -> str:
 def _table(module: ModuleType, name: str, path: str, what: str) -> str:
     fields: pa.Schema = getattr(module, name)
     comments = _comments(module)
+    # The comments are markdown of our own, which `core.tables.Table` would escape.
     rows = [
-        Row((f"`{each.name}`", f"`{each.type}`", "" if each.nullable else "never null", comments[name, each.name]))
+        (f"`{each.name}`", f"`{each.type}`", "" if each.nullable else "never null", comments[name, each.name])
         for each in fields
     ]
-    return (
-        f"## {name.lower()}\n\n`{path}`. {what}\n\n{Table('', texts('column', 'type', '', 'meaning'), rows).markdown()}"
-    )
+    lines = [("column", "type", "", "meaning"), ("---",) * 4, *rows]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"## {name.lower()}\n\n`{path}`. {what}\n\n{table}\n"
 
 
 def _comments(module: ModuleType) -> dict[tuple[str, str], str]:
