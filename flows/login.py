@@ -14,15 +14,19 @@ from pydantic import SecretStr
 
 from core.errors import UserError
 
+CLIENTS = "PREFECT_API_AUTH_STRING"
 KEPT = "steelyard-login"  # in Prefect's home; what `steelyard server` asks for where no login is set
 
 
 def temporary_login() -> str:
-    """The login of this process's temporary server: that which clients have by hand, else a new one, which they then send."""
+    """The login of this process's temporary server: that which clients have by hand, else a new one, which they then send.
+
+    Each thread's settings get it: Prefect's of a block that has its own are not seen by threads that are started within.
+    """
     by_hand = get_current_settings().api.auth_string
     if by_hand is not None:
         return by_hand.get_secret_value()
-    login = _new_login()
+    login = os.environ.get(CLIENTS) or _new_login()
     _send(login)
     return login
 
@@ -76,9 +80,7 @@ def _new_login() -> str:
 
 
 def _send(login: str) -> None:
-    os.environ["PREFECT_API_AUTH_STRING"] = (
-        login  # for child processes; and values of such variables are masked everywhere
-    )
+    os.environ[CLIENTS] = login  # child processes have it, too, and values of such variables are masked everywhere
     get_current_settings().api.auth_string = SecretStr(login)
 
 

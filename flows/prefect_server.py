@@ -80,6 +80,7 @@ class TemporaryServer(SubprocessASGIServer):
 
         Raises `core.errors.UserError` where it does not answer.
         """
+        temporary_login()  # of this thread's clients, too
         if self.running:
             return
         self.port = self.port or self.find_available_port()

@@ -26,6 +26,8 @@ PREFIX = "steelyard_beside_"
 
 def load_module(path: Path) -> ModuleType:
     """Import the file of a ``!function``. Raises what its code raises."""
+    if sys.meta_path[0] is not _Finder:  # others put theirs first, and would find our modules as they find any
+        sys.meta_path[:] = [_Finder, *(finder for finder in sys.meta_path if finder is not _Finder)]
     return import_module(f"{_package(path.parent)}.{path.stem}")
 
 
@@ -33,10 +35,9 @@ def install() -> None:
     """Put `load_module` in the place of lm-eval's own, once; lm-eval's own modules stay parts of its package."""
     from lm_eval.tasks import _yaml_loader
 
-    if any(finder is _Finder for finder in sys.meta_path):
-        return
-    sys.meta_path.insert(0, _Finder)
     theirs: Callable[[Path], Any] = _yaml_loader._load_module_with_cache
+    if theirs.__module__ == __name__:
+        return
     _yaml_loader._load_module_with_cache = lambda path: theirs(path) if shipped(path) else load_module(path)
 
 
@@ -92,7 +93,7 @@ class _Finder:
         if not name.startswith(PREFIX) or path is None:
             return None
         spec = PathFinder.find_spec(name, path)
-        if spec is not None and type(spec.loader) is SourceFileLoader:
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
             spec.loader = _Loader(spec.loader.name, spec.loader.path)
         return spec
 

@@ -55,13 +55,21 @@ def store_campaign(store: Store, campaign: str, run: str, models: dict[str, str]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the pages name, and the results of their campaigns."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "examples", folder / "examples")
     (folder / "my_tasks").mkdir()
     shutil.copy(ROOT / "examples" / "own_benchmark.yaml", folder / "my_tasks" / "own.yaml")
     for place in ("data", ".demo/smollm2-135m-instruct"):
         checkpoint = write_checkpoint(folder / place)
-        (checkpoint / "tokenizer_config.json").write_text('{"chat_template": "{{ messages[0].content }}"}')
+        words = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=words, chat_template="{% for turn in messages %}{{ turn.content }}{% endfor %}"
+        )
+        tokenizer.save_pretrained(checkpoint)
     for name in ("nightly", "checkpoints", "campaign"):
         spec = {
             "name": name,

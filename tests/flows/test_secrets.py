@@ -101,7 +101,7 @@ def test_what_a_campaign_leaves_holds_no_secret(
     # The secrets were on their way, and everything was looked at.
     failed = store.samples()["error"].dropna()
     assert list(failed) == ["refused *** at http://***@127.0.0.1:9"]
-    assert caught.value.failures == {"second": "EngineDiedError: no ***, no ***: http://***@127.0.0.1:9"}
+    assert caught.value.failures == {"second": "steelyard_arithmetic: no ***, no ***: http://***@127.0.0.1:9"}
     assert "sent *** to http://***@127.0.0.1:9" in caplog.text
     assert {"flow_run", "task_run_state", "log", "artifact", "events"} <= {where for where, _ in left}
     for where in ("flow_run_state", "log", "artifact"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.machinery import FileFinder, PathFinder, SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,26 @@ def test_a_module_that_is_not_there_is_told_by_plan_with_its_line(
         check_benchmark(spec)
     assert f"own.yaml': line 6: doc_to_text = !function mine.text: {message}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_another_finder_that_came_first_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"mine.py": f"from common import shout{CALLS}", "common.py": SHOUT}
+    loaded(write(tmp_path / "before", own))
+    monkeypatch.setattr(sys, "meta_path", [PathFinder, *sys.meta_path])
+    assert context(write(tmp_path / "own", own)) == "IS 0 EVEN?"
+
+
+def test_a_loader_that_another_library_gives_every_source_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect imports beartype, which does."""
+
+    class Theirs(SourceFileLoader):
+        pass
+
+    monkeypatch.setattr(sys, "path_hooks", [FileFinder.path_hook((Theirs, [".py"])), *sys.path_hooks])
+    own = {"mine.py": f"from common import shout{CALLS}", "common.py": SHOUT}
+    assert context(write(tmp_path / "own", own)) == "IS 0 EVEN?"
 
 
 def test_two_folders_with_helpers_of_one_name_keep_their_own(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def builder(known: Mapping[str, Entry]) -> Callable[[str], tuple[Groups, list[st
     """Return what builds lm-eval's groups of a name by its own factory, of tasks that are but names, and those names."""
     registry = _as_harness(known)
 
-    class OfNames(type(_factory())):  # type: ignore[misc]
+    class OfNames(_factory()):  # type: ignore[misc]
         def _load_full_config(self, entry: Any, overrides: Any = None) -> dict[str, Any]:
             return {**resolved(known[entry.name].config or {}), **(overrides or {})}
 

@@ -36,7 +36,7 @@ def nodes(address: str) -> str:
 
 def test_it_joins_with_nothing_to_run_on_and_leaves_nothing(tmp_path: Path) -> None:
     before = running()
-    cluster = attach(ClusterSpec((0,), 1, "cpu"), "m")
+    cluster = attach(ClusterSpec((0, 1), 1, "cpu"), "m")  # of two nodes: one of a single node takes no others
 
     async def join() -> str:
         node = await start_node(
@@ -48,7 +48,7 @@ def test_it_joins_with_nothing_to_run_on_and_leaves_nothing(tmp_path: Path) -> N
         await node.end()
         return found
 
-    assert asyncio.run(join()) == "2 1.0 1"
+    assert asyncio.run(join()) == "3 2.0 2"
     cluster.leave(0)
     assert nothing_left(before)
 
