@@ -163,6 +163,7 @@ READ_BYTES = 1 << 17
 ERROR_LINE = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")
 FOLLOW_UP = re.compile(
     r"Engine core initialization failed|Engine loop is not running|EngineCore encountered an issue|engine core ended"
+    r"|WorkerProc initialization failed|RuntimeError: cancelled$"
 )
 KERNEL_COUNTS = Path("/proc/vmstat")
 OUT_OF_MEMORY = " (the kernel was out of memory meanwhile, and killed processes)"
