@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def serve(host: str, port: int) -> None:
         say(
             f"This server asks for a login, which is now in {file}, for you alone to read.\n"
             "Steelyard's commands on this machine find it; a browser wants it typed in; other clients and machines take "
-            f'PREFECT_API_AUTH_STRING="$(cat {file})".'
+            f'PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(file))})".'
         )
     api = get_current_settings().server.api
     if "cors_allowed_origins" not in api.model_fields_set:  # its default lets a page of any site ask

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from core.errors import reason_of
+
 Messages = Sequence[Mapping[str, Any]]
 
 MEND = "set system_as_user: true, which has system_prompt and a benchmark's description open the first user turn, or leave both out"
@@ -42,7 +44,7 @@ def refusal(messages: Messages, error: Exception, render: Callable[[Messages], s
     """Return why a chat template's ``render`` raised ``error`` for ``messages``, with the mend, found by what it does take."""
     from jinja2 import UndefinedError
 
-    what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    what = reason_of(error)
     if messages[0]["role"] == "system" and _renders(render, opened_by_system(messages)):
         return f"it takes no system message ({what}): {MEND}"
     if sum(message["role"] == "user" for message in messages) > 1 and _renders(render, _last_turns(messages)):

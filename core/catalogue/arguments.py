@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-from core.catalogue.task_functions import source_of
-from core.python_source import parse
+from core.catalogue.imports import source_of
+from core.catalogue.modules import Module, module_of
 from core.yaml_file import FunctionName
 
 # The model's tokenizer as lm-eval hands it to a task: in its own field, or by the model's name.
@@ -37,7 +36,7 @@ class Reads:
 
     def packages(self) -> dict[str, str]:
         """Return the distributions that the modules import, with their versions."""
-        roots = {root for file in self.files for root in _roots(_module(file, file.stat().st_mtime_ns))}
+        roots = {root for file in self.files for root in _roots(_bindings(module_of(file)))}
         known = packages_distributions()
         return {name: version(name) for root in sorted(roots) for name in known.get(root, [])}
 
@@ -59,26 +58,20 @@ def reads(function: FunctionName) -> Reads:
 
 
 @dataclass(frozen=True)
-class _Module:
-    tree: ast.Module
+class _Bindings:
     bound: Mapping[str, ast.AST]  # by a definition or an assignment
     imported: Mapping[str, tuple[str, str | None]]  # name → (module, what of it)
 
 
 @lru_cache(maxsize=256)
-def _module(source: Path, _modified: int) -> _Module:
-    try:
-        with warnings.catch_warnings():  # of old escapes in other people's code
-            warnings.simplefilter("ignore")
-            tree = parse(source.read_bytes())
-    except SyntaxError:
-        tree = ast.Module([], [])  # `core.catalogue.task_functions.function_fault` says so
+def _bindings(module: Module) -> _Bindings:
+    tree = module.tree
     bound: dict[str, ast.AST] = {}
     imported: dict[str, tuple[str, str | None]] = {}
     for node in ast.walk(tree):
         match node:
-            case ast.ImportFrom(module=module, names=names):
-                imported |= {each.asname or each.name: (module or "", each.name) for each in names}
+            case ast.ImportFrom(module=origin, names=names):
+                imported |= {each.asname or each.name: (origin or "", each.name) for each in names}
             case ast.Import(names=names):
                 imported |= {each.asname or each.name: (each.name, None) for each in names}
     for node in tree.body:
@@ -87,11 +80,11 @@ def _module(source: Path, _modified: int) -> _Module:
                 bound[name] = node
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 bound[name] = node
-    return _Module(tree, bound, imported)
+    return _Bindings(bound, imported)
 
 
 def _reach(source: Path, name: str, found: dict[tuple[Path, str], ast.AST]) -> None:
-    module = _module(source, source.stat().st_mtime_ns)
+    module = _bindings(module_of(source))
     if name in module.bound and (source, name) not in found:
         found[source, name] = node = module.bound[name]
         for each in _mentioned(node):
@@ -139,5 +132,5 @@ def _handed(node: ast.AST) -> Iterator[str]:
             yield each.func.attr if isinstance(each.func, ast.Attribute) else getattr(each.func, "id", "")
 
 
-def _roots(module: _Module) -> set[str]:
+def _roots(module: _Bindings) -> set[str]:
     return {origin.split(".")[0] for origin, _ in module.imported.values() if origin}

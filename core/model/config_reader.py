@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, cast
 
+from core.child import with_our_modules
 from core.errors import UserError
 from core.log import log
 from core.model.config_facts import ConfigFacts, facts_from
@@ -223,15 +224,12 @@ def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"fault": "its process ended without an answer", "kind": "EOFError"}
 
 
-# -P: nothing is imported from where people happen to be.
-COMMAND = (sys.executable, "-P", "-m", MODULE)
+COMMAND = (sys.executable, "-m", MODULE)
 
 
 def child_environment() -> dict[str, str]:
     """Return the environment of the child: it finds our modules, and vLLM is quiet."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    return {**with_our_modules(os.environ), "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 
 
 class _Child:

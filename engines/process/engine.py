@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from core.child import with_our_modules
 from core.errors import EngineDiedError, UserError
 from core.redact import redact
 from core.request import Request, Response
@@ -216,15 +215,16 @@ class ProcessEngine:
 
 
 def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that imports our modules, from wherever it is started.
+    """Return the environment of a process that imports our modules and vLLM, from wherever it is started.
 
-    Without safe path ``python -m`` would look in the current directory first, and find a ``core/`` or ``engines/`` of the user's.
     Raises `core.errors.UserError` where the folder for compiled code is somebody else's.
     """
-    environment = {**inherited, "VLLM_NO_USAGE_STATS": "1", "NO_COLOR": "1", "PYTHONFAULTHANDLER": "1"}
-    environment["PYTHONSAFEPATH"] = "1"
-    here = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (here, inherited.get("PYTHONPATH"))))
+    environment = {
+        **with_our_modules(inherited),
+        "VLLM_NO_USAGE_STATS": "1",
+        "NO_COLOR": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
     if not inherited.get("TORCHINDUCTOR_CACHE_DIR"):
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(compiled_folder())
     return environment

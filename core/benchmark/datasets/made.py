@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -26,7 +27,8 @@ from core.benchmark.datasets.call import LoadedDataset
 from core.benchmark.loading import LOADING
 from core.catalogue.arguments import TOKENIZER, Reads, reads
 from core.catalogue.index import Leaf
-from core.errors import UserError
+from core.child import with_our_modules
+from core.errors import UserError, reason_of
 from core.log import log
 from core.spec.parts import DatasetsSpec
 from core.storage.open import cache_dir
@@ -159,8 +161,7 @@ def tokenizer_digest(source: str, trust_remote_code: bool) -> str:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
             tokenizer.save_pretrained(folder)
         except Exception as error:  # a tokenizer's files may make its class raise anything
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise UserError(f"the tokenizer {source!r} cannot be loaded: {reason}") from error
+            raise UserError(f"the tokenizer {source!r} cannot be loaded: {reason_of(error)}") from error
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".jinja")
         hashed = [f"{path.name} {hashlib.sha256(_counting(path)).hexdigest()}" for path in files]
     return hashlib.sha256("\n".join([type(tokenizer).__name__, *hashed]).encode()).hexdigest()
@@ -210,14 +211,14 @@ def _make(jobs: list[Job], making: Making, scratch: Path) -> dict[str, Path]:
         "folder": str(scratch),
     }
     with (scratch / OUTPUT).open("wb") as output:
-        # -P: ``-m`` would look in the current directory first, and find a ``core/`` of the user's
-        command = [sys.executable, "-P", "-m", "core.benchmark.datasets.making"]
+        command = [sys.executable, "-m", "core.benchmark.datasets.making"]
         try:
             subprocess.run(
                 command,
                 input=json.dumps(asked).encode(),
                 stdout=output,
                 stderr=output,
+                env=with_our_modules(os.environ),
                 timeout=LONGEST_SECONDS,
                 check=False,
             )

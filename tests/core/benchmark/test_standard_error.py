@@ -11,26 +11,9 @@ import pytest
 
 from core.benchmark import standard_error as ours
 from core.benchmark.standard_error import TEXT_RESAMPLES, resamples, standard_error
+from perf.standard_errors import WORDS
 
 DICE = random.Random(11)
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "while",
-    "two",
-    "dogs",
-    "ran",
-    "far",
-    "away",
-    "from",
-    "home",
-    "today",
-    ".",
-]
 
 
 def text() -> str:
